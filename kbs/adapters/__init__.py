@@ -1,0 +1,1 @@
+"""Implementations of what the domains ask for: SQL, files, TPM."""

@@ -1,0 +1,1 @@
+"""Sealing and opening model files outside the broker."""

@@ -1,0 +1,1 @@
+"""One RFC 6962 Merkle tree of every decision, its checkpoints and proofs."""

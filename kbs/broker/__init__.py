@@ -1,0 +1,1 @@
+"""The use cases: challenge, release, enrol, administer."""

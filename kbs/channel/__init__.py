@@ -1,0 +1,1 @@
+"""The key the evidence is bound to is the key we seal to."""

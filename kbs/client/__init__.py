@@ -1,0 +1,1 @@
+"""What runs inside the TEE: attesters, fetching, unsealing."""

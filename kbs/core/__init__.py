@@ -1,0 +1,1 @@
+"""Words that every other part shares; imports nothing of ours."""

@@ -1,0 +1,201 @@
+"""The facts that verified evidence proves, in one typed, frozen vocabulary.
+
+RFC 9334 words: claims are what an attester says of itself and a verifier found
+proven. Each evidence family declares its `ClaimSpec`s beside its verifier; the
+registry joins them into the `Vocabulary` that policies are checked against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+ClaimValue = bool | int | str | Mapping[str, int] | tuple[str, ...]
+"""Bytes are lower-case hex, 64-bit fields 16 hex digits, TCBs component → SVN."""
+
+
+class ClaimType(StrEnum):
+    """How a claim's value is written and compared."""
+
+    BYTES = "bytes"  # lower-case hex of a fixed or bounded length
+    BOOL = "bool"
+    INT = "int"
+    U64 = "u64"  # 16 lower-case hex digits, compared as integers
+    TEXT = "text"
+    VERSION = "version"  # dot-separated decimal components
+    TCB = "tcb"  # a mapping of component name to SVN
+    TIME = "time"  # RFC 3339 UTC
+    TEXTS = "texts"  # a list of strings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Safety:
+    """What a policy rule must fix for this claim, or excuse under `unsafe:`.
+
+    `default` is what `safe: true` expands to (any of these values); `acceptable`
+    are further values that a rule may fix in words of its own without an excuse.
+    An empty `default` means that `safe: true` cannot know the value (an AK group):
+    the rule must fix the claim, or one of `alternatives`, to any value.
+    """
+
+    reason: str
+    default: tuple[bool | int | str, ...] = ()
+    acceptable: tuple[bool | int | str, ...] = ()
+    alternatives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimSpec:
+    """One claim name: type, meaning, source, and whether it is dangerous to leave open.
+
+    `name` is full and dotted (`snp.policy.debug_allowed`); for a TCB, `components`
+    lists the known ones; `boot` marks claims that constrain what boots; `register`
+    names the hash (`sha256`, `sha384`) of a register that `measures` may test;
+    `resettable` marks registers that software can reset (TPM PCRs 16–23).
+    """
+
+    name: str
+    type: ClaimType
+    description: str
+    source: str
+    size: int | None = None
+    components: tuple[str, ...] = ()
+    boot: bool = False
+    register: str | None = None
+    resettable: bool = False
+    register_style: str = "extend"
+    """`extend`: the register starts at zeros and is extended; `set`: it holds the
+    digest itself (HOST_DATA)."""
+    safety: Safety | None = None
+
+    @property
+    def family(self) -> str:
+        """The part before the first dot."""
+        return self.name.partition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Every claim name that the verifiers of the day can give."""
+
+    specs: Mapping[str, ClaimSpec]
+
+    @staticmethod
+    def of(*groups: tuple[ClaimSpec, ...]) -> Vocabulary:
+        """Join the vocabularies of several families."""
+        specs: dict[str, ClaimSpec] = {}
+        for group in groups:
+            for spec in group:
+                if spec.name in specs:
+                    message = f"claim {spec.name} is declared twice"
+                    raise ValueError(message)
+                specs[spec.name] = spec
+        return Vocabulary(specs)
+
+    def find(self, name: str) -> ClaimSpec | None:
+        """Return the spec of a claim, without any `[i]` index in its name."""
+        return self.specs.get(name)
+
+    def families(self) -> frozenset[str]:
+        """Return every family that some claim belongs to."""
+        return frozenset(spec.family for spec in self.specs.values())
+
+    def safety(self, family: str) -> tuple[ClaimSpec, ...]:
+        """Return the claims of a family that a rule must fix or excuse."""
+        return tuple(
+            spec
+            for spec in self.specs.values()
+            if spec.family == family and spec.safety is not None
+        )
+
+    def __iter__(self) -> Iterator[ClaimSpec]:
+        """Iterate in order of declaration."""
+        return iter(self.specs.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemClaims:
+    """The claims of one verified item.
+
+    `values` are keyed by full claim name. `scoped` holds claims that depend on who
+    asks (`vtpm.ak.group` inside tenant T). `trusted_in` names the tenants in which
+    the item's trust anchor counts; None means all (a vendor root).
+    """
+
+    family: str
+    item: int
+    values: Mapping[str, ClaimValue]
+    scoped: Mapping[str, Mapping[str, ClaimValue]] = field(default_factory=dict)
+    trusted_in: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """All claims of a verified bundle plus those of the request itself."""
+
+    items: tuple[ItemClaims, ...]
+    request: Mapping[str, ClaimValue]
+
+    def scoped_to(self, tenant: str, *, shared: bool) -> Claims:
+        """Return what counts inside `tenant`, with `shared/` when that is allowed.
+
+        An item whose trust anchor is registered in another tenant only is left out,
+        so its claims are absent and every condition on them unknown.
+        """
+        names = [tenant, "shared"] if shared else [tenant]
+        items = []
+        for item in self.items:
+            scopes = [name for name in names if name in item.scoped]
+            if item.trusted_in is not None and not item.trusted_in.intersection(names):
+                continue
+            extra = item.scoped[scopes[0]] if scopes else {}
+            items.append(
+                ItemClaims(
+                    family=item.family,
+                    item=item.item,
+                    values={**item.values, **extra},
+                )
+            )
+        return Claims(items=tuple(items), request=self.request)
+
+    def of_family(self, family: str) -> tuple[ItemClaims, ...]:
+        """Return the items of one family, in bundle order."""
+        return tuple(item for item in self.items if item.family == family)
+
+    def to_json(self) -> dict[str, object]:
+        """Nest by family: `{"snp": {…}}`; a list where a family has several items."""
+        nested: dict[str, list[dict[str, object]]] = {}
+        for item in self.items:
+            nested.setdefault(item.family, []).append(nest(item.values, item.family))
+        document: dict[str, object] = {
+            family: members[0] if len(members) == 1 else members
+            for family, members in nested.items()
+        }
+        if self.request:
+            document["request"] = nest(self.request, "request")
+        return document
+
+
+def nest(values: Mapping[str, ClaimValue], family: str) -> dict[str, object]:
+    """Turn `{"snp.policy.raw": x}` into `{"policy": {"raw": x}}`."""
+    tree: dict[str, object] = {}
+    for name, value in values.items():
+        parts = name.removeprefix(family + ".").split(".")
+        node = tree
+        for part in parts[:-1]:
+            child = node.setdefault(part, {})
+            if not isinstance(child, dict):
+                message = f"claim {name} nests below a value"
+                raise TypeError(message)
+            node = child
+        node[parts[-1]] = _plain(value)
+    return tree
+
+
+def _plain(value: ClaimValue) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, tuple):
+        return list(value)
+    return value

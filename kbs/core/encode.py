@@ -1,0 +1,309 @@
+"""Strict base64, hex and JSON; canonical JSON (RFC 8785, JCS).
+
+One accepted spelling per encoding: no padding in base64url, no whitespace, no
+stray bits in the last character, lower-case hex, no duplicate JSON members, no
+floats (every number of ours is an integer within ±2⁵³, the range that JSON
+numbers carry exactly).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from typing import NoReturn
+
+from kbs.core.errors import MalformedError
+
+MAX_INTEGER = 2**53
+"""Largest magnitude of an integer in JSON (RFC 8785, section 3.2.2.3)."""
+
+MAX_DEPTH = 32
+"""Deepest nesting of JSON that we accept."""
+
+_HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
+_B64U = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
+_B64 = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
+
+
+def b64u(data: bytes) -> str:
+    """Return unpadded base64url."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def parse_b64u(text: object, what: str, *, limit: int) -> bytes:
+    """Accept canonical unpadded base64url of at most `limit` bytes.
+
+    Raises:
+        MalformedError: padding, whitespace, stray bits, or too long.
+    """
+    if not isinstance(text, str) or not _B64U.fullmatch(text):
+        raise MalformedError(what, got=_brief(text), expected="unpadded base64url")
+    _check_size(len(text) * 3 // 4, limit, what)
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError) as exc:
+        raise MalformedError(
+            what, got=_brief(text), expected="unpadded base64url"
+        ) from exc
+    if b64u(data) != text:
+        raise MalformedError(what, got=_brief(text), expected="canonical base64url")
+    return data
+
+
+def b64(data: bytes) -> str:
+    """Return standard base64 with padding."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def parse_b64(text: object, what: str, *, limit: int) -> bytes:
+    """Accept canonical standard base64, padded, of at most `limit` bytes.
+
+    Raises:
+        MalformedError: missing padding, whitespace, stray bits, or too long.
+    """
+    if not isinstance(text, str) or not _B64.fullmatch(text):
+        raise MalformedError(what, got=_brief(text), expected="padded base64")
+    _check_size(len(text) * 3 // 4, limit + 2, what)
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise MalformedError(what, got=_brief(text), expected="padded base64") from exc
+    if b64(data) != text:
+        raise MalformedError(what, got=_brief(text), expected="canonical base64")
+    _check_size(len(data), limit, what)
+    return data
+
+
+def parse_hex(text: object, what: str, *, size: int | None = None) -> bytes:
+    """Accept lower-case hex, of exactly `size` bytes if given.
+
+    Raises:
+        MalformedError: upper case, an odd length, or another size.
+    """
+    if not isinstance(text, str) or not _HEX.fullmatch(text):
+        raise MalformedError(what, got=_brief(text), expected="lower-case hex")
+    data = bytes.fromhex(text)
+    if size is not None and len(data) != size:
+        raise MalformedError(
+            what, got=f"{len(data)} bytes", expected=f"{size} bytes as hex"
+        )
+    return data
+
+
+def parse_json(data: bytes | str, what: str, *, limit: int) -> object:
+    """Accept one JSON value: UTF-8, no duplicate members, no floats, shallow.
+
+    Raises:
+        MalformedError: anything else.
+    """
+    _check_size(len(data), limit, what)
+    try:
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+    except UnicodeDecodeError as exc:
+        raise MalformedError(what, got="bytes that are not UTF-8") from exc
+    _check_depth(text, what)
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=_unique_members,
+            parse_float=_refuse_number,
+            parse_constant=_refuse_number,
+            parse_int=_bounded_integer,
+        )
+    except MalformedError as exc:
+        raise MalformedError(f"{what}: {exc}") from exc
+    except json.JSONDecodeError as exc:
+        raise MalformedError(
+            f"{what} line {exc.lineno} column {exc.colno}", got=exc.msg, expected="JSON"
+        ) from exc
+    except (ValueError, RecursionError) as exc:
+        raise MalformedError(what, got="not JSON", expected="JSON") from exc
+
+
+def parse_json_object(data: bytes | str, what: str, *, limit: int) -> dict[str, object]:
+    """Accept one JSON object under the rules of `parse_json`.
+
+    Raises:
+        MalformedError: anything else.
+    """
+    return require_object(parse_json(data, what, limit=limit), what)
+
+
+def require_object(value: object, what: str) -> dict[str, object]:
+    """Return `value` if it is a JSON object.
+
+    Raises:
+        MalformedError: it is not.
+    """
+    if not isinstance(value, dict):
+        raise MalformedError(what, got=_kind(value), expected="an object")
+    return value
+
+
+def require_members(
+    value: object,
+    what: str,
+    *,
+    required: frozenset[str] | set[str],
+    optional: frozenset[str] | set[str] = frozenset(),
+) -> dict[str, object]:
+    """Return `value` if it is an object with all `required` and no unknown members.
+
+    Raises:
+        MalformedError: it is not; names the members at fault.
+    """
+    obj = require_object(value, what)
+    missing = sorted(required - obj.keys())
+    if missing:
+        raise MalformedError(
+            what,
+            got="no " + ", ".join(missing),
+            expected="all of " + ", ".join(sorted(required)),
+        )
+    unknown = sorted(obj.keys() - required - optional)
+    if unknown:
+        raise MalformedError(
+            what,
+            got="unknown member " + ", ".join(_brief(name) for name in unknown[:5]),
+            expected="only " + ", ".join(sorted(required | optional)),
+        )
+    return obj
+
+
+def require_text(value: object, what: str, *, limit: int = 4096) -> str:
+    """Return `value` if it is a string of at most `limit` characters.
+
+    Raises:
+        MalformedError: it is not.
+    """
+    if not isinstance(value, str):
+        raise MalformedError(what, got=_kind(value), expected="a string")
+    _check_size(len(value), limit, what)
+    return value
+
+
+def require_list(value: object, what: str, *, limit: int) -> list[object]:
+    """Return `value` if it is a list of at most `limit` elements.
+
+    Raises:
+        MalformedError: it is not.
+    """
+    if not isinstance(value, list):
+        raise MalformedError(what, got=_kind(value), expected="a list")
+    if len(value) > limit:
+        raise MalformedError(
+            what, got=f"{len(value)} elements", expected=f"at most {limit}"
+        )
+    return value
+
+
+def require_integer(value: object, what: str, *, least: int, most: int) -> int:
+    """Return `value` if it is an integer (not a boolean) within the bounds.
+
+    Raises:
+        MalformedError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise MalformedError(what, got=_kind(value), expected="an integer")
+    if not least <= value <= most:
+        raise MalformedError(what, got=str(value), expected=f"{least} to {most}")
+    return value
+
+
+def canonical_json(value: object) -> bytes:
+    """Serialize by RFC 8785 (JCS); only what `parse_json` accepts can be written.
+
+    Raises:
+        MalformedError: floats, integers beyond ±2⁵³, lone surrogates, other types.
+    """
+    ordered = _ordered(value, 0)
+    text = json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise MalformedError("JSON string", got="a lone surrogate") from exc
+
+
+def _ordered(value: object, depth: int) -> object:
+    if depth > MAX_DEPTH:
+        raise MalformedError("JSON", got="too deep", expected=f"at most {MAX_DEPTH}")
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        if abs(value) > MAX_INTEGER:
+            raise MalformedError(
+                "JSON integer", got=str(value), expected="within ±2^53"
+            )
+        return value
+    if isinstance(value, dict):
+        return {
+            key: _ordered(value[key], depth + 1)
+            for key in sorted(value, key=_utf16_order)
+        }
+    if isinstance(value, (list, tuple)):
+        return [_ordered(element, depth + 1) for element in value]
+    raise MalformedError("JSON value", got=type(value).__name__)
+
+
+def _utf16_order(key: object) -> bytes:
+    # RFC 8785, section 3.2.3: members are sorted by UTF-16 code units.
+    if not isinstance(key, str):
+        raise MalformedError("JSON member name", got=type(key).__name__)
+    return key.encode("utf-16-be", "surrogatepass")
+
+
+def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise MalformedError("JSON object", got=f"member {_brief(twice)} twice")
+    return members
+
+
+def _refuse_number(text: str) -> NoReturn:
+    raise MalformedError("JSON number", got=text[:40], expected="an integer")
+
+
+def _bounded_integer(text: str) -> int:
+    # "-0" is refused as well: canonical JSON would write it back as 0.
+    if len(text) > len(str(MAX_INTEGER)) + 1 or text == "-0":
+        raise MalformedError("JSON integer", got=text[:40], expected="within ±2^53")
+    value = int(text)
+    if abs(value) > MAX_INTEGER:
+        raise MalformedError("JSON integer", got=text[:40], expected="within ±2^53")
+    return value
+
+
+def _check_depth(text: str, what: str) -> None:
+    # Counted before parsing, strings left out, so that the parser never recurses deep.
+    depth = 0
+    for token in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', text):
+        first = token.group()[0]
+        if first in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise MalformedError(
+                    what, got="deeper nesting", expected=f"at most {MAX_DEPTH} levels"
+                )
+        elif first in "]}":
+            depth -= 1
+
+
+def _check_size(size: int, limit: int, what: str) -> None:
+    if size > limit:
+        raise MalformedError(what, got=f"{size} bytes", expected=f"at most {limit}")
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"  # noqa: PLR2004
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    if value is None:
+        return "null"
+    return names.get(type(value), "a number")

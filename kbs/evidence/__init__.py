@@ -1,0 +1,1 @@
+"""Evidence families: parse, verify, claims; strangers to each other."""

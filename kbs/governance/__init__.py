@@ -1,0 +1,1 @@
+"""What changes who gets what: signed statements in a gapless chain."""

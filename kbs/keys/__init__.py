@@ -1,0 +1,1 @@
+"""Secrets at rest: one class, envelope encryption, versions and states."""

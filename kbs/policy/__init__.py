@@ -1,0 +1,1 @@
+"""Release policies: strict reading, appraisal and explanation."""

@@ -1,0 +1,1 @@
+"""Protocol messages, strict in, canonical out."""
