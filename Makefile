@@ -1,0 +1,77 @@
+# Two commands matter: `make demo` runs the main job, `make test` all that must hold.
+# Each installs what it lacks first; a second run starts in seconds.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+REQS   := requirements/service.txt requirements/guest.txt requirements/test.txt
+export PYTHON
+# T: a path, K: a pattern, for a part of the tests.
+T ?= tests
+K ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint fmt cover policies property conformance vectors run dist clean
+
+help:  ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
+	  awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+setup: $(STAMP)  ## Install what is missing (system packages where allowed, Python packages into .venv)
+
+$(STAMP): $(REQS) setup.cfg pyproject.toml docker/system-packages.sh
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; set PYTHON=…" >&2; exit 1; }
+	@docker/system-packages.sh
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing Python packages into $(VENV)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check \
+	  $(foreach file,$(REQS),-r $(file))
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup  ## The whole story on this machine: broker, software TPM, a release, seven refused attacks
+	@$(BIN)/python -m tests.demo
+
+test: lint cover policies  ## Everything that must hold: linters, types, contracts, tests, policies
+
+lint: setup  ## ruff, format, mypy, import contracts, docstrings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/interrogate -q -c setup.cfg kbs
+
+fmt: setup  ## Format and fix what can be fixed
+	$(BIN)/ruff check --fix-only -q .
+	$(BIN)/ruff format -q .
+
+cover: setup  ## All tests, with coverage (T=path K=pattern for a part, without coverage)
+ifeq ($(T)$(K),tests)
+	$(BIN)/pytest -q -n 2 --cov --cov-report=term tests
+else
+	$(BIN)/pytest -q $(T) $(if $(K),-k '$(K)')
+endif
+
+policies: setup  ## Every example policy against its own allow and deny cases
+	$(BIN)/kbs policy test policies
+
+property: setup  ## Property tests only
+	$(BIN)/pytest -q tests/property
+
+conformance: setup  ## Recorded evidence and published vectors only
+	$(BIN)/pytest -q tests/conformance
+
+vectors: setup  ## Rebuild generated documents; fails when they were not up to date
+	$(BIN)/python -m tests.generate
+	git diff --exit-code docs/claims.md policies/schema.json
+
+run: setup  ## A broker on loopback with its state in .demo/run
+	$(BIN)/kbs serve --data .demo/run/data --trust .demo/run/trust --listen 127.0.0.1:8443
+
+dist: setup  ## A wheel in dist/
+	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w dist .
+
+clean:  ## Remove what make made, the virtual environment included
+	rm -rf $(VENV) build dist .demo .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache *.egg-info
