@@ -367,7 +367,7 @@ class Database(Protocol):
         ...
 
     def write(self) -> AbstractContextManager[Transaction]:
-        """Open the one write transaction; leaving it commits durably, raising rolls back.
+        """Open the one write transaction; leaving commits durably, raising rolls back.
 
         Raises:
             UnavailableError: the database is away, locked for too long, or full.
