@@ -14,6 +14,7 @@ from typing import Protocol
 
 from kbs.audit import merkle
 from kbs.audit.merkle import NodeId, NodeStore
+from kbs.audit.proof import leaf_hash
 from kbs.core.clock import format_time
 from kbs.core.errors import UnavailableError
 
@@ -175,7 +176,7 @@ def append_batch(store: LogStore, prepared: Sequence[PreparedEntry]) -> Appended
         latest = _check_time(entry, latest)
     entries = tuple(entry.at(head.size + place) for place, entry in enumerate(prepared))
     grown = merkle.append(
-        store, head.size, [merkle.leaf_hash(entry.leaf) for entry in entries]
+        store, head.size, [leaf_hash(entry.leaf) for entry in entries]
     )
     store.append_nodes(grown.nodes)
     store.append_entries(entries, LogHead(grown.size, latest))
