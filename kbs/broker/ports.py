@@ -174,10 +174,11 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class StoredStatement:
-    """One signed envelope of the chain, as canonical JSON."""
+    """One signed envelope of the chain, as canonical JSON, and when it was accepted."""
 
     seq: int
     envelope: bytes
+    accepted: datetime
 
 
 class GovernanceStore(Protocol):
@@ -278,11 +279,15 @@ class TokenStore(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """Who this database belongs to."""
+    """Who this database belongs to.
+
+    `mode` is `undecided` until the first `serve`, then `development` or `production`.
+    """
 
     instance: str
     origin: str
     created: datetime
+    mode: str
 
 
 class InstanceStore(Protocol):
@@ -298,6 +303,10 @@ class InstanceStore(Protocol):
         Raises:
             ConflictError: there is one already.
         """
+        ...
+
+    def set_mode(self, mode: str) -> None:
+        """Change the mode of the one row."""
         ...
 
 

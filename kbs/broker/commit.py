@@ -1,0 +1,232 @@
+"""Group commit: each process commits what has queued up, in one transaction.
+
+Whoever finds nobody committing becomes the leader, takes everything that waits and
+runs it in one write transaction, each piece of work in a savepoint of its own: one
+durable sync for the whole batch, no added wait when idle, no writer daemon. The
+checkpoint that covers the batch is signed and stored in the same transaction and
+shown to nobody before the commit is durable.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+
+from kbs.audit import merkle
+from kbs.audit.log import (
+    CLOCK_TOLERANCE,
+    LogEntry,
+    LogHead,
+    PreparedEntry,
+    StoredCheckpoint,
+    append_batch,
+)
+from kbs.broker.ports import Database, Transaction
+from kbs.core.clock import format_time
+from kbs.core.errors import KbsError, UnavailableError
+
+T = TypeVar("T")
+
+MAX_BATCH = 64
+"""Most pieces of work in one transaction; bounds how long others wait for it."""
+
+
+class Notary(Protocol):
+    """Signs checkpoints with the key of the log."""
+
+    def sign_checkpoint(self, size: int, root: bytes) -> bytes:
+        """Return the signed note over this tree."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """An entry in the log with the proof that a receipt needs."""
+
+    entry: LogEntry
+    checkpoint: bytes
+    inclusion: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed(Generic[T]):
+    """What a piece of work returned, and its entries, now durable."""
+
+    value: T
+    placed: tuple[Placed, ...]
+
+
+class Work:
+    """What a piece of work may do inside the write transaction."""
+
+    __slots__ = ("_head", "_pending", "_start", "tx")
+
+    def __init__(
+        self, tx: Transaction, head: LogHead, pending: list[PreparedEntry]
+    ) -> None:
+        """Begin behind what the batch has appended so far."""
+        self.tx = tx
+        self._head = head
+        self._pending = pending
+        self._start = len(pending)
+
+    def append(self, entry: PreparedEntry) -> int:
+        """Append an entry and return the index that it will have.
+
+        Raises:
+            UnavailableError: the clock is more than 60 s behind the log.
+        """
+        refuse_clock_behind(entry.time, self._head.time)
+        self._pending.append(entry)
+        return self._head.size + len(self._pending) - 1
+
+    def abandon(self) -> None:
+        """Forget what this piece of work appended."""
+        del self._pending[self._start :]
+
+    @property
+    def indexes(self) -> range:
+        """The indexes that this piece of work appended."""
+        return range(
+            self._head.size + self._start, self._head.size + len(self._pending)
+        )
+
+
+def refuse_clock_behind(now: datetime, latest: datetime | None) -> None:
+    """Return unless `now` is more than 60 s behind the log's latest entry.
+
+    Raises:
+        UnavailableError: it is; nothing is decided until the clock is right.
+    """
+    if latest is not None and now < latest - CLOCK_TOLERANCE:
+        raise UnavailableError(
+            "clock",
+            got=format_time(now),
+            expected=f"at most 60 s behind the log's latest, {format_time(latest)}",
+            hint="set the clock right; nothing is decided before that",
+            code="clock.behind",
+        )
+
+
+@dataclass(slots=True)
+class _Job:
+    run: Callable[[Work], object]
+    done: bool = False
+    value: object = None
+    indexes: range = field(default_factory=lambda: range(0))
+    placed: tuple[Placed, ...] = ()
+    error: BaseException | None = None
+
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        self.done = True
+
+
+class Committer:
+    """Runs work in serialised, batched write transactions."""
+
+    def __init__(
+        self,
+        database: Database,
+        notary: Notary,
+        *,
+        steps: Callable[[str], None] = lambda _: None,
+        committed: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Use `steps` to be told of each step, `committed` of each new tree size."""
+        self._database = database
+        self._notary = notary
+        self._steps = steps
+        self._committed = committed
+        self._queue: list[_Job] = []
+        self._queue_lock = threading.Lock()
+        self._turn = threading.Lock()
+
+    def submit(self, run: Callable[[Work], T]) -> Committed[T]:
+        """Run `run` in a write transaction and return when it is durable.
+
+        Raises:
+            KbsError: what `run` raised; nothing of it was kept.
+            UnavailableError: the commit failed; it may have taken effect.
+        """
+        job = _Job(run)
+        with self._queue_lock:
+            self._queue.append(job)
+        with self._turn:
+            while not job.done:
+                self._run_batch()
+        if job.error is not None:
+            raise job.error
+        return Committed(job.value, job.placed)  # type: ignore[arg-type]
+
+    def _run_batch(self) -> None:
+        # Called with the turn held: our own job is in the queue, perhaps behind others.
+        with self._queue_lock:
+            batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
+        try:
+            size = self._commit(batch)
+        except KbsError as exc:
+            self._fail(batch, exc)
+        except BaseException as exc:
+            error = UnavailableError("commit", got=type(exc).__name__)
+            error.__cause__ = exc
+            self._fail(batch, error)
+            raise
+        else:
+            if size is not None:
+                # A listener that fails must not turn a durable commit into a failure.
+                with suppress(KbsError):
+                    self._committed(size)
+
+    @staticmethod
+    def _fail(batch: list[_Job], error: BaseException) -> None:
+        for job in batch:
+            job.fail(job.error or error)
+
+    def _commit(self, batch: list[_Job]) -> int | None:
+        pending: list[PreparedEntry] = []
+        with self._database.write() as tx:
+            head = tx.log.lock_head()
+            for job in batch:
+                self._run_job(job, Work(tx, head, pending))
+            size = self._append(tx, pending, batch)
+            self._steps("before-commit")
+        self._steps("after-commit")
+        for job in batch:
+            job.done = True
+        return size
+
+    @staticmethod
+    def _run_job(job: _Job, work: Work) -> None:
+        try:
+            with work.tx.savepoint():
+                job.value = job.run(work)
+        except Exception as exc:  # noqa: BLE001 - handed to whoever submitted it
+            work.abandon()
+            job.error = exc
+            return
+        job.indexes = work.indexes
+
+    def _append(
+        self, tx: Transaction, pending: list[PreparedEntry], batch: list[_Job]
+    ) -> int | None:
+        if not pending:
+            return None
+        appended = append_batch(tx.log, pending)
+        note = self._notary.sign_checkpoint(appended.size, appended.root)
+        tx.log.store_checkpoint(StoredCheckpoint(appended.size, note))
+        first = appended.size - len(appended.entries)
+        for job in batch:
+            job.placed = tuple(
+                Placed(
+                    entry=appended.entries[index - first],
+                    checkpoint=note,
+                    inclusion=merkle.inclusion_proof(tx.log, index, appended.size),
+                )
+                for index in job.indexes
+            )
+        return appended.size

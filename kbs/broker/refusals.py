@@ -1,0 +1,113 @@
+"""Refusals before the evidence authenticated: counted, and one entry a minute.
+
+Anyone can send rubbish, so rubbish may not buy entries in the log. Each reason is
+counted in memory; the samples kept (the first of each minute) hold what an
+administrator needs to help a legitimate caller: failed check, got, expected.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+MAX_REASONS = 64
+"""Distinct reasons a minute; further ones are counted under `other`."""
+
+MAX_SAMPLES = 8
+"""Samples kept for each reason and minute."""
+
+MAX_TEXT = 300
+"""Longest text in a sample; what a stranger sends is not copied at length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """One refused request that had not authenticated."""
+
+    decision: str
+    reason: str
+    detail: str
+    got: str | None = None
+    expected: str | None = None
+    time: datetime
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form of a sample, its texts shortened."""
+        members = {"decision": self.decision, "detail": _short(self.detail)}
+        if self.got is not None:
+            members["got"] = _short(self.got)
+        if self.expected is not None:
+            members["expected"] = _short(self.expected)
+        return {**members}
+
+
+@dataclass(slots=True)
+class _Counter:
+    count: int = 0
+    samples: list[Refusal] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """What was counted since `since`, per reason."""
+
+    since: datetime
+    until: datetime
+    reasons: Mapping[str, tuple[int, tuple[Refusal, ...]]]
+
+    @property
+    def total(self) -> int:
+        """How many refusals there were."""
+        return sum(count for count, _ in self.reasons.values())
+
+
+class RefusalCounter:
+    """Counts refusals until somebody takes the aggregate; safe for threads."""
+
+    def __init__(self, now: datetime) -> None:
+        """Start counting at `now`."""
+        self._lock = threading.Lock()
+        self._since = now
+        self._counters: dict[str, _Counter] = {}
+
+    def count(self, refusal: Refusal) -> None:
+        """Count one refusal."""
+        with self._lock:
+            known = refusal.reason in self._counters
+            full = len(self._counters) >= MAX_REASONS
+            reason = refusal.reason if known or not full else "other"
+            counter = self._counters.setdefault(reason, _Counter())
+            counter.count += 1
+            if len(counter.samples) < MAX_SAMPLES:
+                counter.samples.append(refusal)
+
+    def take(self, now: datetime) -> Aggregate | None:
+        """Return what was counted and start anew, or None if there was nothing."""
+        with self._lock:
+            counters, self._counters = self._counters, {}
+            since, self._since = self._since, now
+        if not counters:
+            return None
+        return Aggregate(
+            since,
+            now,
+            {
+                reason: (counter.count, tuple(counter.samples))
+                for reason, counter in sorted(counters.items())
+            },
+        )
+
+    def put_back(self, aggregate: Aggregate) -> None:
+        """Count again what could not be logged, so that nothing is lost."""
+        with self._lock:
+            self._since = min(self._since, aggregate.since)
+            for reason, (count, samples) in aggregate.reasons.items():
+                counter = self._counters.setdefault(reason, _Counter())
+                counter.count += count
+                counter.samples = [*samples, *counter.samples][:MAX_SAMPLES]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"

@@ -1,0 +1,132 @@
+"""One frozen `Settings`, read and checked once at start.
+
+This is the only module that reads the environment. Every setting has a safe value when
+absent; a combination that would be fail-open is a `ConfigurationError`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kbs.core.errors import ConfigurationError, MalformedError
+
+DEFAULT_LISTEN = "127.0.0.1:8443"
+MAX_PORT = 65535
+_LISTEN = re.compile(
+    r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", re.ASCII
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where the broker listens; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def authority(self) -> str:
+        """`host:port` as it stands in a URL."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything `kbs serve` can be told.
+
+    `evidence_retention_days`: 0 keeps no evidence. `rate_limit`: requests a second and
+    client on the unauthenticated endpoints, 0 is off. `refusal_seconds`: how often
+    refusals that never authenticated become one entry.
+    """
+
+    data: Path
+    trust: Path
+    db: str | None = None
+    listen: Listen = Listen("127.0.0.1", 8443)
+    development: bool = False
+    plain_http: bool = False
+    rate_limit: int = 50
+    workers: int = 1
+    threads: int = 8
+    evidence_retention_days: int = 30
+    refusal_seconds: float = 60.0
+    accept_rollback: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what must not be started.
+
+        Raises:
+            ConfigurationError: plain HTTP beyond loopback, a trust folder inside the
+                data folder, several workers where the numbers make no sense.
+        """
+        if self.plain_http and not self.listen.is_loopback:
+            raise ConfigurationError(
+                "--plain-http",
+                got=f"listening on {self.listen.host}",
+                expected="a loopback address, for a proxy in front",
+                hint="drop --plain-http: TLS needs no preparation",
+            )
+        data, trust = self.data.resolve(), self.trust.resolve()
+        if trust == data or data in trust.parents:
+            raise ConfigurationError(
+                "trust folder",
+                got=f"{self.trust}, inside the data folder",
+                expected="a folder outside it",
+                hint="whoever copies the data folder must not get the key to it",
+            )
+        for name, value, least in (
+            ("--workers", self.workers, 1),
+            ("--threads", self.threads, 1),
+            ("--rate-limit", self.rate_limit, 0),
+            ("--evidence-retention-days", self.evidence_retention_days, 0),
+        ):
+            if value < least:
+                raise ConfigurationError(
+                    name, got=str(value), expected=f"at least {least}"
+                )
+
+
+def parse_listen(text: str) -> Listen:
+    """Accept `HOST:PORT` or `[IPV6]:PORT`.
+
+    Raises:
+        MalformedError: anything else.
+    """
+    match = _LISTEN.fullmatch(text)
+    port = int(match.group(3)) if match else MAX_PORT + 1
+    if match is None or port > MAX_PORT:
+        raise MalformedError("--listen", got=repr(text)[:80], expected="HOST:PORT")
+    return Listen(match.group(1) or match.group(2), port)
+
+
+def default_data_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return /var/lib/kbs for root, else the user's data folder."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/kbs")
+    base = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "kbs"
+
+
+def default_profile_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return KBS_PROFILE, else $XDG_CONFIG_HOME/kbs."""
+    named = environ.get("KBS_PROFILE")
+    if named:
+        return Path(named)
+    base = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(base) / "kbs"
