@@ -1,0 +1,54 @@
+"""Every evidence family of this release: kind to verifier, one explicit table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from kbs.core.claims import ClaimSpec, ClaimType, Vocabulary
+from kbs.evidence.model import Verifier
+from kbs.evidence.sample.verify import SampleVerifier
+from kbs.evidence.snp.verify import SnpVerifier
+from kbs.evidence.vtpm.verify import VtpmVerifier
+
+_FAMILIES: tuple[Verifier, ...] = (SnpVerifier(), VtpmVerifier(), SampleVerifier())
+
+VERIFIERS: Mapping[str, Verifier] = MappingProxyType(
+    {verifier.kind: verifier for verifier in _FAMILIES}
+)
+"""The verifiers keep no state, so that one of each serves every thread."""
+
+REQUEST_VOCABULARY: tuple[ClaimSpec, ...] = (
+    ClaimSpec(
+        name="request.door",
+        type=ClaimType.TEXT,
+        description="the front door that the request came through: v1, rcar, kms, skr",
+        source="the broker",
+    ),
+    ClaimSpec(
+        name="request.freshness",
+        type=ClaimType.TEXT,
+        description="what proves the evidence fresh: challenge, token_age, none",
+        source="the broker",
+    ),
+    ClaimSpec(
+        name="request.token_age",
+        type=ClaimType.INT,
+        description="age of the token in seconds, where freshness is token_age",
+        source="the broker",
+    ),
+    ClaimSpec(
+        name="request.time",
+        type=ClaimType.TIME,
+        description="the time at which everything was verified",
+        source="the broker's clock",
+    ),
+)
+"""Claims about the request itself."""
+
+
+def vocabulary() -> Vocabulary:
+    """Return every claim name that the verifiers of the day can give."""
+    return Vocabulary.of(
+        *(verifier.vocabulary for verifier in _FAMILIES), REQUEST_VOCABULARY
+    )
