@@ -1,0 +1,243 @@
+"""Compares an event log with quoted PCRs and takes claims from what is proven.
+
+Only digests are proven by a replay. An event's type is the host's word, so nothing is
+concluded from it alone: separators are known by their digest, and a claim is read
+from data only where the digest is the hash of these data and only firmware could have
+extended it (PCRs 0–7, before the separator: Firmware Profile 1.06, section 3.3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kbs.core.checks import CheckLog
+from kbs.core.claims import ClaimValue
+from kbs.core.errors import MalformedError
+from kbs.core.reader import Reader
+from kbs.evidence.vtpm.algorithms import Algorithm, digest, hash_of
+from kbs.evidence.vtpm.claims import CLAIM_BANKS
+from kbs.evidence.vtpm.eventlog import (
+    EventLog,
+    LogFormat,
+    extend,
+    parse_event_log,
+    replay,
+)
+from kbs.evidence.vtpm.events import (
+    ERROR_SEPARATOR,
+    SEPARATORS,
+    Event,
+    EventType,
+)
+from kbs.evidence.vtpm.pcrs import PcrValues, pcr_label
+
+BOOT_PCRS = range(8)
+SECURE_BOOT_PCR = 7
+# UEFI 2.10, section 3.3: EFI_GLOBAL_VARIABLE, in its mixed-endian binary form.
+_GLOBAL_VARIABLE = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c")
+_SECURE_BOOT = "SecureBoot"
+_MAX_VARIABLE_NAME = 256
+_MAX_DESCRIPTION = 120
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """The first PCR at which log and quote differ."""
+
+    entry: tuple[Algorithm, int]
+    replayed: bytes
+    quoted: bytes
+    detail: str
+
+
+def check_event_log(
+    log: EventLog | None, quoted: PcrValues, checks: CheckLog
+) -> Mapping[str, ClaimValue]:
+    """Replay against the quoted PCRs; return what the log then proves."""
+    check = "vtpm.eventlog.replay"
+    if log is None:
+        checks.skipped(check, "no event log is given")
+        return {}
+    if log.format is LogFormat.SHA1:
+        checks.skipped(check, "the log is SHA-1 only: parsed, not replayed")
+        return {}
+    covered = _covered(log, quoted)
+    if not covered:
+        checks.skipped(check, "the log covers none of the quoted PCRs")
+        return {}
+    difference = find_difference(log, covered)
+    if difference is not None:
+        checks.failed(
+            check,
+            difference.detail,
+            got=difference.replayed.hex(),
+            expected=difference.quoted.hex(),
+        )
+        return {}
+    labels = ", ".join(pcr_label(entry) for entry in covered)
+    checks.passed(check, f"{len(log.events)} events lead to {labels}")
+    return proven_claims(log, covered)
+
+
+def find_difference(log: EventLog, quoted: PcrValues) -> Difference | None:
+    """Return the first quoted PCR that the log does not lead to, and why if known."""
+    registers = replay(log)
+    for entry, value in sorted(quoted.items()):
+        replayed = registers.get(entry, log.initial(*entry))
+        if replayed != value:
+            return Difference(
+                entry=entry,
+                replayed=replayed,
+                quoted=value,
+                detail=f"{pcr_label(entry)} differs: {_explain(log, entry, value)}",
+            )
+    return None
+
+
+def proven_claims(log: EventLog, quoted: PcrValues) -> dict[str, ClaimValue]:
+    """Return the claims of a log that replays to these PCRs."""
+    for bank in CLAIM_BANKS:
+        if (bank, SECURE_BOOT_PCR) in quoted:
+            state = _secure_boot(log, bank)
+            if state is not None:
+                return {"vtpm.eventlog.secure_boot": state}
+    return {}
+
+
+def separator_index(log: EventLog, bank: Algorithm, pcr: int) -> int | None:
+    """Return the index of a boot PCR's separator, known by its digest; None if none."""
+    algorithm = hash_of(bank)
+    if algorithm is None or pcr not in BOOT_PCRS:
+        return None
+    marks = {digest(algorithm, data) for data in (*SEPARATORS, ERROR_SEPARATOR)}
+    for event in log.events_of(pcr):
+        if event.digest_of(bank) in marks:
+            return event.index
+    return None
+
+
+def inspect_log(data: bytes) -> dict[str, object]:
+    """Return a log for people: every event, nothing proven.
+
+    Raises:
+        MalformedError: it is no event log.
+    """
+    log = parse_event_log(data)
+    bank = log.banks[-1] if log.banks else None
+    ends = {
+        pcr: separator_index(log, bank, pcr) if bank is not None else None
+        for pcr in BOOT_PCRS
+    }
+    return {
+        "format": log.format.value,
+        "banks": [bank.name.lower() for bank in log.algorithms],
+        "startup_locality": log.startup_locality,
+        "used_bytes": log.used_bytes,
+        "registers": _registers_json(log),
+        "events": [_event_json(event, bank, ends) for event in log.events],
+    }
+
+
+def _covered(log: EventLog, quoted: PcrValues) -> dict[tuple[Algorithm, int], bytes]:
+    # A firmware log must tell everything about the boot PCRs. The others are the
+    # operating system's, and a log without an event of theirs says nothing of them.
+    banks = set(log.banks)
+    return {
+        (bank, pcr): value
+        for (bank, pcr), value in quoted.items()
+        if bank in banks and (pcr in BOOT_PCRS or log.events_of(pcr))
+    }
+
+
+def _explain(log: EventLog, entry: tuple[Algorithm, int], quoted: bytes) -> str:
+    bank, pcr = entry
+    events = log.events_of(pcr)
+    value = log.initial(bank, pcr)
+    if value == quoted and events:
+        return f"nothing was extended, but the log begins with event {_name(events[0])}"
+    for event in events:
+        value = extend(bank, value, event)
+        if value == quoted:
+            return f"the quote ends at event {_name(event)}; later events are not in it"
+    for event in events:
+        if event.is_recomputed(bank) is False:
+            return f"the digest of event {_name(event)} is not the hash of its data"
+    return f"no event of the log can be told to be the wrong one ({len(events)} events)"
+
+
+def _name(event: Event) -> str:
+    return f"{event.index} ({event.type_name})"
+
+
+def _secure_boot(log: EventLog, bank: Algorithm) -> bool | None:
+    end = separator_index(log, bank, SECURE_BOOT_PCR)
+    algorithm = hash_of(bank)
+    if end is None or algorithm is None:
+        return None
+    closing = log.events[end].digest_of(bank)
+    if closing == digest(algorithm, ERROR_SEPARATOR):
+        return None  # the firmware gave up measuring
+    for event in log.events_of(SECURE_BOOT_PCR):
+        if event.index >= end:
+            return None
+        if event.type != EventType.EV_EFI_VARIABLE_DRIVER_CONFIG:
+            continue
+        variable = _global_variable(event)
+        if event.is_recomputed(bank) and variable and variable[0] == _SECURE_BOOT:
+            return {b"\x00": False, b"\x01": True}.get(variable[1])
+    return None
+
+
+def _global_variable(event: Event) -> tuple[str, bytes] | None:
+    # UEFI_VARIABLE_DATA, Firmware Profile 1.06, section 10.2.6.
+    reader = Reader(event.data, f"event {event.index}")
+    try:
+        vendor = reader.take(16, "VariableName")
+        characters = reader.little(8, "UnicodeNameLength")
+        size = reader.little(8, "VariableDataLength")
+        name = reader.take(min(characters, _MAX_VARIABLE_NAME) * 2, "UnicodeName")
+        value = reader.take(size, "VariableData")
+        reader.end()
+    except MalformedError:
+        return None
+    if vendor != _GLOBAL_VARIABLE:
+        return None
+    return name.decode("utf-16-le", "replace"), value
+
+
+def _registers_json(log: EventLog) -> dict[str, dict[str, str]]:
+    registers: dict[str, dict[str, str]] = {}
+    for (bank, pcr), value in sorted(replay(log).items()):
+        registers.setdefault(bank.name.lower(), {})[str(pcr)] = value.hex()
+    return registers
+
+
+def _event_json(
+    event: Event, bank: Algorithm | None, ends: Mapping[int, int | None]
+) -> dict[str, object]:
+    end = ends.get(event.pcr)
+    return {
+        "index": event.index,
+        "pcr": event.pcr,
+        "type": event.type_name,
+        "digests": {alg.name.lower(): value.hex() for alg, value in event.digests},
+        "recomputed": event.is_recomputed(bank) if bank is not None else None,
+        "after_separator": end is not None and event.index > end,
+        "description": describe(event),
+    }
+
+
+def describe(event: Event) -> str:
+    """Return a short text of an event's data: a variable's name, or its characters."""
+    variable = _global_variable(event)
+    if variable is not None:
+        return f"{variable[0]} = {variable[1].hex()}"[:_MAX_DESCRIPTION]
+    for codec in ("utf-8", "utf-16-le"):
+        try:
+            text = event.data.decode(codec).rstrip("\0")
+        except UnicodeDecodeError:
+            continue
+        if text.isprintable() and text.isascii():
+            return text[:_MAX_DESCRIPTION]
+    return event.data.hex()[:_MAX_DESCRIPTION]

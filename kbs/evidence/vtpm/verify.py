@@ -1,0 +1,261 @@
+"""Verifies a TPM 2.0 quote: signature, PCRs, attestation key, event log.
+
+The plan, in order; every step is recorded, none stops the next:
+
+1. the signature is the key's, by a scheme that the key allows
+2. the PCR values beside the quote are exactly those that it selected
+3. and hash to its digest
+4. the key is trusted, and is a restricted signing key of a TPM
+5. the quote names this key as its signer, where the hierarchy can be told
+6. the event log, if there is one, leads to the quoted PCRs
+
+Binding (`extraData`) is compared by the bundle, which knows the item's role.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kbs.core.checks import CheckLog, Verdict, verdict
+from kbs.core.claims import ClaimSpec, ClaimValue, ItemClaims
+from kbs.evidence.model import ItemResult, ParsedItem, Trust
+from kbs.evidence.vtpm.abi import ATTEST_QUOTE, TPM_GENERATED
+from kbs.evidence.vtpm.ak import KeyTrust, check_attributes, check_key
+from kbs.evidence.vtpm.algorithms import NAME_HASHES, Algorithm, bank_name, digest
+from kbs.evidence.vtpm.claims import FAMILY, VOCABULARY, quote_claims
+from kbs.evidence.vtpm.item import KIND, TpmQuote, parse_item
+from kbs.evidence.vtpm.pcrs import PcrValues, pcr_digest, pcr_label, pcrs_to_json
+from kbs.evidence.vtpm.public import TpmPublic
+from kbs.evidence.vtpm.replay import check_event_log
+from kbs.evidence.vtpm.signature import is_signed, scheme_problem, scheme_text
+from kbs.pki.certificates import describe
+
+# `binding.md`: extraData is the first 32 bytes of the 48-byte binding.
+BINDING_SIZE = 48
+BOUND_SIZE = 32
+
+# TPM 2.0 Library, Part 2, section 7.4: the hierarchies a primary key hangs from.
+_HIERARCHIES = {
+    "owner": 0x40000001,
+    "null": 0x40000007,
+    "endorsement": 0x4000000B,
+    "platform": 0x4000000C,
+}
+
+
+class VtpmVerifier:
+    """The `vtpm` evidence family."""
+
+    @property
+    def kind(self) -> str:
+        """The `kind` of its items and the family of its claims."""
+        return KIND
+
+    @property
+    def vocabulary(self) -> tuple[ClaimSpec, ...]:
+        """Every claim it can give."""
+        return VOCABULARY
+
+    @property
+    def primary(self) -> bool:
+        """A TPM is no CPU report: it is the primary only when it comes alone."""
+        return False
+
+    def parse(self, item: Mapping[str, object], index: int) -> ParsedItem:
+        """Read the JSON item of a bundle.
+
+        Raises:
+            MalformedError: it lacks the promised shape.
+        """
+        return parse_item(item, index)
+
+    def inspect(self, parsed: ParsedItem) -> Mapping[str, object]:
+        """Return all parsed fields for people; nothing proven."""
+        quote = _quote_of(parsed)
+        attest = quote.attest
+        return {
+            "attest": {
+                "magic": f"{TPM_GENERATED:08x}",
+                "type": f"{ATTEST_QUOTE:04x}",
+                "qualified_signer": attest.qualified_signer.hex(),
+                "extra_data": attest.extra_data.hex(),
+                "clock": f"{attest.clock:016x}",
+                "reset_count": attest.reset_count,
+                "restart_count": attest.restart_count,
+                "safe": attest.safe,
+                "firmware_version": f"{attest.firmware_version:016x}",
+                "pcr_select": [
+                    {"alg": bank_name(selection.bank), "pcrs": list(selection.pcrs)}
+                    for selection in attest.pcr_select
+                ],
+                "pcr_digest": attest.pcr_digest.hex(),
+            },
+            "signature": {
+                "scheme": scheme_text(quote.signature.scheme, quote.signature.hash),
+                "values": [value.hex() for value in quote.signature.values],
+            },
+            "pcrs": pcrs_to_json(quote.pcrs),
+            "ak": _inspect_ak(quote),
+            "event_log": _inspect_log(quote),
+        }
+
+    def verify(self, parsed: ParsedItem, trust: Trust) -> ItemResult:
+        """Run every check but binding; evidence that is wrong does not raise."""
+        quote = _quote_of(parsed)
+        # The key comes first, since only its public area tells the scheme it allows;
+        # what is wrong with the quote itself is reported first nevertheless.
+        about_key, log = CheckLog(), CheckLog()
+        key = check_key(quote, trust, about_key)
+        check_attributes(key, trust, about_key)
+        _check_qualified_signer(quote, key.public, about_key)
+        signed = _check_signature(quote, key.public, log)
+        _check_selection(quote, log)
+        _check_digest(quote, log)
+        about_log = CheckLog()
+        proven = check_event_log(quote.event_log, _selected(quote), about_log)
+        made = (*log.checks, *about_key.checks, *about_log.checks)
+        checks = tuple(check.at(parsed.index) for check in made)
+        sound = verdict(checks) is Verdict.VERIFIED
+        return ItemResult(
+            checks=checks,
+            claims=_claims(parsed.index, quote, key, proven) if sound else None,
+            authenticated=signed and key.trusted,
+            identities=_identities(quote, key.public),
+            inspected=self.inspect(parsed),
+        )
+
+    def bound_matches(self, parsed: ParsedItem, binding: bytes) -> bool:
+        """Whether extraData is exactly the first 32 bytes of this 48-byte binding."""
+        return len(binding) == BINDING_SIZE and parsed.bound == binding[:BOUND_SIZE]
+
+
+def _check_signature(quote: TpmQuote, public: TpmPublic | None, log: CheckLog) -> bool:
+    check = "vtpm.quote.signature"
+    key = quote.ak.key
+    problem = scheme_problem(quote.signature, key, public)
+    if problem is not None:
+        got, expected = problem
+        log.failed(
+            check, "the signature's scheme is not the key's", got=got, expected=expected
+        )
+        return False
+    scheme = scheme_text(quote.signature.scheme, quote.signature.hash)
+    fingerprint = quote.ak.spki_sha256.hex()
+    if not is_signed(quote.signature, key, quote.message):
+        log.failed(check, f"{scheme} does not verify under the key SPKI {fingerprint}")
+        return False
+    log.passed(check, f"{scheme} by the key SPKI {fingerprint}")
+    return True
+
+
+def _check_selection(quote: TpmQuote, log: CheckLog) -> None:
+    check = "vtpm.quote.pcr_selection"
+    selected, given = quote.attest.selected, frozenset(quote.pcrs)
+    if not selected:
+        log.failed(check, "the quote selects no PCR", got="none", expected="some")
+        return
+    if selected == given:
+        log.passed(check, f"{len(selected)} PCRs, as the quote selected")
+        return
+    log.failed(
+        check,
+        f"not selected: {_labels(given - selected)}; "
+        f"without a value: {_labels(selected - given)}",
+        got=_labels(given),
+        expected=_labels(selected),
+    )
+
+
+def _check_digest(quote: TpmQuote, log: CheckLog) -> None:
+    check = "vtpm.quote.pcr_digest"
+    computed = pcr_digest(quote.attest, quote.pcrs, quote.signature.hash)
+    if computed is None:
+        log.failed(
+            check,
+            "the digest cannot be computed: a value is missing, or the hash is weak",
+        )
+        return
+    log.compared(
+        check,
+        "digest over the PCR values beside the quote",
+        computed.hex(),
+        quote.attest.pcr_digest.hex(),
+    )
+
+
+def _check_qualified_signer(
+    quote: TpmQuote, public: TpmPublic | None, log: CheckLog
+) -> None:
+    # Part 1, section 16.4: QN = H(QN of the parent ‖ name). Of a key below another
+    # key we do not know the parent, so only a primary key's can be told.
+    check = "vtpm.quote.qualified_signer"
+    if public is None:
+        log.skipped(check, "the key came without its TPM2B_PUBLIC")
+        return
+    for hierarchy, handle in _HIERARCHIES.items():
+        if quote.attest.qualified_signer == _qualified_name(public, handle):
+            log.passed(check, f"this key, a primary key of the {hierarchy} hierarchy")
+            return
+    log.skipped(check, "not a primary key, and its parent's name is not known")
+
+
+def _qualified_name(public: TpmPublic, hierarchy: int) -> bytes:
+    algorithm = public.name_algorithm
+    inner = digest(NAME_HASHES[algorithm], hierarchy.to_bytes(4, "big"), public.name)
+    return algorithm.to_bytes(2, "big") + inner
+
+
+def _selected(quote: TpmQuote) -> PcrValues:
+    selected = quote.attest.selected
+    return {entry: value for entry, value in quote.pcrs.items() if entry in selected}
+
+
+def _claims(
+    index: int, quote: TpmQuote, key: KeyTrust, proven: Mapping[str, ClaimValue]
+) -> ItemClaims:
+    values = {**quote_claims(quote.attest, quote.pcrs), **proven, **key.values}
+    if key.public is not None:
+        values["vtpm.ak.name"] = key.public.name.hex()
+    return ItemClaims(
+        family=FAMILY,
+        item=index,
+        values=values,
+        scoped=key.scoped,
+        trusted_in=key.trusted_in,
+    )
+
+
+def _identities(quote: TpmQuote, public: TpmPublic | None) -> tuple[str, ...]:
+    spki = f"spki:{quote.ak.spki_sha256.hex()}"
+    return (spki,) if public is None else (f"ak:{public.name.hex()}", spki)
+
+
+def _inspect_ak(quote: TpmQuote) -> dict[str, object]:
+    public = quote.ak.public
+    document: dict[str, object] = {
+        "spki_sha256": quote.ak.spki_sha256.hex(),
+        "certificates": [describe(cert.subject) for cert in quote.certificates],
+    }
+    if public is not None:
+        document["name"] = public.name.hex()
+        document["attributes"] = [str(flag.name).lower() for flag in public.attributes]
+        document["scheme"] = scheme_text(public.scheme.algorithm, public.scheme.hash)
+    return document
+
+
+def _inspect_log(quote: TpmQuote) -> dict[str, object] | None:
+    log = quote.event_log
+    if log is None:
+        return None
+    return {"format": log.format.value, "events": len(log.events)}
+
+
+def _labels(entries: frozenset[tuple[Algorithm, int]]) -> str:
+    return ", ".join(pcr_label(entry) for entry in sorted(entries)) or "none"
+
+
+def _quote_of(parsed: ParsedItem) -> TpmQuote:
+    if not isinstance(parsed.body, TpmQuote):
+        message = f"item {parsed.index} was not parsed by the vtpm family"
+        raise TypeError(message)
+    return parsed.body
