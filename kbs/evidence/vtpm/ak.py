@@ -85,7 +85,7 @@ def check_attributes(known: KeyTrust, trust: Trust, log: CheckLog) -> None:
         else:
             log.skipped(
                 check,
-                "no TPM2B_PUBLIC: whoever vouches for the key vouches for its attributes",
+                "no TPM2B_PUBLIC: the attributes are whoever vouches's promise",
             )
         return
     wrong = [f"{flag.name} not set" for flag in REQUIRED if not public.has(flag)]
