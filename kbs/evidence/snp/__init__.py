@@ -1,0 +1,1 @@
+"""AMD SEV-SNP: the attestation report and the keys that sign it."""

@@ -1,0 +1,103 @@
+"""The pinned roots: whom we trust, as SHA-256 of a SubjectPublicKeyInfo.
+
+A certificate is never trusted because it lies somewhere; it is trusted because the
+digest of its public key is in this table. Each pin has one purpose, and a chain for
+one purpose never ends at a root of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Purpose(StrEnum):
+    """What a root may vouch for."""
+
+    SNP = "snp"  # reports of AMD SEV-SNP
+    TPM = "tpm"  # endorsement and attestation keys of TPMs and vTPMs
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedRoot:
+    """One root: SHA-256 of its SubjectPublicKeyInfo (hex), its name, its purpose."""
+
+    spki_sha256: str
+    name: str
+    purpose: Purpose
+
+
+_AMD_PREFIX = "AMD ARK "
+
+PINNED_ROOTS: tuple[PinnedRoot, ...] = (
+    # https://kdsintf.amd.com/vcek/v1/Milan/cert_chain (valid 2020-10-22 to 2045-10-22)
+    PinnedRoot(
+        "9f056bee44377e29308cb5ffa895bdfb62d18881fa6bed8d6f075b0204089cb9",
+        "AMD ARK Milan",
+        Purpose.SNP,
+    ),
+    # https://kdsintf.amd.com/vcek/v1/Genoa/cert_chain (valid 2022-01-26 to 2047-01-26)
+    PinnedRoot(
+        "429a69c9422aa258ee4d8db5fcda9c6470ef15f8cd5a9cebd6cbc7d90b863831",
+        "AMD ARK Genoa",
+        Purpose.SNP,
+    ),
+    # https://kdsintf.amd.com/vcek/v1/Turin/cert_chain (valid 2023-05-15 to 2048-05-15)
+    PinnedRoot(
+        "4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08",
+        "AMD ARK Turin",
+        Purpose.SNP,
+    ),
+    # CN=Azure Virtual TPM Root Certificate Authority 2023 (2023-06-01 to 2048-06-01),
+    # certificate SHA-256 e6c596b17f8ffefb…
+    PinnedRoot(
+        "5cbc52672ae101263c2976736044a964c1182ce9412c39937183baddcccb8cdf",
+        "Azure Virtual TPM Root Certificate Authority 2023",
+        Purpose.TPM,
+    ),
+    # CN=EK/AK CA Root, OU=Google Cloud (2022-07-08 to 2122-07-08),
+    # certificate SHA-256 594759594b9b6152…
+    PinnedRoot(
+        "56a613f57126a385dd6949294e93b0b566f96ab0573be0c2368e6f5ca779831f",
+        "Google EK/AK CA Root",
+        Purpose.TPM,
+    ),
+    # CN=tpm_ek_v1_cloud_host_root-signer-0-2018-04-06…, OU=Cloud (2018 to 2118),
+    # certificate SHA-256 9bd5285f8fb18502…
+    PinnedRoot(
+        "f23057f4f97d1d90e4cae0ce91d5a0fc99069f0a1bc147021dca33b1e9c4d0d9",
+        "Google tpm_ek_v1_cloud_host_root",
+        Purpose.TPM,
+    ),
+)
+
+
+def pinned_roots(
+    purpose: Purpose, override: Mapping[str, str] | None = None
+) -> Mapping[str, str]:
+    """Return SPKI SHA-256 (hex) to name of the roots for one purpose.
+
+    `override` takes the place of the shipped pins (tests pass a fake vendor's root);
+    its purpose follows from the name, since only AMD's roots are called `AMD ARK …`.
+    """
+    if override is None:
+        return {
+            root.spki_sha256: root.name
+            for root in PINNED_ROOTS
+            if root.purpose is purpose
+        }
+    return {
+        spki: name for spki, name in override.items() if _purpose_of(name) is purpose
+    }
+
+
+def amd_product_line(root_name: str) -> str | None:
+    """Return the product line that an AMD root vouches for: Milan, Genoa, Turin."""
+    if not root_name.startswith(_AMD_PREFIX):
+        return None
+    return root_name.removeprefix(_AMD_PREFIX)
+
+
+def _purpose_of(name: str) -> Purpose:
+    return Purpose.SNP if name.startswith(_AMD_PREFIX) else Purpose.TPM
