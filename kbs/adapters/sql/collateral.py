@@ -1,0 +1,45 @@
+"""Vendors' certificates and revocation lists; being here makes none trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import final
+
+from sqlalchemy import func, select
+
+from kbs.adapters.sql.cursor import Cursor
+from kbs.adapters.sql.schema import collateral
+from kbs.broker.ports import StoredCollateral
+from kbs.core.clock import format_time
+
+_ALL = select(collateral).order_by(collateral.c.imported, collateral.c.digest)
+_FINGERPRINT = select(
+    func.count().label("count"), func.max(collateral.c.imported).label("latest")
+).select_from(collateral)
+
+
+@final
+class SqlCollateralStore:
+    """The local collateral table."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        """Work in the transaction of `cursor`."""
+        self._cursor = cursor
+
+    def insert(self, item: StoredCollateral) -> bool:
+        """Keep one; return whether it was new."""
+        statement = self._cursor.upsert(collateral)
+        ignoring = statement.on_conflict_do_nothing(index_elements=["digest"])
+        return self._cursor.run(ignoring, asdict(item)) == 1
+
+    def list(self) -> Sequence[StoredCollateral]:
+        """Return all of them, oldest import first."""
+        return [StoredCollateral(**row) for row in self._cursor.all(_ALL)]
+
+    def fingerprint(self) -> tuple[int, str]:
+        """Return a cheap value (count, latest import) that changes with the table."""
+        row = self._cursor.first(_FINGERPRINT)
+        if row is None or row["latest"] is None:
+            return 0, ""
+        return row["count"], format_time(row["latest"])

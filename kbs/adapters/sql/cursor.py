@@ -1,0 +1,97 @@
+"""Runs statements inside one transaction; only our own errors come out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, final
+
+from sqlalchemy import Connection, Executable, RowMapping, Table
+from sqlalchemy.dialects import postgresql, sqlite
+
+from kbs.adapters.sql.faults import translated, translated_values
+
+Values = Mapping[str, object]
+
+# PostgreSQL sends at most 65535 values with a statement, SQLite 32766; a list of names
+# or numbers is asked for in pieces of this many.
+PIECE = 500
+
+
+@final
+class Cursor:
+    """The connection of one transaction, as repositories see it."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Use a connection on which a transaction was begun."""
+        self._connection = connection
+        self.erased = False
+        """Whether a secret was removed: its old bytes must leave the files too."""
+
+    def run(
+        self,
+        statement: Executable,
+        values: Values | Sequence[Values] | None = None,
+        *,
+        what: str = "database",
+    ) -> int:
+        """Run a statement and return how many rows it changed.
+
+        Raises:
+            ConflictError: a unique value is taken; `what` names it.
+            UnavailableError: the database is away, or refuses.
+        """
+        if values is not None and not values:
+            return 0
+        with translated_values(what):
+            return self._connection.execute(statement, _plain(values)).rowcount
+
+    def all(
+        self, statement: Executable, values: Values | None = None
+    ) -> Sequence[RowMapping]:
+        """Return every row of a query.
+
+        Raises:
+            UnavailableError: the database is away.
+            IntegrityError: a row is damaged.
+        """
+        with translated_values():
+            return self._connection.execute(statement, _plain(values)).mappings().all()
+
+    def first(
+        self, statement: Executable, values: Values | None = None
+    ) -> RowMapping | None:
+        """Return the first row of a query, if there is one.
+
+        Raises:
+            UnavailableError: the database is away.
+            IntegrityError: a row is damaged.
+        """
+        with translated_values():
+            return (
+                self._connection.execute(statement, _plain(values)).mappings().first()
+            )
+
+    def upsert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+        """Return an insert that can say what to do on a conflict."""
+        if self._connection.dialect.name == "sqlite":
+            return sqlite.insert(table)
+        return postgresql.insert(table)
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Run a part that is rolled back alone when it raises."""
+        with translated(), self._connection.begin_nested():
+            yield
+
+
+def pieces(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Cut a list into pieces that one statement can carry."""
+    for start in range(0, len(items), PIECE):
+        yield items[start : start + PIECE]
+
+
+def _plain(values: Values | Sequence[Values] | None) -> Any:
+    if values is None or isinstance(values, Mapping):
+        return values
+    return list(values)

@@ -1,0 +1,212 @@
+"""`kbs.broker.ports.Database` on SQLite or PostgreSQL.
+
+A write transaction holds the head of the log from its first statement on: the file's
+write lock, or the lock of the head's row. A reading one is a snapshot that the
+database itself keeps from writing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import final
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from kbs.adapters.sql.broker import SqlBrokerKeyStore, SqlInstanceStore
+from kbs.adapters.sql.collateral import SqlCollateralStore
+from kbs.adapters.sql.cursor import Cursor
+from kbs.adapters.sql.engine import (
+    LOCK_SECONDS,
+    WRITES,
+    begun,
+    postgresql_engine,
+    sqlite_engine,
+)
+from kbs.adapters.sql.expiring import (
+    SqlEnrolmentStore,
+    SqlEvidenceStore,
+    SqlSpentStore,
+    SqlTokenStore,
+)
+from kbs.adapters.sql.governance import SqlGovernanceStore
+from kbs.adapters.sql.log import SqlLogStore
+from kbs.core.errors import UnavailableError
+
+# How long to wait for readers before the log is emptied some other time.
+_SCRUB_MILLISECONDS = 50
+
+
+@final
+class SqlTransaction:
+    """One transaction with every repository."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Work in the transaction that was begun on `connection`."""
+        self._cursor = Cursor(connection)
+
+    @cached_property
+    def log(self) -> SqlLogStore:
+        """The audit log."""
+        return SqlLogStore(self._cursor)
+
+    @cached_property
+    def governance(self) -> SqlGovernanceStore:
+        """Statements and governed objects."""
+        return SqlGovernanceStore(self._cursor)
+
+    @cached_property
+    def spent(self) -> SqlSpentStore:
+        """Spent challenges."""
+        return SqlSpentStore(self._cursor)
+
+    @cached_property
+    def evidence(self) -> SqlEvidenceStore:
+        """Encrypted evidence."""
+        return SqlEvidenceStore(self._cursor)
+
+    @cached_property
+    def enrolments(self) -> SqlEnrolmentStore:
+        """Pending enrolments."""
+        return SqlEnrolmentStore(self._cursor)
+
+    @cached_property
+    def collateral(self) -> SqlCollateralStore:
+        """Vendor collateral."""
+        return SqlCollateralStore(self._cursor)
+
+    @cached_property
+    def broker_keys(self) -> SqlBrokerKeyStore:
+        """The broker's own keys."""
+        return SqlBrokerKeyStore(self._cursor)
+
+    @cached_property
+    def tokens(self) -> SqlTokenStore:
+        """Used administrators' tokens."""
+        return SqlTokenStore(self._cursor)
+
+    @cached_property
+    def instance(self) -> SqlInstanceStore:
+        """Who this database belongs to."""
+        return SqlInstanceStore(self._cursor)
+
+    def savepoint(self) -> AbstractContextManager[None]:
+        """Run a part that is rolled back alone when it raises."""
+        return self._cursor.savepoint()
+
+    @property
+    def erased(self) -> bool:
+        """Whether secrets were removed."""
+        return self._cursor.erased
+
+
+@final
+class SqlDatabase:
+    """A database; threads share it, processes each make their own."""
+
+    def __init__(self, engine: Engine, *, lock_seconds: float = LOCK_SECONDS) -> None:
+        """Use an engine of `kbs.adapters.sql.engine`, whose pool this owns."""
+        self.engine = engine
+        self._lock_seconds = lock_seconds
+        self._writing = engine.execution_options(**{WRITES: True})
+        self._reading = engine
+        self._residue = False
+        # Threads that find SQLite's file locked sleep and try again; here they queue.
+        self._queue: threading.Lock | None = threading.Lock()
+        if engine.dialect.name == "postgresql":
+            self._queue = None
+            self._reading = engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+
+    @contextmanager
+    def read(self) -> Iterator[SqlTransaction]:
+        """Open a consistent snapshot that cannot write.
+
+        Raises:
+            UnavailableError: the database is away.
+        """
+        with begun(self._reading) as connection:
+            yield SqlTransaction(connection)
+
+    @contextmanager
+    def write(self) -> Iterator[SqlTransaction]:
+        """Open the one write transaction; leaving it commits durably.
+
+        Raises:
+            UnavailableError: the database is away, locked for too long, or full.
+        """
+        with self._turn():
+            with begun(self._writing) as connection:
+                transaction = SqlTransaction(connection)
+                transaction.log.lock_head()
+                yield transaction
+            self._residue |= transaction.erased
+            if self._residue:
+                self._scrub()
+
+    def close(self) -> None:
+        """Close every connection; one that is in use closes when it is given back."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self._queue is None:
+            yield
+            return
+        if not self._queue.acquire(timeout=self._lock_seconds):
+            raise UnavailableError(
+                "database",
+                got="another writer that holds it for too long",
+                hint="try again",
+                code="database.locked",
+            )
+        try:
+            yield
+        finally:
+            self._queue.release()
+
+    def _scrub(self) -> None:
+        """Empty SQLite's write-ahead log, which still has what was erased.
+
+        Readers of an older snapshot prevent it; then the next write tries again.
+        """
+        if self._queue is None:
+            self._residue = False
+            return
+        with suppress(SQLAlchemyError, sqlite3.Error), self.engine.connect() as held:
+            driver = held.connection.driver_connection
+            if isinstance(driver, sqlite3.Connection):
+                self._residue = not _emptied(driver, self._lock_seconds)
+
+
+def _emptied(driver: sqlite3.Connection, lock_seconds: float) -> bool:
+    driver.execute(f"PRAGMA busy_timeout={_SCRUB_MILLISECONDS}")
+    try:
+        (busy, *_) = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return bool(busy == 0)
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={round(lock_seconds * 1000)}")
+
+
+def connect(
+    url: str | None, *, data_dir: Path, lock_seconds: float = LOCK_SECONDS
+) -> SqlDatabase:
+    """Open the database at `url`, or the embedded one in the data folder.
+
+    Call it after any fork. Nothing is read yet: `check_schema` and `upgrade` do.
+
+    Raises:
+        ConfigurationError: the URL or the folder is wrong.
+        UnavailableError: the database file cannot be made.
+    """
+    if url is None:
+        engine = sqlite_engine(data_dir, lock_seconds=lock_seconds)
+    else:
+        engine = postgresql_engine(url, lock_seconds=lock_seconds)
+    return SqlDatabase(engine, lock_seconds=lock_seconds)

@@ -1,0 +1,177 @@
+"""What is kept until it expires: challenges, tokens, evidence, enrolments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import final
+
+from sqlalchemy import RowMapping, Table, bindparam, case, delete, func, insert, select
+
+from kbs.adapters.sql.cursor import Cursor
+from kbs.adapters.sql.schema import (
+    enrolments,
+    evidence,
+    spent_challenges,
+    used_tokens,
+)
+from kbs.broker.ports import PendingEnrolment, SpentChallenge, StoredEvidence
+
+_SPENT = select(spent_challenges).where(
+    spent_challenges.c.challenge == bindparam("challenge")
+)
+_EVIDENCE = select(evidence).where(evidence.c.digest == bindparam("digest"))
+_ENROLMENT = select(enrolments).where(enrolments.c.id == bindparam("enrolment_id"))
+_ENROLMENTS = select(enrolments).order_by(enrolments.c.created, enrolments.c.id)
+_OF_TENANTS = _ENROLMENTS.where(
+    enrolments.c.tenant.in_(bindparam("tenants", expanding=True))
+)
+_SAME_AK = delete(enrolments).where(
+    enrolments.c.tenant == bindparam("of_tenant"),
+    enrolments.c.ak_group == bindparam("of_group"),
+    enrolments.c.ak_name == bindparam("of_ak"),
+)
+_FORGET = delete(enrolments).where(enrolments.c.id == bindparam("enrolment_id"))
+_COUNT = select(func.count().label("count")).select_from(enrolments)
+
+
+def _purge(cursor: Cursor, table: Table, before: datetime) -> int:
+    return cursor.run(delete(table).where(table.c.expires < before))
+
+
+@final
+class SqlSpentStore:
+    """Challenges that were spent, until they expire."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        """Work in the transaction of `cursor`."""
+        self._cursor = cursor
+
+    def find(self, challenge: bytes) -> SpentChallenge | None:
+        """Return the spent challenge with this digest."""
+        row = self._cursor.first(_SPENT, {"challenge": challenge})
+        return None if row is None else SpentChallenge(**row)
+
+    def insert(self, spent: SpentChallenge) -> None:
+        """Spend a challenge.
+
+        Raises:
+            ConflictError: it is spent already.
+        """
+        self._cursor.run(insert(spent_challenges), asdict(spent), what="challenge")
+
+    def purge(self, before: datetime) -> int:
+        """Remove those that expired before, and return how many."""
+        return _purge(self._cursor, spent_challenges, before)
+
+
+@final
+class SqlTokenStore:
+    """Identifiers of administrators' tokens that were used for a write."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        """Work in the transaction of `cursor`."""
+        self._cursor = cursor
+
+    def use(self, jti: str, expires: datetime) -> None:
+        """Spend one.
+
+        Raises:
+            ConflictError: it was used before.
+        """
+        self._cursor.run(
+            insert(used_tokens), {"jti": jti, "expires": expires}, what="token id"
+        )
+
+    def purge(self, before: datetime) -> int:
+        """Remove those that expired before, and return how many."""
+        return _purge(self._cursor, used_tokens, before)
+
+
+@final
+class SqlEvidenceStore:
+    """Encrypted evidence by digest, with a retention of its own."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        """Work in the transaction of `cursor`."""
+        self._cursor = cursor
+
+    def insert(self, stored: StoredEvidence) -> None:
+        """Keep evidence; the same digest again keeps the later expiry."""
+        statement = self._cursor.upsert(evidence)
+        new, old = statement.excluded.expires, evidence.c.expires
+        self._cursor.run(
+            statement.on_conflict_do_update(
+                index_elements=["digest"],
+                set_={"expires": case((new > old, new), else_=old)},
+            ),
+            asdict(stored),
+        )
+
+    def find(self, digest: bytes) -> StoredEvidence | None:
+        """Return the evidence with this digest, if it is still kept."""
+        row = self._cursor.first(_EVIDENCE, {"digest": digest})
+        return None if row is None else StoredEvidence(**row)
+
+    def purge(self, before: datetime) -> int:
+        """Erase what expired before, and return how many."""
+        count = _purge(self._cursor, evidence, before)
+        self._cursor.erased |= count > 0
+        return count
+
+
+@final
+class SqlEnrolmentStore:
+    """Pending enrolments, until an administrator's statement or their expiry."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        """Work in the transaction of `cursor`."""
+        self._cursor = cursor
+
+    def insert(self, pending: PendingEnrolment) -> None:
+        """Keep one; the same AK in the same group replaces the one before.
+
+        Raises:
+            ConflictError: the id is taken.
+        """
+        values = asdict(pending)
+        values["ak_group"] = values.pop("group")
+        same = {
+            "of_tenant": pending.tenant,
+            "of_group": pending.group,
+            "of_ak": pending.ak_name,
+        }
+        self._cursor.run(_SAME_AK, same)
+        self._cursor.run(insert(enrolments), values, what="enrolment")
+
+    def find(self, enrolment_id: str) -> PendingEnrolment | None:
+        """Return one."""
+        row = self._cursor.first(_ENROLMENT, {"enrolment_id": enrolment_id})
+        return None if row is None else _pending(row)
+
+    def list(self, tenants: tuple[str, ...] | None) -> Sequence[PendingEnrolment]:
+        """Return those of these tenants (None: all), oldest first."""
+        if tenants is None:
+            rows = self._cursor.all(_ENROLMENTS)
+        else:
+            rows = self._cursor.all(_OF_TENANTS, {"tenants": tenants})
+        return [_pending(row) for row in rows]
+
+    def count(self) -> int:
+        """Return how many there are."""
+        row = self._cursor.first(_COUNT)
+        return 0 if row is None else row["count"]
+
+    def remove(self, enrolment_id: str) -> None:
+        """Forget one."""
+        self._cursor.run(_FORGET, {"enrolment_id": enrolment_id})
+
+    def purge(self, before: datetime) -> int:
+        """Remove those that expired before, and return how many."""
+        return _purge(self._cursor, enrolments, before)
+
+
+def _pending(row: RowMapping) -> PendingEnrolment:
+    values = dict(row)
+    return PendingEnrolment(group=values.pop("ak_group"), **values)

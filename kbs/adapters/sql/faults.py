@@ -1,0 +1,161 @@
+"""What a driver's error means in our words; no driver's error leaves this package.
+
+A unique value that is taken is a conflict, damaged pages are a lack of integrity, and
+everything else means "could not be done now" (https://sqlite.org/rescode.html,
+https://www.postgresql.org/docs/15/errcodes-appendix.html).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from kbs.core.errors import (
+    ConfigurationError,
+    ConflictError,
+    IntegrityError,
+    KbsError,
+    MalformedError,
+    UnavailableError,
+)
+
+
+class _Fault(NamedTuple):
+    code: str
+    got: str
+    hint: str
+
+
+_LOCKED = _Fault(
+    "database.locked",
+    "another writer that holds it for too long",
+    "try again; if it stays so, look for a process that keeps a transaction open",
+)
+_FULL = _Fault("database.full", "a full disk", "free disk space; then try again")
+_READ_ONLY = _Fault(
+    "database.read_only",
+    "a database that cannot be written",
+    "check owner and mode of the data folder, or that the server is not a standby",
+)
+_AWAY = _Fault(
+    "database.away", "no connection", "check that the database runs; then try again"
+)
+_BUSY_POOL = _Fault(
+    "database.busy", "no free connection", "too many requests at once; try again"
+)
+_OTHER = _Fault(
+    "database.failed", "an error of the database", "see the log of the server"
+)
+
+# Primary names of SQLite's result codes; extended ones begin with these.
+_SQLITE = {
+    "SQLITE_BUSY": _LOCKED,
+    "SQLITE_LOCKED": _LOCKED,
+    "SQLITE_FULL": _FULL,
+    "SQLITE_READONLY": _READ_ONLY,
+    "SQLITE_CANTOPEN": _AWAY,
+}
+# Five-digit codes, or classes of two digits, of PostgreSQL.
+_POSTGRESQL = {
+    "55P03": _LOCKED,
+    "40P01": _LOCKED,
+    "40001": _LOCKED,
+    "53100": _FULL,
+    "25006": _READ_ONLY,
+    "08": _AWAY,
+    "57": _AWAY,
+}
+_SQLITE_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+_SQLITE_TAKEN = ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY")
+_POSTGRESQL_DAMAGED = ("XX001", "XX002")
+_POSTGRESQL_TAKEN = "23505"
+
+
+def fault(exc: SQLAlchemyError, what: str = "database") -> KbsError:
+    """Return the error that says the same in our words; statements are left out."""
+    if isinstance(exc, PoolTimeoutError):
+        return _unavailable(_BUSY_POOL, what)
+    if not isinstance(exc, DBAPIError) or exc.orig is None:
+        return _unavailable(_OTHER, what)
+    name = str(getattr(exc.orig, "sqlite_errorname", None) or "")
+    state = str(getattr(exc.orig, "sqlstate", None) or "")
+    if name in _SQLITE_TAKEN or state == _POSTGRESQL_TAKEN:
+        return ConflictError(what, got="one that is taken", expected="a new one")
+    if name.startswith(_SQLITE_DAMAGED) or state in _POSTGRESQL_DAMAGED:
+        return IntegrityError(
+            what,
+            got="damaged pages",
+            expected="a sound database",
+            hint="restore a backup; kbs audit verify shows what is lost",
+        )
+    return _unavailable(_known(exc, name, state), what)
+
+
+@contextmanager
+def translated(what: str = "database") -> Iterator[None]:
+    """Let no error of the database layer out.
+
+    Raises:
+        ConflictError: a unique value is taken.
+        IntegrityError: the database is damaged.
+        UnavailableError: anything else that the database says.
+    """
+    try:
+        yield
+    except SQLAlchemyError as exc:
+        raise fault(exc, what) from exc
+
+
+@contextmanager
+def translated_values(what: str = "database") -> Iterator[None]:
+    """Do the same around a statement with values.
+
+    Raises:
+        MalformedError: a value that no column can hold; else as `translated`.
+    """
+    try:
+        with translated(what):
+            yield
+    except (UnicodeError, OverflowError) as exc:
+        raise MalformedError(
+            what,
+            got="a value that cannot be stored",
+            expected="well-formed text and integers of 64 bits",
+        ) from exc
+
+
+@contextmanager
+def translated_connect() -> Iterator[None]:
+    """Do the same around taking a connection.
+
+    Raises:
+        UnavailableError: there is none, or the server was set up otherwise since.
+    """
+    try:
+        with translated():
+            yield
+    except ConfigurationError as exc:
+        raise UnavailableError("database", got=str(exc), code=_AWAY.code) from exc
+
+
+def _known(exc: DBAPIError, name: str, state: str) -> _Fault:
+    primary = "_".join(name.split("_")[:2])
+    if primary in _SQLITE:
+        return _SQLITE[primary]
+    found = _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2])
+    if found is not None:
+        return found
+    # psycopg has no code to give when it could not connect at all.
+    never_answered = not name and not state and type(exc.orig).__name__ in _NO_ANSWER
+    return _AWAY if exc.connection_invalidated or never_answered else _OTHER
+
+
+_NO_ANSWER = ("OperationalError", "InterfaceError", "ConnectionTimeout")
+
+
+def _unavailable(found: _Fault, what: str) -> UnavailableError:
+    return UnavailableError(what, got=found.got, hint=found.hint, code=found.code)

@@ -1,0 +1,294 @@
+"""The audit log's tables, as `kbs.audit.log.LogStore` wants them.
+
+An append is six statements at most, whatever the size of the batch: head, nodes read,
+nodes, entries, subjects, head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, final
+
+from sqlalchemy import (
+    ColumnElement,
+    RowMapping,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    insert,
+    select,
+    tuple_,
+    update,
+)
+
+from kbs.adapters.sql.cursor import Cursor, pieces
+from kbs.adapters.sql.schema import (
+    ROLE_KEY,
+    ROLE_POLICY,
+    ROLE_TENANT,
+    log_checkpoints,
+    log_entries,
+    log_head,
+    log_nodes,
+    log_subjects,
+)
+from kbs.audit.log import LogEntry, LogHead, QueryFilter, StoredCheckpoint
+from kbs.audit.merkle import NodeId
+from kbs.core.errors import IntegrityError
+
+_ENTRY = log_entries.c
+_SUBJECT = log_subjects.c
+
+_HEAD = select(log_head.c.size, log_head.c.time)
+_LOCK_HEAD = _HEAD.with_for_update()
+_MOVE_HEAD = update(log_head)
+_ADD_ENTRIES = insert(log_entries)
+_ADD_SUBJECTS = insert(log_subjects)
+_ADD_NODES = insert(log_nodes)
+_NODES = select(log_nodes).where(
+    tuple_(log_nodes.c.level, log_nodes.c.position).in_(
+        bindparam("ids", expanding=True)
+    )
+)
+_RANGE = (
+    select(log_entries)
+    .where(
+        _ENTRY.leaf_index >= bindparam("start"), _ENTRY.leaf_index < bindparam("stop")
+    )
+    .order_by(_ENTRY.leaf_index)
+)
+_BY_ID = select(log_entries).where(_ENTRY.id == bindparam("entry_id"))
+_SUBJECTS = (
+    select(_SUBJECT.leaf_index, _SUBJECT.role, _SUBJECT.name)
+    .where(_SUBJECT.leaf_index.in_(bindparam("indexes", expanding=True)))
+    .order_by(_SUBJECT.leaf_index, _SUBJECT.role, _SUBJECT.place)
+)
+_LEAF_AND_ROLE = itemgetter("leaf_index", "role")
+_LATEST = select(log_checkpoints).order_by(log_checkpoints.c.size.desc()).limit(1)
+
+
+@final
+class SqlLogStore:
+    """The audit log inside one transaction."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        """Work in the transaction of `cursor`."""
+        self._cursor = cursor
+
+    def head(self) -> LogHead:
+        """Return the head without locking it.
+
+        Raises:
+            IntegrityError: the row is gone.
+        """
+        return self._head(_HEAD)
+
+    def lock_head(self) -> LogHead:
+        """Return the head and hold it until the transaction ends.
+
+        Raises:
+            IntegrityError: the row is gone.
+            UnavailableError: another transaction holds it for too long.
+        """
+        return self._head(_LOCK_HEAD)
+
+    def append_entries(self, entries: Sequence[LogEntry], head: LogHead) -> None:
+        """Store entries and the head that they lead to.
+
+        Raises:
+            ConflictError: an index or id is taken.
+        """
+        self._cursor.run(_ADD_ENTRIES, [_row(entry) for entry in entries], what="entry")
+        self._cursor.run(
+            _ADD_SUBJECTS,
+            [subject for entry in entries for subject in _subjects(entry)],
+            what="entry",
+        )
+        self._cursor.run(_MOVE_HEAD, {"size": head.size, "time": head.time})
+
+    def read_nodes(self, ids: Sequence[NodeId]) -> Mapping[NodeId, bytes]:
+        """Return the hashes of those nodes that are stored."""
+        return {
+            NodeId(row["level"], row["position"]): row["hash"]
+            for piece in pieces(ids)
+            for row in self._cursor.all(
+                _NODES, {"ids": [tuple(node) for node in piece]}
+            )
+        }
+
+    def append_nodes(self, nodes: Mapping[NodeId, bytes]) -> None:
+        """Store new nodes of the tree.
+
+        Raises:
+            ConflictError: a node exists already.
+        """
+        self._cursor.run(
+            _ADD_NODES,
+            [
+                {"level": node.level, "position": node.position, "hash": value}
+                for node, value in nodes.items()
+            ],
+            what="log tree node",
+        )
+
+    def read_entries(self, start: int, stop: int) -> Sequence[LogEntry]:
+        """Return the entries start … stop-1 in order, fewer where the log ends."""
+        return self._whole(self._cursor.all(_RANGE, {"start": start, "stop": stop}))
+
+    def find_entry(self, entry_id: str) -> LogEntry | None:
+        """Return the entry with this id, if there is one."""
+        found = self._whole(self._cursor.all(_BY_ID, {"entry_id": entry_id}))
+        return found[0] if found else None
+
+    def query(self, wanted: QueryFilter) -> Sequence[LogEntry]:
+        """Return the entries that match, in ascending order of their index."""
+        if wanted.limit <= 0 or wanted.tenants == () or wanted.kinds == ():
+            return ()
+        found = self._whole(self._cursor.all(_select(wanted)))
+        return found[::-1] if wanted.newest else found
+
+    def latest_checkpoint(self) -> StoredCheckpoint | None:
+        """Return the stored checkpoint of the largest size, if there is one."""
+        row = self._cursor.first(_LATEST)
+        return None if row is None else StoredCheckpoint(**row)
+
+    def store_checkpoint(self, checkpoint: StoredCheckpoint) -> None:
+        """Keep a checkpoint; one of the same size replaces the one before."""
+        statement = self._cursor.upsert(log_checkpoints)
+        self._cursor.run(
+            statement.on_conflict_do_update(
+                index_elements=["size"], set_={"note": statement.excluded.note}
+            ),
+            {"size": checkpoint.size, "note": checkpoint.note},
+        )
+
+    def _head(self, statement: Select[Any]) -> LogHead:
+        row = self._cursor.first(statement)
+        if row is None:
+            raise IntegrityError(
+                "log head",
+                got="no row",
+                expected="one",
+                hint="the database was damaged; restore a backup",
+            )
+        return LogHead(**row)
+
+    def _whole(self, rows: Sequence[RowMapping]) -> list[LogEntry]:
+        """Join entries with their subjects."""
+        names: dict[int, dict[int, tuple[str, ...]]] = {}
+        for piece in pieces([row["leaf_index"] for row in rows]):
+            found = self._cursor.all(_SUBJECTS, {"indexes": list(piece)})
+            for (index, role), group in groupby(found, _LEAF_AND_ROLE):
+                names.setdefault(index, {})[role] = tuple(row["name"] for row in group)
+        return [_entry(row, names.get(row["leaf_index"], {})) for row in rows]
+
+
+def _row(entry: LogEntry) -> dict[str, object]:
+    return {
+        "leaf_index": entry.index,
+        "id": entry.id,
+        "time": entry.time,
+        "kind": entry.kind,
+        "decision": entry.decision,
+        "leaf": entry.leaf,
+        "body": entry.body,
+        "salt": entry.salt,
+    }
+
+
+def _subjects(entry: LogEntry) -> Iterator[dict[str, object]]:
+    named = {
+        ROLE_TENANT: entry.tenants,
+        ROLE_KEY: entry.keys,
+        ROLE_POLICY: entry.policies,
+    }
+    for role, names in named.items():
+        for place, name in enumerate(dict.fromkeys(names)):
+            yield {
+                "role": role,
+                "name": name,
+                "leaf_index": entry.index,
+                "place": place,
+            }
+
+
+def _entry(row: RowMapping, names: Mapping[int, tuple[str, ...]]) -> LogEntry:
+    values = dict(row)
+    return LogEntry(
+        index=values.pop("leaf_index"),
+        tenants=names.get(ROLE_TENANT, ()),
+        keys=names.get(ROLE_KEY, ()),
+        policies=names.get(ROLE_POLICY, ()),
+        **values,
+    )
+
+
+def _select(wanted: QueryFilter) -> Select[Any]:
+    """Compose the query so that the rarest subject leads.
+
+    The subjects of one name lie in the order of the entries, so that a query by key
+    stops at its limit instead of walking the log.
+    """
+    subjects = _wanted_subjects(wanted)
+    if subjects:
+        role, name = subjects.pop(0)
+        place: ColumnElement[int] = _SUBJECT.leaf_index
+        statement = (
+            select(log_entries)
+            .join(log_subjects, _SUBJECT.leaf_index == _ENTRY.leaf_index)
+            .where(_SUBJECT.role == role, _SUBJECT.name == name)
+        )
+    else:
+        place = _ENTRY.leaf_index
+        statement = select(log_entries)
+    tests = [*_bounds(wanted, place), *_columns(wanted)]
+    tests += [_concerns(role, (name,)) for role, name in subjects]
+    if wanted.tenants is not None and len(wanted.tenants) > 1:
+        tests.append(_concerns(ROLE_TENANT, wanted.tenants))
+    order = place.desc() if wanted.newest else place
+    return statement.where(*tests).order_by(order).limit(wanted.limit)
+
+
+def _wanted_subjects(wanted: QueryFilter) -> list[tuple[int, str]]:
+    subjects = []
+    if wanted.key is not None:
+        subjects.append((ROLE_KEY, wanted.key))
+    if wanted.policy is not None:
+        subjects.append((ROLE_POLICY, wanted.policy))
+    if wanted.tenants is not None and len(wanted.tenants) == 1:
+        subjects.append((ROLE_TENANT, wanted.tenants[0]))
+    return subjects
+
+
+def _concerns(role: int, names: Sequence[str]) -> ColumnElement[bool]:
+    subject = log_subjects.alias()
+    return exists().where(
+        and_(
+            subject.c.leaf_index == _ENTRY.leaf_index,
+            subject.c.role == role,
+            subject.c.name.in_(names),
+        )
+    )
+
+
+def _bounds(
+    wanted: QueryFilter, place: ColumnElement[int]
+) -> Iterator[ColumnElement[bool]]:
+    if wanted.after_index is not None:
+        yield place > wanted.after_index
+    if wanted.before_index is not None:
+        yield place < wanted.before_index
+    if wanted.since is not None:
+        yield _ENTRY.time >= wanted.since
+    if wanted.until is not None:
+        yield _ENTRY.time < wanted.until
+
+
+def _columns(wanted: QueryFilter) -> Iterator[ColumnElement[bool]]:
+    if wanted.decision is not None:
+        yield _ENTRY.decision == wanted.decision
+    if wanted.kinds is not None:
+        yield _ENTRY.kind.in_(wanted.kinds)

@@ -1,0 +1,1 @@
+"""The history of the schema, which `kbs.adapters.sql.migrate` runs through Alembic."""
