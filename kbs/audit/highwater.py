@@ -1,0 +1,184 @@
+"""The high-water mark: how far log and governance had come, kept outside the database.
+
+`decisions.md`, section 5. A database restored from an old copy is whole in itself; only
+something that it cannot take back shows that it is old. The mark is signed by the log's
+key, so that nobody can lower it who can merely write the file. This module has no
+files: an adapter replaces them atomically.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kbs.audit.logkey import HASH_SIZE as KEY_HASH_SIZE
+from kbs.audit.logkey import SIGNATURE_SIZE, LogKey, LogSigner, find_key, parse_origin
+from kbs.audit.proof import HASH_SIZE
+from kbs.core.encode import (
+    MAX_INTEGER,
+    b64,
+    canonical_json,
+    parse_b64,
+    parse_hex,
+    parse_json_object,
+    require_integer,
+    require_members,
+)
+from kbs.core.errors import IntegrityError, MalformedError
+from kbs.core.ids import parse_hex32
+
+MARK_TYPE = "kbs.highwater/1"
+MAX_MARK = 4096
+
+_CONTEXT = b"kbs.highwater/1\x00"
+_ACCEPT = (
+    "if you restored a backup on purpose, start with --accept-rollback REASON; "
+    "otherwise restore the newest database"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HighWaterMark:
+    """`seq` is the last statement, `root` that of the first `size` entries."""
+
+    instance: str
+    seq: int
+    size: int
+    root: bytes
+
+    def to_json(self) -> dict[str, object]:
+        """Return the part that is signed."""
+        return {
+            "typ": MARK_TYPE,
+            "instance": self.instance,
+            "seq": self.seq,
+            "size": self.size,
+            "root": self.root.hex(),
+        }
+
+
+def sign_mark(mark: HighWaterMark, signer: LogSigner) -> bytes:
+    """Return the content of the high-water file: one line of canonical JSON."""
+    signature = signer.sign(_CONTEXT + canonical_json(mark.to_json()))
+    return _write(mark, signer.key.origin, signer.key.key_hash, signature)
+
+
+def parse_mark(data: bytes) -> tuple[HighWaterMark, str, bytes, bytes]:
+    """Read the file: the mark, the origin and hash of its key, the signature.
+
+    Raises:
+        MalformedError: anything that would not be written back byte for byte.
+    """
+    members = require_members(
+        parse_json_object(data, "high-water mark", limit=MAX_MARK),
+        "high-water mark",
+        required={"mark", "log", "key", "signature"},
+    )
+    mark = _read_mark(members["mark"])
+    origin = parse_origin(members["log"], "high-water mark log")
+    key_hash = parse_hex(members["key"], "high-water mark key", size=KEY_HASH_SIZE)
+    signature = parse_b64(
+        members["signature"], "high-water mark signature", limit=SIGNATURE_SIZE
+    )
+    if _write(mark, origin, key_hash, signature) != data:
+        raise MalformedError(
+            "high-water mark", got="another spelling", expected="one line of JCS"
+        )
+    return mark, origin, key_hash, signature
+
+
+def verify_mark(data: bytes, *, keys: Sequence[LogKey]) -> HighWaterMark:
+    """Read the high-water file and check that one of the log's keys signed it.
+
+    Raises:
+        IntegrityError: it is damaged, of another log, or not signed by its key.
+    """
+    try:
+        mark, origin, key_hash, signature = parse_mark(data)
+    except MalformedError as exc:
+        raise IntegrityError(f"{exc}", hint=_ACCEPT) from exc
+    key = find_key(keys, origin, key_hash)
+    message = _CONTEXT + canonical_json(mark.to_json())
+    if key is None or not key.is_signature(signature, message):
+        raise IntegrityError(
+            "high-water mark signature",
+            got=f"none that verifies, by {origin}+{key_hash.hex()}",
+            expected=" or ".join(
+                f"{known.origin}+{known.key_hash.hex()}" for known in keys
+            ),
+            hint="the file was changed, or belongs to another instance",
+        )
+    return mark
+
+
+def check_extends(
+    mark: HighWaterMark,
+    *,
+    instance: str,
+    seq: int,
+    size: int,
+    root_at: Callable[[int], bytes],
+) -> None:
+    """Check that the database contains everything that the mark says was there.
+
+    `root_at` computes the root of the first n entries of the database, for example
+    `lambda n: merkle.root(store, n)`; it is asked only for sizes that the log has.
+
+    Raises:
+        IntegrityError: it was rolled back, rewritten, or is another instance's.
+    """
+    if mark.instance != instance:
+        raise IntegrityError(
+            "database: instance",
+            got=instance,
+            expected=f"{mark.instance}, as in the high-water mark",
+            hint="this trust folder belongs to another broker",
+        )
+    _check_reached("log entries", size, mark.size)
+    _check_reached("signed statements", seq, mark.seq)
+    found = root_at(mark.size)
+    if found != mark.root:
+        raise IntegrityError(
+            f"database: the first {mark.size} log entries were rewritten: root",
+            got=found.hex(),
+            expected=f"{mark.root.hex()}, as in the high-water mark",
+            hint=_ACCEPT,
+        )
+
+
+def _check_reached(what: str, found: int, marked: int) -> None:
+    if found < marked:
+        raise IntegrityError(
+            f"database is older than its high-water mark: {what}",
+            got=str(found),
+            expected=f"at least {marked}",
+            hint=_ACCEPT,
+        )
+
+
+def _read_mark(value: object) -> HighWaterMark:
+    what = "high-water mark"
+    names = {"typ", "instance", "seq", "size", "root"}
+    members = require_members(value, what, required=names)
+    if members["typ"] != MARK_TYPE:
+        raise MalformedError(
+            f"{what} typ", got=repr(members["typ"])[:40], expected=MARK_TYPE
+        )
+    return HighWaterMark(
+        instance=parse_hex32(members["instance"], f"{what} instance"),
+        seq=require_integer(members["seq"], f"{what} seq", least=0, most=MAX_INTEGER),
+        size=require_integer(
+            members["size"], f"{what} size", least=0, most=MAX_INTEGER
+        ),
+        root=parse_hex(members["root"], f"{what} root", size=HASH_SIZE),
+    )
+
+
+def _write(mark: HighWaterMark, log: str, key_hash: bytes, signature: bytes) -> bytes:
+    document = {
+        "mark": mark.to_json(),
+        "log": log,
+        "key": key_hash.hex(),
+        "signature": b64(signature),
+    }
+    return canonical_json(document) + b"\n"
