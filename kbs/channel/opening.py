@@ -173,12 +173,16 @@ def parse_keys(plaintext: bytes) -> tuple[ReleasedKey, ...]:
     Raises:
         MalformedError: it lacks its shape.
     """
-    document = parse_json(plaintext, "released keys", limit=MAX_SEALED_BYTES)
-    members = require_members(document, "released keys", required={"keys"})
-    return tuple(
-        _parse_key(element)
-        for element in require_list(members["keys"], "released keys", limit=MAX_KEYS)
-    )
+    try:
+        document = parse_json(plaintext, "released keys", limit=MAX_SEALED_BYTES)
+        members = require_members(document, "released keys", required={"keys"})
+        listed = require_list(members["keys"], "released keys", limit=MAX_KEYS)
+        return tuple(_parse_key(element) for element in listed)
+    except MalformedError:
+        # `from None`, and in no words of the parser: both could quote a secret.
+        raise MalformedError(
+            "released keys", got="another shape", expected="id, version and value each"
+        ) from None
 
 
 def _parse_key(value: object) -> ReleasedKey:
