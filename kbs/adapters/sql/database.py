@@ -35,6 +35,7 @@ from kbs.adapters.sql.expiring import (
     SqlTokenStore,
 )
 from kbs.adapters.sql.governance import SqlGovernanceStore
+from kbs.adapters.sql.keys import SqlKeyStore
 from kbs.adapters.sql.log import SqlLogStore
 from kbs.core.errors import UnavailableError
 
@@ -54,6 +55,11 @@ class SqlTransaction:
     def log(self) -> SqlLogStore:
         """The audit log."""
         return SqlLogStore(self._cursor)
+
+    @cached_property
+    def keys(self) -> SqlKeyStore:
+        """Secrets, encrypted."""
+        return SqlKeyStore(self._cursor)
 
     @cached_property
     def governance(self) -> SqlGovernanceStore:

@@ -180,6 +180,25 @@ governed_objects = _table(
     Index(None, "digest"),
 )
 
+key_versions = _table(
+    "key_versions",
+    Column("repository", TEXT, primary_key=True),
+    Column("type", TEXT, primary_key=True),
+    Column("tag", TEXT, primary_key=True),
+    Column("version", Integer(), primary_key=True, autoincrement=False),
+    Column("kind", TEXT, nullable=False),
+    Column("origin", TEXT, nullable=False),
+    Column("state", TEXT, nullable=False),
+    Column("created", TIME, nullable=False),
+    Column("changed", TIME, nullable=False),
+    Column("revision", INT64, nullable=False),
+    Column("kek_id", TEXT, nullable=False),
+    # Both are there, or neither: a tombstone.
+    Column("wrapped", BYTES),
+    Column("ciphertext", BYTES),
+    Column("mac", BYTES, nullable=False),
+)
+
 broker_keys = _table(
     "broker_keys",
     Column("purpose", TEXT, primary_key=True),

@@ -29,6 +29,7 @@ def upgrade() -> None:
     _evidence()
     _governed_objects()
     _instance()
+    _key_versions()
     _log_checkpoints()
     _log_entries()
     _log_head()
@@ -141,6 +142,30 @@ def _instance() -> None:
         sa.Column("mode", TEXT, nullable=False),
         sa.CheckConstraint("id = 1", name=op.f("ck_instance_one_row")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_instance")),
+        sqlite_strict=True,
+    )
+
+
+def _key_versions() -> None:
+    op.create_table(
+        "key_versions",
+        sa.Column("repository", TEXT, nullable=False),
+        sa.Column("type", TEXT, nullable=False),
+        sa.Column("tag", TEXT, nullable=False),
+        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("origin", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("created", TIME, nullable=False),
+        sa.Column("changed", TIME, nullable=False),
+        sa.Column("revision", INT64, nullable=False),
+        sa.Column("kek_id", TEXT, nullable=False),
+        sa.Column("wrapped", BYTES, nullable=True),
+        sa.Column("ciphertext", BYTES, nullable=True),
+        sa.Column("mac", BYTES, nullable=False),
+        sa.PrimaryKeyConstraint(
+            "repository", "type", "tag", "version", name=op.f("pk_key_versions")
+        ),
         sqlite_strict=True,
     )
 
