@@ -1,0 +1,182 @@
+"""Exports: the whole log as JSON lines, one canonical JSON object a line.
+
+::
+
+    {"checkpoint": note}
+    {"keys": [vkey, …]}                 every key that ever was the log's, in order
+    {"body": {…}, "hash": hex, "index": n, "leaf": text, "salt": base64}
+
+`hash` is the leaf's hash as the tree keeps it, so that a leaf that was changed is named
+and not only the root found wrong. `body` and `salt` are null where the reader of this
+export may not see them. Lines end in a newline, and are the one canonical spelling:
+there is no byte in the file that could be changed without being found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from kbs.audit.checkpoint import MAX_NOTE, parse_checkpoint
+from kbs.audit.entry import MAX_BODY, MAX_LEAF, SALT_SIZE
+from kbs.audit.kinds import INSTANCE_WIDE
+from kbs.audit.log import LogEntry, LogStore
+from kbs.audit.logkey import LogKey, parse_vkey
+from kbs.audit.merkle import NodeId
+from kbs.audit.proof import HASH_SIZE, leaf_hash
+from kbs.core.encode import (
+    MAX_INTEGER,
+    b64,
+    canonical_json,
+    parse_b64,
+    parse_hex,
+    parse_json_object,
+    require_integer,
+    require_list,
+    require_members,
+    require_object,
+    require_text,
+)
+from kbs.core.errors import IntegrityError, MalformedError
+
+MAX_LINE = MAX_BODY + 16 * 1024
+MAX_KEYS = 1024
+
+_BATCH = 256
+_ENTRY = frozenset({"body", "hash", "index", "leaf", "salt"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryLine:
+    """One entry of an export, parsed; nothing about it is checked yet."""
+
+    index: int
+    leaf: bytes
+    hash: bytes
+    body: bytes | None
+    salt: bytes | None
+
+
+def write_export(
+    store: LogStore,
+    *,
+    checkpoint: bytes,
+    keys: Sequence[LogKey],
+    may_read: Callable[[LogEntry], bool] = lambda _: True,
+) -> Iterator[bytes]:
+    """Yield the lines of an export of everything under `checkpoint`.
+
+    Bodies for which `may_read` is false are withheld, those of the instance as a whole
+    never. What is stored is written as it is: damage shows when the export is verified.
+
+    Raises:
+        IntegrityError: the log has fewer entries than the checkpoint says.
+    """
+    yield _line({"checkpoint": checkpoint.decode()})
+    yield _line({"keys": [key.vkey for key in keys]})
+    size = parse_checkpoint(checkpoint).checkpoint.size
+    for start in range(0, size, _BATCH):
+        stop = min(start + _BATCH, size)
+        entries = store.read_entries(start, stop)
+        if len(entries) != stop - start:
+            raise IntegrityError(
+                f"log entries {start} to {stop - 1}",
+                got=f"{len(entries)} entries",
+                expected=str(stop - start),
+                hint="rows are missing in the database",
+            )
+        hashes = store.read_nodes([NodeId(0, entry.index) for entry in entries])
+        for entry in entries:
+            stored = hashes.get(NodeId(0, entry.index), leaf_hash(entry.leaf))
+            readable = entry.kind in INSTANCE_WIDE or may_read(entry)
+            yield _entry_line(entry, stored, readable=readable)
+
+
+def concerns(tenants: tuple[str, ...] | None) -> Callable[[LogEntry], bool]:
+    """Return whose bodies an auditor of these tenants may read (None: all of them)."""
+    if tenants is None:
+        return lambda _: True
+    return lambda entry: not set(tenants).isdisjoint(entry.tenants)
+
+
+def read_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield lines with their ends, cut where one is longer than any export has."""
+    while line := stream.readline(MAX_LINE + 1):
+        yield line
+
+
+def parse_checkpoint_line(line: bytes) -> bytes:
+    """Return the note of the first line.
+
+    Raises:
+        MalformedError: it is not such a line.
+    """
+    members = require_members(_parse_line(line), "first line", required={"checkpoint"})
+    return _encoded(members["checkpoint"], "checkpoint", limit=MAX_NOTE)
+
+
+def parse_keys_line(line: bytes) -> tuple[LogKey, ...]:
+    """Return the keys of the second line.
+
+    Raises:
+        MalformedError: it is not such a line, or a key in it is damaged.
+    """
+    members = require_members(_parse_line(line), "second line", required={"keys"})
+    keys = require_list(members["keys"], "log keys", limit=MAX_KEYS)
+    if not keys:
+        raise MalformedError("log keys", got="none", expected="at least one")
+    return tuple(parse_vkey(key) for key in keys)
+
+
+def parse_entry_line(line: bytes) -> EntryLine:
+    """Read the line of an entry.
+
+    Raises:
+        MalformedError: it is not the canonical spelling of one.
+    """
+    members = require_members(_parse_line(line), "entry line", required=_ENTRY)
+    body, salt = members["body"], members["salt"]
+    if (body is None) != (salt is None):
+        raise MalformedError("entry line", got="one of body and salt", expected="both")
+    return EntryLine(
+        index=require_integer(members["index"], "index", least=0, most=MAX_INTEGER),
+        leaf=_encoded(members["leaf"], "leaf", limit=MAX_LEAF),
+        hash=parse_hex(members["hash"], "hash", size=HASH_SIZE),
+        body=None if body is None else canonical_json(require_object(body, "body")),
+        salt=None if salt is None else parse_b64(salt, "salt", limit=SALT_SIZE),
+    )
+
+
+def _entry_line(entry: LogEntry, stored: bytes, *, readable: bool) -> bytes:
+    # Put together from the stored bytes: the members are in canonical order, and the
+    # body is canonical JSON unless somebody changed it, which must then be seen.
+    leaf = canonical_json(entry.leaf.decode(errors="replace"))
+    head = b',"hash":"%b","index":%d,"leaf":%b,"salt":' % (
+        stored.hex().encode(),
+        entry.index,
+        leaf,
+    )
+    if not readable:
+        return b'{"body":null' + head + b"null}\n"
+    return b'{"body":' + entry.body + head + b'"%b"}\n' % b64(entry.salt).encode()
+
+
+def _line(document: object) -> bytes:
+    return canonical_json(document) + b"\n"
+
+
+def _parse_line(line: bytes) -> object:
+    if not line.endswith(b"\n"):
+        raise MalformedError(
+            "line", got=f"{len(line)} bytes without an end", expected="a newline"
+        )
+    members = parse_json_object(line[:-1], "line", limit=MAX_LINE)
+    if _line(members) != line:
+        raise MalformedError("line", got="another spelling", expected="canonical JSON")
+    return members
+
+
+def _encoded(value: object, what: str, *, limit: int) -> bytes:
+    # No lone surrogate gets here: the line was valid UTF-8 and spelled canonically.
+    return require_text(value, what, limit=limit).encode()
