@@ -1,0 +1,93 @@
+"""Reading what a caller sent: the body within its caps, and where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+from flask import Response, current_app, request
+
+from kbs.api.limits import MAX_BODY_BYTES, RateLimit
+from kbs.api.problems import refusal
+from kbs.broker.service import Broker
+from kbs.core.encode import parse_json_object
+from kbs.core.errors import MalformedError
+from kbs.wire.problem import problem
+
+
+def broker() -> Broker:
+    """Return the broker that this application was composed with."""
+    found = current_app.extensions["kbs"]
+    if not isinstance(found, Broker):
+        raise TypeError("this application was composed without a broker")
+    return found
+
+
+def body_bytes() -> bytes:
+    """Return the body of a JSON request.
+
+    Raises:
+        MalformedError: another content type.
+    """
+    if request.mimetype != "application/json":
+        raise MalformedError(
+            "Content-Type",
+            got=repr(request.mimetype)[:60],
+            expected="application/json",
+            code="http.media_type",
+        )
+    return request.get_data(cache=True)
+
+
+def body_object() -> dict[str, object]:
+    """Return the body as one JSON object.
+
+    Raises:
+        MalformedError: it is not.
+    """
+    return parse_json_object(body_bytes(), "request body", limit=MAX_BODY_BYTES)
+
+
+def argument(name: str) -> str | None:
+    """Return a query argument that was given at most once.
+
+    Raises:
+        MalformedError: it was given twice.
+    """
+    values = request.args.getlist(name)
+    if len(values) > 1:
+        raise MalformedError(f"query argument {name}", got="it twice", expected="once")
+    return values[0] if values else None
+
+
+def integer_argument(name: str, default: int, *, most: int) -> int:
+    """Return a query argument as an integer from 0 to `most`.
+
+    Raises:
+        MalformedError: it is none.
+    """
+    text = argument(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(most))):
+        raise MalformedError(
+            f"query argument {name}", got=repr(text)[:40], expected=f"0 to {most}"
+        )
+    return min(int(text), most)
+
+
+def rate_limited(limit: RateLimit) -> Callable[[], Response | None]:
+    """Return a hook that refuses clients that send faster than `limit`."""
+
+    def hook() -> Response | None:
+        if limit.admit(request.remote_addr or "unknown"):
+            return None
+        status = HTTPStatus.TOO_MANY_REQUESTS
+        document = problem(
+            status, code="rate.limited", detail="too many requests; slow down"
+        )
+        response = refusal(document)
+        response.headers["Retry-After"] = "1"
+        return response
+
+    return hook

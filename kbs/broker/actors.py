@@ -1,0 +1,192 @@
+"""Who calls as an administrator, and what their roles reach.
+
+Neither loopback nor a forwarded header gives rights: only a token signed by a key of
+the authority in force, for this instance, method, path and body, at most 60 seconds
+old, and single use for writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kbs.broker.governance import Governance
+from kbs.broker.ports import Database
+from kbs.channel.token import AdminToken, verify_token
+from kbs.core.clock import Clock
+from kbs.core.errors import AuthenticationError, ConflictError, ForbiddenError
+from kbs.core.ids import SHARED_TENANT
+from kbs.governance.authority import Administrator, Authority, Role
+from kbs.governance.statement import EVERY_TENANT
+
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """An authenticated administrator under the authority in force at that moment."""
+
+    administrator: Administrator
+    authority: Authority
+
+    @property
+    def name(self) -> str:
+        """The name that the authority gives this key."""
+        return self.administrator.name
+
+    def may(self, role: Role, tenant: str) -> bool:
+        """Whether this administrator has a role in a tenant."""
+        return self.administrator.may(role, tenant)
+
+    def require(self, role: Role, tenant: str) -> None:
+        """Return if this administrator has `role` in `tenant`.
+
+        Raises:
+            ForbiddenError: not so.
+        """
+        if not self.may(role, tenant):
+            raise ForbiddenError(
+                f"administrator {self.name}",
+                got=self._roles(),
+                expected=f"{role} in {tenant}",
+                hint="an authority change gives roles",
+                code="admin.role",
+            )
+
+    def require_anywhere(self, role: Role) -> None:
+        """Return if this administrator has `role` in some repository.
+
+        Raises:
+            ForbiddenError: not so.
+        """
+        if not any(grant.role is role for grant in self.administrator.roles):
+            self.require(role, EVERY_TENANT)
+
+    def require_any(self) -> None:
+        """Return if this administrator has any role at all.
+
+        Raises:
+            ForbiddenError: none.
+        """
+        if not self.administrator.roles:
+            raise ForbiddenError(
+                f"administrator {self.name}",
+                got="no role",
+                expected="any role",
+                code="admin.role",
+            )
+
+    def require_tenant(self, tenant: str) -> None:
+        """Return if some role of this administrator reaches `tenant`.
+
+        Raises:
+            ForbiddenError: none does.
+        """
+        if not any(self.may(role, tenant) for role in Role):
+            raise ForbiddenError(
+                f"administrator {self.name}",
+                got=self._roles(),
+                expected=f"a role in {tenant}",
+                hint="an authority change gives roles",
+                code="admin.role",
+            )
+
+    def tenants(self, *roles: Role) -> tuple[str, ...] | None:
+        """Return the tenants in which one of `roles` is held; None means all."""
+        names: set[str] = set()
+        for grant in self.administrator.roles:
+            if grant.role in roles:
+                names.update(grant.repositories)
+        return None if EVERY_TENANT in names else tuple(sorted(names))
+
+    def may_see(self, tenant: str) -> bool:
+        """Whether some role reaches this tenant, or it is shared."""
+        return tenant == SHARED_TENANT or any(self.may(role, tenant) for role in Role)
+
+    def _roles(self) -> str:
+        grants = [
+            f"{grant.role} in {', '.join(grant.repositories)}"
+            for grant in self.administrator.roles
+        ]
+        return "; ".join(grants) or "no role"
+
+
+class Actors:
+    """Turns an Authorization header into an `Actor`."""
+
+    def __init__(
+        self,
+        database: Database,
+        governance: Governance,
+        clock: Clock,
+        *,
+        instance: str,
+        refused: Callable[[AuthenticationError], None] = lambda _: None,
+    ) -> None:
+        """Tell `refused` of every token that does not authenticate."""
+        self._database = database
+        self._governance = governance
+        self._clock = clock
+        self._instance = instance
+        self._refused = refused
+
+    def authenticate(
+        self, header: str | None, *, method: str, path: str, body: bytes
+    ) -> Actor:
+        """Return who signed this request.
+
+        Raises:
+            AuthenticationError: no token, or one that is not good for this request.
+        """
+        try:
+            return self._authenticate(header, method=method, path=path, body=body)
+        except AuthenticationError as exc:
+            self._refused(exc)
+            raise
+
+    def _authenticate(
+        self, header: str | None, *, method: str, path: str, body: bytes
+    ) -> Actor:
+        scheme, _, text = (header or "").partition(" ")
+        if scheme.lower() != "bearer" or not text:
+            raise AuthenticationError(
+                "Authorization",
+                got="none" if header is None else "another scheme",
+                expected="Bearer and an administrator's token",
+                hint="the command line signs one from its profile",
+                code="admin.token",
+            )
+        with self._database.read() as tx:
+            authority = self._governance.snapshot(tx).state.authority.content
+
+        def public_key(keyid: str) -> object | None:
+            found = authority.find(keyid)
+            return None if found is None else found.public_key
+
+        token = verify_token(
+            text,
+            lookup=public_key,
+            instance=self._instance,
+            method=method,
+            path=path,
+            body=body,
+            now=self._clock.now(),
+        )
+        administrator = authority.find(token.keyid)
+        if administrator is None:
+            raise AuthenticationError("token key", got="unknown", code="admin.token")
+        if method not in SAFE_METHODS:
+            self._spend(token)
+        return Actor(administrator, authority)
+
+    def _spend(self, token: AdminToken) -> None:
+        try:
+            with self._database.write() as tx:
+                tx.tokens.use(token.jti, token.expires)
+        except ConflictError as exc:
+            raise AuthenticationError(
+                "token",
+                got="one that was used already",
+                expected="a fresh one for every change",
+                code="admin.token_replayed",
+            ) from exc

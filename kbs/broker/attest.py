@@ -1,0 +1,171 @@
+"""Steps 1 to 4 of a release: what was asked, and what the evidence proves.
+
+1. Parse the bundle and its runtime data, within caps.
+2. The challenge: MAC, door, expiry, and the audience beside it.
+3. Is it spent?                                  (`kbs.broker.release` asks the store)
+4. Verify all items at one time, under the governance in force.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from kbs.broker.collateral import CollateralTable
+from kbs.broker.governance import Governance, Snapshot
+from kbs.broker.ports import Transaction
+from kbs.channel.binding import RuntimeBinding, RuntimeData, parse_runtime_data
+from kbs.channel.challenge import Challenge, Door
+from kbs.core.checks import Check, Verdict
+from kbs.core.clock import format_time
+from kbs.core.errors import MalformedError
+from kbs.evidence.bundle import Bundle, BundleResult, parse_bundle, verify_bundle
+from kbs.evidence.model import Trust, Verifier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A well-formed request; nothing of it is proven."""
+
+    door: Door
+    bundle: Bundle
+    runtime_data: RuntimeData
+    request_digest: bytes
+
+    @property
+    def door_name(self) -> str:
+        """The door as claims and entries name it."""
+        return self.door.name.lower()
+
+    @property
+    def evidence_digest(self) -> bytes:
+        """The digest by which recorded evidence is found again.
+
+        The v1 body is the bundle, so that both have the same digest.
+        """
+        return self.request_digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attested:
+    """What verification found, at one time and under one state of governance."""
+
+    asked: Asked
+    challenge: Challenge
+    snapshot: Snapshot
+    result: BundleResult
+    now: datetime
+    tolerated: tuple[str, ...]
+
+    @property
+    def refused(self) -> bool:
+        """Whether a check failed."""
+        return self.result.verdict is Verdict.REFUSED
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that failed."""
+        return self.result.failed()
+
+
+def parse_request(body: bytes, door: Door) -> Asked:
+    """Read what was asked.
+
+    Raises:
+        MalformedError: it lacks the promised shape.
+    """
+    bundle = parse_bundle(body)
+    if bundle.runtime_data is None:
+        raise MalformedError(
+            "bundle",
+            got="no runtime_data",
+            expected="the four members that its evidence is bound to",
+        )
+    return Asked(
+        door=door,
+        bundle=bundle,
+        runtime_data=parse_runtime_data(dict(bundle.runtime_data)),
+        request_digest=hashlib.sha256(body).digest(),
+    )
+
+
+class Attestation:
+    """Verifies evidence under the governance in force."""
+
+    def __init__(
+        self,
+        governance: Governance,
+        collateral: CollateralTable,
+        verifiers: Mapping[str, Verifier],
+        *,
+        development: bool,
+    ) -> None:
+        """Verify with these families; `development` lets sample evidence count."""
+        self._governance = governance
+        self._collateral = collateral
+        self._verifiers = verifiers
+        self._development = development
+
+    def attest(
+        self, tx: Transaction, asked: Asked, challenge: Challenge, now: datetime
+    ) -> Attested:
+        """Run every check of every item (step 4).
+
+        Raises:
+            IntegrityError: governance is not what was signed.
+        """
+        snapshot = self._governance.snapshot(tx)
+        tolerant = _all_tolerate_missing(snapshot, asked)
+        result = verify_bundle(
+            asked.bundle,
+            trust=Trust(
+                now=now,
+                collateral=self._collateral.current(tx),
+                enrolled_keys=snapshot.enrolled_keys,
+                cas=snapshot.cas,
+                require_revocation=not tolerant,
+                development=self._development,
+            ),
+            verifiers=self._verifiers,
+            binding=RuntimeBinding(asked.runtime_data),
+            request={
+                "request.door": asked.door_name,
+                "request.freshness": "challenge",
+                "request.time": format_time(now),
+            },
+        )
+        return Attested(
+            asked=asked,
+            challenge=challenge,
+            snapshot=snapshot,
+            result=result,
+            now=now,
+            tolerated=_tolerated(result.checks) if tolerant else (),
+        )
+
+
+def _all_tolerate_missing(snapshot: Snapshot, asked: Asked) -> bool:
+    # Decisions, section 2.6: a missing or stale revocation list is tolerated only
+    # where every policy that governs a key asked for says so.
+    governing = [
+        policy
+        for ref in asked.runtime_data.request.keys
+        for policy in snapshot.governing(ref.key_id)
+    ]
+    return bool(governing) and all(
+        policy.parsed.policy.tolerate_missing_revocation for policy in governing
+    )
+
+
+def _tolerated(checks: Sequence[Check]) -> tuple[str, ...]:
+    return tuple(
+        sorted(
+            {
+                check.id
+                for check in checks
+                if check.id.endswith(".revocation") and check.status == "skipped"
+            }
+        )
+    )

@@ -1,0 +1,205 @@
+"""Step 5 of a release: one decision for each key, under one state of governance.
+
+Denials come first, then every active policy that matches the key must grant. Code here
+starts from "denied" and has to find every reason to grant; a forgotten branch denies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kbs.broker.attest import Attested
+from kbs.broker.governance import ActivePolicy, Snapshot
+from kbs.core.claims import Claims
+from kbs.core.decision import Decision, Denied, Granted, PolicyRef, Reason
+from kbs.core.ids import KeyRef
+from kbs.governance.denials import ReleaseSubject, denials_against
+from kbs.governance.state import InForce
+from kbs.keys.model import select_version
+from kbs.keys.store import KeyStore, StoredKeyVersion
+from kbs.policy.appraise import Appraisal, appraise
+from kbs.policy.decide import merge
+
+# Claims by these last words are launch measurements, which deny entries can name.
+MEASUREMENT_WORDS = frozenset({"measurement", "mr_td", "mr_enclave"})
+
+NOT_FOUND = "key.not_found"
+"""Reason of a key that is granted to this caller and does not exist."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyOutcome:
+    """What was decided for one key, and what the decision rests on."""
+
+    asked: KeyRef
+    decision: Decision
+    stored: StoredKeyVersion | None
+    appraisals: tuple[Appraisal, ...]
+    used: tuple[InForce[object], ...]
+
+    @property
+    def granted(self) -> bool:
+        """Whether this key may leave."""
+        return isinstance(self.decision, Granted) and self.stored is not None
+
+    @property
+    def version(self) -> int | None:
+        """The version that was decided about."""
+        return self.asked.version if self.stored is None else self.stored.key.version
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Why not, the first the one to mend first."""
+        return self.decision.reasons if isinstance(self.decision, Denied) else ()
+
+
+def decide_key(
+    attested: Attested, keys: KeyStore, asked: KeyRef, *, development: bool
+) -> KeyOutcome:
+    """Decide about one key.
+
+    1. Deny entries and the emergency stop override everything.
+    2. Every active policy that matches must grant; none that matches denies.
+    3. Only then is it said whether the key exists.
+    """
+    snapshot, claims = attested.snapshot, attested.result.claims
+    governing = snapshot.governing(asked.key_id)
+    policies = tuple(_ref(policy) for policy in governing)
+    stored = select_version(keys.versions(asked.key_id), asked.version)
+    used = _used(attested, asked, governing)
+    if claims is None:
+        return _denied(
+            asked, (Reason(id="evidence", detail="not verified"),), policies, used
+        )
+    stopped = _stopped(attested, asked, governing, stored, claims)
+    if stopped:
+        return _denied(asked, stopped, policies, used)
+    appraisals = _appraise(attested, asked, governing, claims, development=development)
+    decision = merge(appraisals, asked.key_id)
+    if isinstance(decision, Granted) and stored is None:
+        absent = Reason(
+            id=NOT_FOUND,
+            detail=f"{asked} has no version that can be released",
+            expected="an enabled version (a named one may be retired)",
+        )
+        decision = Denied(reasons=(absent,), policies=policies)
+    return KeyOutcome(
+        asked=asked,
+        decision=decision,
+        stored=stored if isinstance(decision, Granted) else None,
+        appraisals=appraisals,
+        used=used,
+    )
+
+
+def _denied(
+    asked: KeyRef,
+    reasons: tuple[Reason, ...],
+    policies: tuple[PolicyRef, ...],
+    used: tuple[InForce[object], ...],
+) -> KeyOutcome:
+    return KeyOutcome(
+        asked=asked,
+        decision=Denied(reasons=reasons, policies=policies),
+        stored=None,
+        appraisals=(),
+        used=used,
+    )
+
+
+def _stopped(
+    attested: Attested,
+    asked: KeyRef,
+    governing: tuple[ActivePolicy, ...],
+    stored: StoredKeyVersion | None,
+    claims: Claims,
+) -> tuple[Reason, ...]:
+    version = asked.version if stored is None else stored.key.version
+    subject = ReleaseSubject(
+        key=KeyRef(asked.key_id, version),
+        policies=frozenset(policy.subject for policy in governing),
+        identities=frozenset(attested.result.identities),
+        measurements=frozenset(_measurements(claims)),
+    )
+    return tuple(
+        Reason(
+            id=f"deny.{entry.content.target}",
+            detail=f"deny entry {entry.subject}: {entry.content.reason}",
+            got=entry.content.value or "everything",
+            expected="no deny entry against it",
+        )
+        for entry in denials_against(attested.snapshot.state, subject)
+    )
+
+
+def _measurements(claims: Claims) -> set[str]:
+    return {
+        str(value)
+        for item in claims.items
+        for name, value in item.values.items()
+        if name.rpartition(".")[2] in MEASUREMENT_WORDS
+    }
+
+
+def _appraise(
+    attested: Attested,
+    asked: KeyRef,
+    governing: tuple[ActivePolicy, ...],
+    claims: Claims,
+    *,
+    development: bool,
+) -> tuple[Appraisal, ...]:
+    tenant = asked.key_id.tenant
+    view = attested.snapshot.view(tenant)
+    scoped = claims.scoped_to(tenant, shared=view.shared)
+    return tuple(
+        appraise(
+            policy.parsed,
+            scoped,
+            view,
+            version=policy.version,
+            development=development,
+        )
+        for policy in governing
+    )
+
+
+def _ref(policy: ActivePolicy) -> PolicyRef:
+    return PolicyRef(
+        name=policy.subject.name, version=policy.version, digest=policy.digest
+    )
+
+
+def _used(
+    attested: Attested, asked: KeyRef, governing: tuple[ActivePolicy, ...]
+) -> tuple[InForce[object], ...]:
+    state = attested.snapshot.state
+    found: list[InForce[object]] = []
+    for policy in governing:
+        found.append(state.release_policies[policy.subject])
+        found.extend(named_objects(attested.snapshot, policy))
+    identities = set(attested.result.identities)
+    found.extend(
+        ak for ak in state.aks.values() if f"ak:{ak.content.name.hex()}" in identities
+    )
+    # A key may count because a CA certified it: every CA of the tenants that can
+    # matter here is read again, since there are few of them.
+    scopes = {asked.key_id.tenant, "shared"}
+    found.extend(ca for ca in state.cas.values() if ca.subject.tenant in scopes)
+    return tuple(found)
+
+
+def named_objects(
+    snapshot: Snapshot, policy: ActivePolicy
+) -> tuple[InForce[object], ...]:
+    """Return the reference sets and workload policies that a policy names."""
+    dependencies = policy.parsed.policy.dependencies()
+    view = snapshot.view(policy.subject.tenant)
+    references = [view.reference_object(name) for name in dependencies.references]
+    workloads = [
+        view.workload_object(name, version)
+        for name, version in dependencies.workload_policies
+    ]
+    return tuple(one for one in (*references, *workloads) if one is not None)
+
+

@@ -1,0 +1,401 @@
+"""A release, step by step (decisions, section 4).
+
+::
+
+    1 parse, caps                              400, no entry
+    2 challenge                                401, counted
+    3 spent? same request: the stored answer · another: 401 challenge.replayed
+    4 verify at one `now`                      403; counted, or an entry once it
+                                               authenticated · unchecked: 503
+    5 governance at G, key versions; appraise each key
+    6 grant: unwrap, seal, digest of the answer
+    7 ONE transaction: spend · recheck G, keys, denials · append · keep the answer
+    8 durable commit, checkpoint, receipt      9 send
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from kbs.audit import events
+from kbs.audit.kinds import Mode as EntryMode
+from kbs.audit.kinds import Outcome as EntryOutcome
+from kbs.broker.attest import Asked, Attestation, Attested, parse_request
+from kbs.broker.commit import Committed, Placed, Work, refuse_clock_behind
+from kbs.broker.decide import NOT_FOUND, KeyOutcome, decide_key
+from kbs.broker.evidence import EvidenceLocker
+from kbs.broker.governance import Governance
+from kbs.broker.identity import Identity
+from kbs.broker.journal import Journal
+from kbs.broker.ports import Database, SpentChallenge, Transaction
+from kbs.broker.refusals import Refusal, RefusalCounter
+from kbs.broker.replies import Reply, Replies
+from kbs.broker.vault import Vault
+from kbs.channel.answer import (
+    Answer,
+    Outcome,
+    ReleasedKey,
+    WithheldKey,
+    seal_keys,
+)
+from kbs.channel.binding import Mode
+from kbs.channel.challenge import (
+    CLOCK_SKEW_SECONDS,
+    Challenge,
+    Door,
+    verify_challenge,
+)
+from kbs.core.checks import Check, Status, Verdict
+from kbs.core.clock import Clock
+from kbs.core.encode import canonical_json
+from kbs.core.errors import (
+    AuthenticationError,
+    ConflictError,
+    UnavailableError,
+)
+from kbs.core.ids import KeyRef, new_decision_id
+
+ATTEMPTS = 3
+"""How often a decision is made anew because governance moved on meanwhile."""
+
+
+class _MovedError(Exception):
+    """Governance, a key or a denial changed between the decision and its record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """A decision with its signed document, before it is recorded."""
+
+    attested: Attested
+    decision: str
+    outcomes: tuple[KeyOutcome, ...]
+    answer: Answer
+    reply: Reply
+    checks: tuple[Check, ...]
+
+    @property
+    def outcome(self) -> EntryOutcome:
+        """How the entry says that it ended."""
+        granted = bool(self.answer.keys)
+        return EntryOutcome.GRANTED if granted else EntryOutcome.DENIED
+
+
+class Release:
+    """Challenges and releases of the v1 door."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        governance: Governance,
+        attestation: Attestation,
+        identity: Identity,
+        vault: Vault,
+        journal: Journal,
+        refusals: RefusalCounter,
+        replies: Replies,
+        locker: EvidenceLocker,
+        clock: Clock,
+        development: bool,
+        steps: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Tell `steps` of each step as it is reached."""
+        self._database = database
+        self._governance = governance
+        self._attestation = attestation
+        self._identity = identity
+        self._vault = vault
+        self._journal = journal
+        self._refusals = refusals
+        self._replies = replies
+        self._locker = locker
+        self._clock = clock
+        self._development = development
+        self._steps = steps
+
+    def challenge(self) -> dict[str, object]:
+        """Return a signed challenge; nothing is stored."""
+        return self._replies.challenge(Door.V1, self._clock.now())
+
+    def release(self, body: bytes) -> Reply:
+        """Answer one request that carries its evidence.
+
+        Raises:
+            MalformedError: the body lacks the promised shape.
+            UnavailableError: it could not be checked, or not be recorded.
+        """
+        asked = parse_request(body, Door.V1)
+        self._steps("parsed")
+        decision = new_decision_id()
+        try:
+            challenge = self._check_challenge(asked)
+            again = self._answered_before(asked, challenge)
+        except AuthenticationError as exc:
+            self._count(decision, exc.code, exc)
+            return self._replies.fault(exc, decision)
+        if again is not None:
+            return again
+        self._steps("challenge")
+        return self._decide_and_record(asked, challenge, decision)
+
+    def _check_challenge(self, asked: Asked) -> Challenge:
+        challenge = verify_challenge(
+            asked.runtime_data.nonce,
+            self._identity.challenge_keys(self._clock.now()),
+            door=asked.door,
+            origin=self._identity.origin,
+            now=self._clock.now(),
+        )
+        if asked.runtime_data.audience != self._identity.origin:
+            raise AuthenticationError(
+                "challenge.audience",
+                got=asked.runtime_data.audience,
+                expected=self._identity.origin,
+                hint="the evidence was made for another broker",
+                code="challenge.audience",
+            )
+        return challenge
+
+    def _answered_before(self, asked: Asked, challenge: Challenge) -> Reply | None:
+        with self._database.read() as tx:
+            spent = tx.spent.find(hashlib.sha256(challenge.raw).digest())
+            if spent is None:
+                return None
+            if spent.request_digest == asked.request_digest:
+                return self._replies.stored(tx, spent)
+        raise AuthenticationError(
+            "challenge.replayed",
+            got="a challenge that another request spent",
+            expected="a challenge of its own for every request",
+            hint="ask for a new challenge and quote again",
+            code="challenge.replayed",
+        )
+
+    def _decide_and_record(
+        self, asked: Asked, challenge: Challenge, decision: str
+    ) -> Reply:
+        for _ in range(ATTEMPTS):
+            with self._database.read() as tx:
+                now = self._clock.now()
+                refuse_clock_behind(now, tx.log.head().time)
+                attested = self._attestation.attest(tx, asked, challenge, now)
+                self._steps("verified")
+                early = self._refused_early(attested, decision)
+                if early is not None:
+                    return early
+                ready = self._decide(tx, attested, decision)
+            self._steps("sealed")
+            try:
+                return self._record(ready)
+            except _MovedError:
+                continue
+        raise UnavailableError(
+            "release",
+            got=f"governance that changed {ATTEMPTS} times meanwhile",
+            expected="one state to decide under",
+            hint="try again",
+            code="governance.moved",
+        )
+
+    def _refused_early(self, attested: Attested, decision: str) -> Reply | None:
+        """Answer what may not buy an entry, or could not be checked."""
+        result = attested.result
+        if result.verdict is Verdict.UNCHECKED:
+            return self._replies.unchecked(attested, decision)
+        if result.verdict is Verdict.VERIFIED or result.authenticated:
+            return None
+        first = result.failed()[0]
+        self._count(decision, first.id, first)
+        return self._replies.refused_evidence(attested, decision)
+
+    def _decide(self, tx: Transaction, attested: Attested, decision: str) -> _Ready:
+        asked = attested.asked.runtime_data.request
+        outcomes: tuple[KeyOutcome, ...] = ()
+        if not attested.refused:
+            outcomes = tuple(
+                decide_key(attested, tx.keys, ref, development=self._development)
+                for ref in asked.keys
+            )
+            self._confirm(tx, attested, outcomes)
+        self._steps("appraised")
+        releasable = _releasable(outcomes, partial=asked.partial, keys=len(asked.keys))
+        answer = self._answer(attested, decision, outcomes, releasable)
+        return _Ready(
+            attested=attested,
+            decision=decision,
+            outcomes=outcomes,
+            answer=answer,
+            reply=self._replies.answered(attested, answer, outcomes),
+            checks=attested.result.checks,
+        )
+
+    def _confirm(
+        self, tx: Transaction, attested: Attested, outcomes: tuple[KeyOutcome, ...]
+    ) -> None:
+        used = [one for outcome in outcomes for one in outcome.used]
+        self._governance.confirm(tx, attested.snapshot, used)
+
+    def _answer(
+        self,
+        attested: Attested,
+        decision: str,
+        outcomes: tuple[KeyOutcome, ...],
+        releasable: tuple[KeyOutcome, ...],
+    ) -> Answer:
+        runtime_data = attested.asked.runtime_data
+        is_check = runtime_data.request.mode is Mode.CHECK
+        outcome = Outcome.GRANTED if releasable else Outcome.DENIED
+        sealed = None
+        refs = tuple(_released_ref(one) for one in releasable)
+        if is_check and (releasable or outcomes):
+            outcome = Outcome.CHECKED
+        elif releasable:
+            sealed = self._seal(attested, decision, releasable)
+        return Answer(
+            audience=runtime_data.audience,
+            nonce=runtime_data.nonce,
+            decision=decision,
+            time=attested.now,
+            outcome=outcome,
+            suite=runtime_data.request.suite,
+            keys=refs,
+            denied=_withheld(attested, outcomes, releasable),
+            sealed=sealed,
+        )
+
+    def _seal(
+        self, attested: Attested, decision: str, releasable: tuple[KeyOutcome, ...]
+    ) -> bytes:
+        primary = attested.result.binding
+        if primary is None:
+            raise UnavailableError("seal", got="no verified binding")
+        released = [
+            ReleasedKey(_released_ref(one), self._vault.open_key(one.stored).reveal())
+            for one in releasable
+            if one.stored is not None
+        ]
+        return seal_keys(
+            released,
+            runtime_data=attested.asked.runtime_data,
+            primary=primary,
+            decision=decision,
+        )
+
+    def _record(self, ready: _Ready) -> Reply:
+        """Step 7: spend, recheck, append, keep the answer; then the receipt."""
+        stored = canonical_json(ready.reply.document)
+        try:
+            done = self._journal.change(lambda work: self._spend(work, ready, stored))
+        except ConflictError as exc:
+            if exc.code != "challenge.spent":
+                raise
+            return self._lost_race(ready)
+        self._steps("committed")
+        return self._with_receipt(ready, done)
+
+    def _with_receipt(self, ready: _Ready, done: Committed[None]) -> Reply:
+        placed: Placed = done.placed[0]
+        return self._replies.receipted(ready.reply, placed)
+
+    def _lost_race(self, ready: _Ready) -> Reply:
+        # Another request spent the challenge between step 3 and step 7.
+        try:
+            again = self._answered_before(ready.attested.asked, ready.attested.challenge)
+        except AuthenticationError as exc:
+            self._count(ready.decision, exc.code, exc)
+            return self._replies.fault(exc, ready.decision)
+        if again is None:
+            raise UnavailableError("release", got="a challenge spent and gone")
+        return again
+
+    def _spend(self, work: Work, ready: _Ready, stored: bytes) -> None:
+        attested = ready.attested
+        self._recheck(work.tx, ready)
+        index = work.append(self._journal.entry(self._event(ready), None))
+        try:
+            work.tx.spent.insert(
+                SpentChallenge(
+                    challenge=hashlib.sha256(attested.challenge.raw).digest(),
+                    request_digest=attested.asked.request_digest,
+                    decision=ready.decision,
+                    entry_index=index,
+                    status=ready.reply.status,
+                    answer=stored,
+                    expires=attested.challenge.expires
+                    + timedelta(seconds=2 * CLOCK_SKEW_SECONDS),
+                )
+            )
+        except ConflictError as exc:
+            raise ConflictError("challenge", code="challenge.spent") from exc
+        self._locker.keep(work.tx, attested, ready.decision)
+        self._steps("recorded")
+
+    def _recheck(self, tx: Transaction, ready: _Ready) -> None:
+        seq = ready.attested.snapshot.state.head_seq
+        if tx.governance.head() != seq:
+            raise _MovedError
+        for one in ready.outcomes:
+            if one.stored is None:
+                continue
+            rows = {row.key.version: row for row in tx.keys.versions(one.asked.key_id)}
+            current = rows.get(one.stored.key.version)
+            if current is None or current.key != one.stored.key:
+                raise _MovedError
+            newest = decide_newest(one, rows.values())
+            if not newest:
+                raise _MovedError
+        refuse_clock_behind(ready.attested.now, tx.log.head().time)
+
+    def _event(self, ready: _Ready) -> events.Release:
+        attested = ready.attested
+        asked = attested.asked
+        pseudonyms = self._identity.pseudonyms(attested.result.identities)
+        return events.Release(
+            decision=ready.decision,
+            door=asked.door_name,
+            mode=EntryMode(asked.runtime_data.request.mode.value),
+            outcome=ready.outcome,
+            keys=tuple(
+                events.KeyDecision(
+                    id=str(one.asked.key_id),
+                    version=one.version,
+                    outcome=_entry_outcome(one, ready.answer),
+                    policies=_decided_by(one),
+                    reasons=pseudonyms.reasons(one.reasons),
+                )
+                for one in ready.outcomes
+            )
+            or _undecided(asked),
+            governance=attested.snapshot.state.head_seq,
+            request=asked.request_digest.hex(),
+            freshness="challenge",
+            appraised=attested.now,
+            checks=events.CheckReport(pseudonyms.checks(ready.checks)),
+            recipient=hashlib.sha256(
+                canonical_json(asked.runtime_data.recipient.to_json())
+            ).hexdigest(),
+            answer=ready.answer.digest(),
+            evidence=asked.evidence_digest.hex(),
+            primary=_primary_kind(attested),
+            tolerated=attested.tolerated,
+            development=self._development,
+        )
+
+    def _count(
+        self, decision: str, reason: str, fault: AuthenticationError | Check
+    ) -> None:
+        detail = fault.detail if isinstance(fault, Check) else str(fault)
+        self._refusals.count(
+            Refusal(
+                decision=decision,
+                reason=reason,
+                detail=detail,
+                got=fault.got,
+                expected=fault.expected,
+                time=self._clock.now(),
+            )
+        )
