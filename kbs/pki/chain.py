@@ -23,7 +23,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtensionOID
 
-from kbs.core.errors import MalformedError
 from kbs.pki.cache import LinkCache
 from kbs.pki.certificates import describe, spki_sha256
 
@@ -242,10 +241,7 @@ def _understands(certificate: x509.Certificate) -> bool:
 def _trusted_name(issuer: x509.Certificate, search: _Search) -> str | None:
     if issuer in search.anchors:
         return describe(issuer.subject)
-    try:
-        name = search.roots.get(spki_sha256(issuer))
-    except MalformedError:
-        return None
+    name = search.roots.get(spki_sha256(issuer))
     # The pin vouches for the key; the key vouches for the certificate's fields.
     if name is None or not is_issued_by(issuer, issuer, search.cache):
         return None

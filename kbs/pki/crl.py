@@ -121,10 +121,10 @@ def _has_signature_of(
 ) -> bool:
     try:
         key = issuer.public_key()
-        if not is_strong(crl.signature_hash_algorithm, issuer):
-            return False
-        if not isinstance(key, (rsa.RSAPublicKey, ec.EllipticCurvePublicKey)):
-            return False
-        return crl.is_signature_valid(key)
+        return (
+            isinstance(key, (rsa.RSAPublicKey, ec.EllipticCurvePublicKey))
+            and is_strong(crl.signature_hash_algorithm, issuer)
+            and crl.is_signature_valid(key)
+        )
     except (UnsupportedAlgorithm, ValueError, TypeError):
         return False

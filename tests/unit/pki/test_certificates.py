@@ -1,0 +1,108 @@
+"""Certificates and revocation lists are read strictly, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from kbs.core.errors import MalformedError
+from kbs.pki.certificates import (
+    MAX_CERTIFICATE_BYTES,
+    MAX_CRL_BYTES,
+    der,
+    describe,
+    load_certificates,
+    load_crls,
+    load_der_certificate,
+    load_der_crl,
+    spki_sha256,
+)
+from tests.fakes.amd import FakeAmd, pem
+
+AMD = FakeAmd()
+ARK = AMD.ark
+ASK = AMD.ask
+PEM = pem(ARK)
+CRL = AMD.crl()
+CRL_PEM = CRL.public_bytes(Encoding.PEM)
+
+
+def test_der_and_pem_give_the_same_certificate() -> None:
+    assert load_certificates(der(ARK), "x") == (ARK,)
+    assert load_certificates(PEM.encode(), "x") == (ARK,)
+    assert der(load_der_certificate(der(ARK), "x")) == der(ARK)
+
+
+def test_pem_may_hold_several_and_blank_lines() -> None:
+    text = f"\n{PEM}\r\n\n{pem(ASK)}\n"
+    assert load_certificates(text.encode(), "x") == (ARK, ASK)
+    crlf = PEM.replace("\n", "\r\n").encode()
+    assert load_certificates(crlf, "x") == (ARK,)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "DER"),
+        (b"\x30\x03\x02\x01\x00", "DER"),
+        (der(ARK) + b"\0", "DER"),
+        (der(ARK)[:-1], "DER"),
+        (der(CRL), "DER"),
+        (bytes(MAX_CERTIFICATE_BYTES + 1), "at most"),
+        (PEM.encode() + b"note", "text outside"),
+        (b"-----BEGIN note\n" + PEM.encode(), "text outside"),
+        (b"-----BEGIN CERTIFICATE-----\n", "text outside"),
+        (PEM.encode() + "ü".encode(), "not ASCII"),
+        (PEM.replace("MII", "M I").encode(), "text outside"),
+        (PEM.encode() + b"-----", "text outside"),
+        (CRL_PEM, "expected CERTIFICATE"),
+        (PEM.encode() * 3, "at most 2"),
+        (b"-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n", "base64"),
+        (b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", "DER"),
+        (b"-----BEGIN" + bytes(4 * MAX_CERTIFICATE_BYTES), "at most"),
+    ],
+)
+def test_other_bytes_are_no_certificate(data: bytes, message: str) -> None:
+    with pytest.raises(MalformedError, match=message):
+        load_certificates(data, "file", most=2)
+
+
+def test_der_and_pem_give_the_same_revocation_list() -> None:
+    assert load_crls(der(CRL), "x") == (CRL,)
+    assert load_crls(CRL_PEM, "x") == (CRL,)
+    assert load_crls(CRL_PEM * 2, "x") == (CRL, CRL)
+
+
+@pytest.mark.parametrize(
+    ("load", "data", "message"),
+    [
+        (load_crls, PEM.encode(), "expected X509 CRL"),
+        (load_crls, der(ARK), "CRL in DER"),
+        (load_crls, b"-----BEGIN" + bytes(2 * MAX_CRL_BYTES), "at most"),
+        (load_der_crl, der(CRL) + b"\0", "CRL in DER"),
+        (load_der_crl, bytes(MAX_CRL_BYTES + 1), "at most"),
+    ],
+)
+def test_other_bytes_are_no_revocation_list(
+    load: Callable[[bytes, str], object], data: bytes, message: str
+) -> None:
+    with pytest.raises(MalformedError, match=message):
+        load(data, "file")
+
+
+def test_key_of_an_unknown_algorithm_has_no_digest() -> None:
+    """A certificate may be in a pool although its key cannot be read."""
+    # The object identifier of rsaEncryption, one digit changed.
+    known = bytes.fromhex("06092a864886f70d010101")
+    changed = der(ARK).replace(known, known[:-1] + b"\x70")
+    certificate = load_der_certificate(changed, "x")
+    with pytest.raises(MalformedError, match="public key"):
+        spki_sha256(certificate)
+
+
+def test_a_name_is_described_by_its_common_name() -> None:
+    assert describe(ARK.subject) == "ARK-Milan"
+    nameless = type(ARK.subject)([])
+    assert describe(nameless) == ""
