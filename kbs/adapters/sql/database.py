@@ -10,12 +10,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import final
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from kbs.adapters.sql.broker import SqlBrokerKeyStore, SqlInstanceStore
@@ -23,10 +23,10 @@ from kbs.adapters.sql.collateral import SqlCollateralStore
 from kbs.adapters.sql.cursor import Cursor
 from kbs.adapters.sql.engine import (
     LOCK_SECONDS,
-    WRITES,
+    Engines,
     begun,
-    postgresql_engine,
-    sqlite_engine,
+    postgresql_engines,
+    sqlite_engines,
 )
 from kbs.adapters.sql.expiring import (
     SqlEnrolmentStore,
@@ -101,9 +101,15 @@ class SqlTransaction:
         """Who this database belongs to."""
         return SqlInstanceStore(self._cursor)
 
-    def savepoint(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
         """Run a part that is rolled back alone when it raises."""
-        return self._cursor.savepoint()
+        try:
+            with self._cursor.savepoint():
+                yield
+        except BaseException:
+            self.log.forget_head()
+            raise
 
     @property
     def erased(self) -> bool:
@@ -115,20 +121,16 @@ class SqlTransaction:
 class SqlDatabase:
     """A database; threads share it, processes each make their own."""
 
-    def __init__(self, engine: Engine, *, lock_seconds: float = LOCK_SECONDS) -> None:
-        """Use an engine of `kbs.adapters.sql.engine`, whose pool this owns."""
-        self.engine = engine
+    def __init__(self, engines: Engines, *, lock_seconds: float = LOCK_SECONDS) -> None:
+        """Use engines of `kbs.adapters.sql.engine`, whose pools this owns."""
+        self.engine = engines.writing
+        """For `upgrade` and `check_schema`."""
+        self._reading = engines.reading
         self._lock_seconds = lock_seconds
-        self._writing = engine.execution_options(**{WRITES: True})
-        self._reading = engine
         self._residue = False
         # Threads that find SQLite's file locked sleep and try again; here they queue.
-        self._queue: threading.Lock | None = threading.Lock()
-        if engine.dialect.name == "postgresql":
-            self._queue = None
-            self._reading = engine.execution_options(
-                isolation_level="REPEATABLE READ", postgresql_readonly=True
-            )
+        is_embedded = self.engine.dialect.name == "sqlite"
+        self._queue = threading.Lock() if is_embedded else None
 
     @contextmanager
     def read(self) -> Iterator[SqlTransaction]:
@@ -148,7 +150,7 @@ class SqlDatabase:
             UnavailableError: the database is away, locked for too long, or full.
         """
         with self._turn():
-            with begun(self._writing) as connection:
+            with begun(self.engine) as connection:
                 transaction = SqlTransaction(connection)
                 transaction.log.lock_head()
                 yield transaction
@@ -159,6 +161,7 @@ class SqlDatabase:
     def close(self) -> None:
         """Close every connection; one that is in use closes when it is given back."""
         self.engine.dispose()
+        self._reading.dispose()
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -212,7 +215,7 @@ def connect(
         UnavailableError: the database file cannot be made.
     """
     if url is None:
-        engine = sqlite_engine(data_dir, lock_seconds=lock_seconds)
+        engines = sqlite_engines(data_dir, lock_seconds=lock_seconds)
     else:
-        engine = postgresql_engine(url, lock_seconds=lock_seconds)
-    return SqlDatabase(engine, lock_seconds=lock_seconds)
+        engines = postgresql_engines(url, lock_seconds=lock_seconds)
+    return SqlDatabase(engines, lock_seconds=lock_seconds)

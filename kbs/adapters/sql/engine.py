@@ -14,7 +14,8 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
+from urllib.parse import unquote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
@@ -27,11 +28,8 @@ DATABASE_NAME = "kbs.db"
 # How long a writer waits for another one.
 LOCK_SECONDS = 10.0
 
-# Option of a connection: it writes (see `_begin_sqlite`).
-WRITES = "kbs_writes"
-
-_POOL_SIZE = 8
-_POOL_OVERFLOW = 24
+# More threads than this wait for each other.
+_POOL_SIZE = 16
 # Parameters of libpq that the URL may set otherwise. A peer that vanished gives its
 # locks back once its connection is seen dead.
 _POSTGRESQL_DEFAULTS = {
@@ -84,7 +82,14 @@ class _Driver(Protocol):
     def close(self) -> None: ...
 
 
-def sqlite_engine(folder: Path, *, lock_seconds: float = LOCK_SECONDS) -> Engine:
+class Engines(NamedTuple):
+    """Where write transactions begin, and where reading ones do."""
+
+    writing: Engine
+    reading: Engine
+
+
+def sqlite_engines(folder: Path, *, lock_seconds: float = LOCK_SECONDS) -> Engines:
     """Open the embedded database of a data folder; the file is made when missing.
 
     Raises:
@@ -97,21 +102,15 @@ def sqlite_engine(folder: Path, *, lock_seconds: float = LOCK_SECONDS) -> Engine
         )
     path = folder / DATABASE_NAME
     _create_private(path)
-    engine = create_engine(
-        URL.create("sqlite", database=os.fspath(path)),
-        # None: the driver begins no transaction on its own; `_begin_sqlite` does.
-        connect_args={"isolation_level": None, "timeout": lock_seconds},
-        pool_size=_POOL_SIZE,
-        max_overflow=_POOL_OVERFLOW,
-        pool_timeout=lock_seconds,
-        hide_parameters=True,
-    )
-    event.listen(engine, "connect", _set_up_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
-    return engine
+    # The lock comes first, so that nothing read is stale and no deadlock is. One
+    # connection is enough: there is only one writer.
+    writing = _sqlite_engine(path, "BEGIN IMMEDIATE", size=1, timeout=lock_seconds)
+    reading = _sqlite_engine(path, "BEGIN", size=_POOL_SIZE, timeout=lock_seconds)
+    event.listen(reading, "connect", _forbid_writing)
+    return Engines(writing, reading)
 
 
-def postgresql_engine(url: str, *, lock_seconds: float = LOCK_SECONDS) -> Engine:
+def postgresql_engines(url: str, *, lock_seconds: float = LOCK_SECONDS) -> Engines:
     """Open a PostgreSQL database; `postgres://` is accepted as well.
 
     Raises:
@@ -126,24 +125,24 @@ def postgresql_engine(url: str, *, lock_seconds: float = LOCK_SECONDS) -> Engine
     engine = create_engine(
         parsed,
         connect_args={"client_encoding": "utf8", **defaults},
+        # The head's row is locked first, so every later statement sees the latest.
         isolation_level="READ COMMITTED",
         pool_pre_ping=True,
         pool_size=_POOL_SIZE,
-        max_overflow=_POOL_OVERFLOW,
         pool_timeout=lock_seconds,
         hide_parameters=True,
     )
 
     def set_up(connection: _Driver, record: object) -> None:
         del record
-        try:
+        with _closing_on_error(connection):
             _set_up_postgresql(connection, lock_seconds)
-        except BaseException:
-            connection.close()
-            raise
 
     event.listen(engine, "connect", set_up)
-    return engine
+    reading = engine.execution_options(
+        isolation_level="REPEATABLE READ", postgresql_readonly=True
+    )
+    return Engines(engine, reading)
 
 
 def parse_url(url: str) -> URL:
@@ -167,7 +166,9 @@ def parse_url(url: str) -> URL:
         )
     if not parsed.database:
         raise ConfigurationError("database URL", got="no database", expected=expected)
-    return parsed.set(drivername="postgresql+psycopg")
+    # libpq's spelling of a socket's folder: %2Frun%2Fpostgresql.
+    host = None if parsed.host is None else unquote(parsed.host)
+    return parsed.set(drivername="postgresql+psycopg", host=host)
 
 
 @contextmanager
@@ -199,14 +200,46 @@ def _create_private(path: Path) -> None:
         ) from exc
 
 
+def _sqlite_engine(path: Path, begin: str, *, size: int, timeout: float) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=os.fspath(path)),
+        # None: the driver begins no transaction on its own; `begin_explicitly` does.
+        connect_args={"isolation_level": None, "timeout": timeout},
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=timeout,
+        hide_parameters=True,
+    )
+
+    def begin_explicitly(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", begin_explicitly)
+    return engine
+
+
 def _set_up_sqlite(connection: _Driver, record: object) -> None:
     del record
-    cursor = connection.cursor()
-    try:
+    with _closing_on_error(connection):
+        cursor = connection.cursor()
         for name, value, expected in _PRAGMAS:
             cursor.execute(f"PRAGMA {name}={value}")
             cursor.execute(f"PRAGMA {name}")
             _require_setting(name, cursor.fetchone(), expected)
+
+
+def _forbid_writing(connection: _Driver, record: object) -> None:
+    del record
+    with _closing_on_error(connection):
+        connection.cursor().execute("PRAGMA query_only=ON")
+
+
+@contextmanager
+def _closing_on_error(connection: _Driver) -> Iterator[None]:
+    # The pool would forget a connection that it could not set up, still open.
+    try:
+        yield
     except BaseException:
         connection.close()
         raise
@@ -222,16 +255,6 @@ def _require_setting(
             expected=str(expected),
             hint="the data folder must lie on a local file system",
         )
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    if connection.get_execution_options().get(WRITES):
-        connection.exec_driver_sql("PRAGMA query_only=OFF")
-        # The lock comes first, so that nothing read is stale and no deadlock is.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-    else:
-        connection.exec_driver_sql("PRAGMA query_only=ON")
-        connection.exec_driver_sql("BEGIN")
 
 
 def _set_up_postgresql(connection: _Driver, lock_seconds: float) -> None:

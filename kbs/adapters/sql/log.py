@@ -68,6 +68,12 @@ _SUBJECTS = (
 )
 _LEAF_AND_ROLE = itemgetter("leaf_index", "role")
 _LATEST = select(log_checkpoints).order_by(log_checkpoints.c.size.desc()).limit(1)
+_COVERING = (
+    select(log_checkpoints)
+    .where(log_checkpoints.c.size > bindparam("at"))
+    .order_by(log_checkpoints.c.size)
+    .limit(1)
+)
 
 
 @final
@@ -77,6 +83,7 @@ class SqlLogStore:
     def __init__(self, cursor: Cursor) -> None:
         """Work in the transaction of `cursor`."""
         self._cursor = cursor
+        self._locked: LogHead | None = None
 
     def head(self) -> LogHead:
         """Return the head without locking it.
@@ -93,7 +100,13 @@ class SqlLogStore:
             IntegrityError: the row is gone.
             UnavailableError: another transaction holds it for too long.
         """
-        return self._head(_LOCK_HEAD)
+        if self._locked is None:
+            self._locked = self._head(_LOCK_HEAD)
+        return self._locked
+
+    def forget_head(self) -> None:
+        """Read the locked head anew the next time: a savepoint took appends back."""
+        self._locked = None
 
     def append_entries(self, entries: Sequence[LogEntry], head: LogHead) -> None:
         """Store entries and the head that they lead to.
@@ -108,6 +121,7 @@ class SqlLogStore:
             what="entry",
         )
         self._cursor.run(_MOVE_HEAD, {"size": head.size, "time": head.time})
+        self._locked = head
 
     def read_nodes(self, ids: Sequence[NodeId]) -> Mapping[NodeId, bytes]:
         """Return the hashes of those nodes that are stored."""
@@ -153,6 +167,11 @@ class SqlLogStore:
     def latest_checkpoint(self) -> StoredCheckpoint | None:
         """Return the stored checkpoint of the largest size, if there is one."""
         row = self._cursor.first(_LATEST)
+        return None if row is None else StoredCheckpoint(**row)
+
+    def checkpoint_covering(self, index: int) -> StoredCheckpoint | None:
+        """Return the smallest stored checkpoint over the entry at `index`."""
+        row = self._cursor.first(_COVERING, {"at": index})
         return None if row is None else StoredCheckpoint(**row)
 
     def store_checkpoint(self, checkpoint: StoredCheckpoint) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-from kbs.adapters.sql.engine import WRITES, begun
+from kbs.adapters.sql.engine import begun
 from kbs.core.errors import ConfigurationError
 
 REVISIONS = ("0001",)
@@ -46,7 +46,7 @@ def upgrade(engine: Engine) -> None:
     """
     if current_revision(engine) == REVISIONS[-1]:
         return
-    with begun(engine.execution_options(**{WRITES: True})) as connection:
+    with begun(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(
                 text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK}

@@ -1,0 +1,23 @@
+"""Every storage test runs on both databases."""
+
+from __future__ import annotations
+
+from tests.fakes.databases import (
+    database,
+    place,
+    postgresql_place,
+    postgresql_server,
+    postgresql_template,
+    sqlite_place,
+    sqlite_template,
+)
+
+__all__ = [
+    "database",
+    "place",
+    "postgresql_place",
+    "postgresql_server",
+    "postgresql_template",
+    "sqlite_place",
+    "sqlite_template",
+]
