@@ -184,7 +184,7 @@ def _unacceptable(
             )
         )
     elif freshness == Freshness.TOKEN_AGE and accept.max_age is not None:
-        found += _too_old(request.get("request.age"), accept.max_age, policy)
+        found += _too_old(request.get("request.token_age"), accept.max_age, policy)
     return found
 
 
@@ -199,7 +199,7 @@ def _too_old(age: ClaimValue | None, most: int, policy: str) -> list[Reason]:
         return []
     return [
         Reason(
-            id="request.age",
+            id="request.token_age",
             detail="the token is older than the policy accepts, or of unknown age",
             policy=policy,
             got="absent" if age is None else text(age),

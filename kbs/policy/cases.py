@@ -2,9 +2,9 @@
 
 Contract, section 5: `policy.yaml`, `context.yaml`, `allow/*.json`, `deny/*.json`.
 A case is `{"claims": {…}, "request": {"keys", "door", "freshness"}, "reasons": […]}`;
-its request may also say `time`, `age` and `development`. `reasons` (deny only) are ids
-that the denial has to name. A folder without a case of each kind fails: a policy that
-grants everything, or nothing, would pass one kind alone.
+its request may also say `time`, `token_age` and `development`. `reasons` (deny only)
+are ids that the denial has to name. A folder without a case of each kind fails: a
+policy that grants everything, or nothing, would pass one kind alone.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from kbs.core.claims import (
     ItemClaims,
     Vocabulary,
 )
+from kbs.core.clock import format_time, parse_time
 from kbs.core.decision import Decision, Denied, Granted
 from kbs.core.encode import (
     MAX_INTEGER,
@@ -36,7 +37,7 @@ from kbs.core.ids import KeyId, parse_key_id
 from kbs.policy.context import Context, TenantView, missing_names
 from kbs.policy.contextfile import load_context, read_file
 from kbs.policy.decide import ActivePolicy, KeyAppraisal, appraise_key
-from kbs.policy.names import REQUEST_FAMILY, suggestion, with_request
+from kbs.policy.names import REQUEST_FAMILY, suggestion
 from kbs.policy.operands import expected_text
 from kbs.policy.parse import ParsedPolicy, parse_release_policy
 from kbs.policy.yaml import MAX_BYTES
@@ -90,9 +91,8 @@ def run_folder(folder: Path, vocabulary: Vocabulary) -> FolderResult:
         MalformedError: the policy or the context cannot be read; a wrong case only
             fails by itself.
     """
-    words = with_request(vocabulary)
     source = read_file(folder / "policy.yaml", "policy.yaml", limit=MAX_BYTES)
-    parsed = parse_release_policy(source, vocabulary=words, what="policy.yaml")
+    parsed = parse_release_policy(source, vocabulary=vocabulary, what="policy.yaml")
     context = Context()
     if (folder / "context.yaml").is_file():
         context = load_context(folder / "context.yaml", tenant=parsed.policy.tenant)
@@ -103,17 +103,21 @@ def run_folder(folder: Path, vocabulary: Vocabulary) -> FolderResult:
         paths = sorted((folder / kind).glob("*.json"))
         if not paths:
             problems.append(f"no case in {kind}/")
-        results += [_run(path, kind, parsed, view, words) for path in paths]
+        results += [_run(path, kind, parsed, view, vocabulary) for path in paths]
     return FolderResult(policy=parsed, cases=tuple(results), problems=tuple(problems))
 
 
 def _run(
-    path: Path, kind: str, parsed: ParsedPolicy, view: TenantView, words: Vocabulary
+    path: Path,
+    kind: str,
+    parsed: ParsedPolicy,
+    view: TenantView,
+    vocabulary: Vocabulary,
 ) -> CaseResult:
     name = f"{kind}/{path.name}"
     try:
         source = read_file(path, name, limit=MAX_CASE)
-        case = parse_case(source, words, name, deny=kind == "deny")
+        case = parse_case(source, vocabulary, name, deny=kind == "deny")
     except MalformedError as exc:
         return CaseResult(name=name, passed=False, detail=str(exc))
     appraisals = tuple(
@@ -163,36 +167,37 @@ def parse_case(source: bytes, vocabulary: Vocabulary, what: str, *, deny: bool) 
         required={"claims", "request"},
         optional={"reasons"} if deny else set(),
     )
-    words = with_request(vocabulary)
     request = require_members(
         document["request"],
         f"{what} request",
         required={"keys"},
-        optional={"door", "freshness", "time", "age", "development"},
+        optional={"door", "freshness", "time", "token_age", "development"},
     )
     keys = require_list(request["keys"], f"{what} keys", limit=_MAX_KEYS)
     if not keys:
         raise MalformedError(f"{what} keys", got="none", expected="at least one")
-    items = parse_claims(document["claims"], words, f"{what} claims")
+    items = parse_claims(document["claims"], vocabulary, f"{what} claims")
     reasons = require_list(document.get("reasons", []), f"{what} reasons", limit=64)
     return Case(
-        claims=Claims(items=items, request=_request(request, words, what)),
+        claims=Claims(items=items, request=_request(request, what)),
         keys=tuple(parse_key_id(key) for key in keys),
         reasons=tuple(require_text(each, f"{what} reason") for each in reasons),
         development=_flag(request.get("development", False), f"{what} development"),
     )
 
 
-def _request(
-    request: Mapping[str, object], vocabulary: Vocabulary, what: str
-) -> dict[str, ClaimValue]:
+def _request(request: Mapping[str, object], what: str) -> dict[str, ClaimValue]:
     given = {"door": "v1", "freshness": "challenge", **request}
-    values: dict[str, ClaimValue] = {}
-    for member in ("door", "freshness", "time", "age"):
-        name = f"{REQUEST_FAMILY}.{member}"
-        spec = vocabulary.find(name)
-        if member in given and spec is not None:
-            values[name] = _claim_value(given[member], spec, f"{what} {name}")
+    values: dict[str, ClaimValue] = {
+        "request.door": require_text(given["door"], f"{what} door"),
+        "request.freshness": require_text(given["freshness"], f"{what} freshness"),
+    }
+    if "time" in given:
+        values["request.time"] = format_time(parse_time(given["time"], f"{what} time"))
+    if "token_age" in given:
+        values["request.token_age"] = require_integer(
+            given["token_age"], f"{what} token_age", least=0, most=MAX_INTEGER
+        )
     return values
 
 

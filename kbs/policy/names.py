@@ -1,4 +1,4 @@
-"""What a claim's name in a policy refers to, and the names of the request itself.
+"""What a claim's name in a policy refers to.
 
 A name is `family.rest`, with `family[i].rest` for one of several items, and
 `claim.component` for one component of a TCB.
@@ -17,33 +17,6 @@ REQUEST_FAMILY = "request"
 
 DEVELOPMENT_FAMILY = "sample"
 """Evidence without any hardware behind it; it counts in development mode only."""
-
-REQUEST_CLAIMS: tuple[ClaimSpec, ...] = (
-    ClaimSpec(
-        name="request.door",
-        type=ClaimType.TEXT,
-        description="front door of the request: v1, rcar, kms or skr",
-        source="decisions, section 2.5",
-    ),
-    ClaimSpec(
-        name="request.freshness",
-        type=ClaimType.TEXT,
-        description="what proves that evidence is new: challenge, token_age or none",
-        source="decisions, section 2.5",
-    ),
-    ClaimSpec(
-        name="request.time",
-        type=ClaimType.TIME,
-        description="time of the decision",
-        source="contract, section 3",
-    ),
-    ClaimSpec(
-        name="request.age",
-        type=ClaimType.INT,
-        description="seconds since the token was issued, for freshness token_age",
-        source="decisions, section 2.5",
-    ),
-)
 
 _NAME = re.compile(
     r"([a-z][a-z0-9_]*)(?:\[(0|[1-9][0-9]{0,2})\])?\.([a-z0-9_]+(?:\.[a-z0-9_]+)*)",
@@ -65,16 +38,6 @@ class ClaimName:
     key: str
     index: int | None = None
     component: str | None = None
-
-
-def with_request(vocabulary: Vocabulary) -> Vocabulary:
-    """Return the vocabulary with the request's own claims, where it lacks them."""
-    missing = tuple(
-        spec for spec in REQUEST_CLAIMS if vocabulary.find(spec.name) is None
-    )
-    if not missing:
-        return vocabulary
-    return Vocabulary.of(tuple(vocabulary), missing)
 
 
 def resolve(text: str, vocabulary: Vocabulary) -> ClaimName | None:

@@ -26,7 +26,6 @@ from kbs.policy.model import (
     ReleasePolicy,
     Rule,
 )
-from kbs.policy.names import with_request
 from kbs.policy.rules import RuleReader, parse_unsafe
 from kbs.policy.safety import Open, expansion, open_points, requires_evidence
 from kbs.policy.yaml import parse_yaml
@@ -80,18 +79,17 @@ def parse_release_policy(
         PolicyError: anything is wrong with it; every problem with line and column.
         MalformedError: it is neither YAML nor JSON of the accepted kind.
     """
-    words = with_request(vocabulary)
     document = parse_yaml(source, what)
-    reader = _PolicyReader(Located(document, document.value), words, registered)
+    reader = _PolicyReader(Located(document, document.value), vocabulary, registered)
     policy = reader.policy()
     canonical = canonical_json(policy.to_json())
     return ParsedPolicy(
         policy=policy,
         canonical=canonical,
         digest=hashlib.sha256(canonical).hexdigest(),
-        warnings=(*warnings_of(policy, words), *reader.warnings),
+        warnings=(*warnings_of(policy, vocabulary), *reader.warnings),
         globs=tuple(KeyGlob.parse(text) for text in policy.releases),
-        rules=tuple(_compiled(rule, words) for rule in policy.allow),
+        rules=tuple(_compiled(rule, vocabulary) for rule in policy.allow),
     )
 
 
