@@ -1,0 +1,158 @@
+"""Where fetched keys go: files in memory, mode 0600, or one open descriptor.
+
+Never a log and never a terminal. Files are written beside their place and appear
+together, so that a workload sees the whole set or none of it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from kbs.channel.answer import ReleasedKey
+from kbs.core.errors import ConfigurationError, MalformedError, UnavailableError
+from kbs.core.ids import KeyId
+
+FOLDER_MODE = 0o700
+FILE_MODE = 0o600
+
+MOUNTS = Path("/proc/self/mountinfo")
+MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
+
+# proc(5), mountinfo: white space and backslashes are octal escapes.
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+_STDERR = 2
+
+
+def write_keys(folder: Path, keys: Sequence[ReleasedKey]) -> tuple[Path, ...]:
+    """Write each key to `folder/repository/type/tag`; all of them or none.
+
+    Raises:
+        UnavailableError: there is no room, or a folder cannot be written.
+        ConfigurationError: something in the way is a link or belongs to somebody else.
+    """
+    staged: list[tuple[Path, Path]] = []
+    placed: list[Path] = []
+    try:
+        for key in keys:
+            target = _target(folder, key.ref.key_id)
+            partial = target.with_name(f".kbs-{secrets.token_hex(8)}.partial")
+            staged.append((partial, target))
+            _write_file(partial, key.value)
+        for partial, target in staged:
+            partial.replace(target)
+            placed.append(target)
+    except OSError as exc:
+        _withdraw([partial for partial, _ in staged] + placed)
+        raise UnavailableError(
+            f"output {exc.filename or folder}", got=exc.strerror, expected="room for it"
+        ) from exc
+    except BaseException:
+        _withdraw([partial for partial, _ in staged] + placed)
+        raise
+    return tuple(placed)
+
+
+def write_descriptor(descriptor: int, key: ReleasedKey) -> None:
+    """Write one key's bytes to an open descriptor, and nothing else.
+
+    Raises:
+        MalformedError: it is not open for writing, or somebody looks at it.
+        UnavailableError: the reader went away.
+    """
+    require_descriptor(descriptor)
+    rest = memoryview(key.value)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    except OSError as exc:
+        raise UnavailableError(
+            f"descriptor {descriptor}", got=exc.strerror, expected="a reader"
+        ) from exc
+
+
+def require_descriptor(descriptor: int) -> None:
+    """Require a descriptor that a secret may go to; asked before anything is fetched.
+
+    Raises:
+        MalformedError: it is closed, standard error, or a terminal.
+    """
+    expected = "an open descriptor that is neither standard error nor a terminal"
+    try:
+        mode = os.fstat(descriptor).st_mode
+    except (OSError, OverflowError) as exc:
+        raise MalformedError(
+            f"descriptor {descriptor}", got="not open", expected=expected
+        ) from exc
+    if descriptor in {0, _STDERR} or os.isatty(descriptor) or stat.S_ISDIR(mode):
+        raise MalformedError(
+            f"descriptor {descriptor}",
+            got="one that people or logs read",
+            expected=expected,
+        )
+
+
+def is_in_memory(folder: Path, mounts: Path = MOUNTS) -> bool:
+    """Whether a folder lies on a file system that never reaches a disk of its own."""
+    real = folder.resolve()
+    best, kind = -1, ""
+    for point, file_system in _mounts(mounts):
+        if real.is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), file_system
+    return kind in MEMORY_FILE_SYSTEMS
+
+
+def _mounts(path: Path) -> list[tuple[Path, str]]:
+    # proc(5): the fifth field is the mount point; after " - " comes the type.
+    try:
+        lines = path.read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        before, dash, after = line.partition(" - ")
+        fields = before.split(" ")
+        if dash and len(fields) > 4:  # noqa: PLR2004 - the fifth field
+            point = _ESCAPE.sub(lambda match: chr(int(match.group(1), 8)), fields[4])
+            found.append((Path(point), after.partition(" ")[0]))
+    return found
+
+
+def _target(folder: Path, key_id: KeyId) -> Path:
+    folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    for name in (key_id.repository, key_id.type):
+        folder = folder / name
+        folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+        _require_own_folder(folder)
+    return folder / key_id.tag
+
+
+def _require_own_folder(folder: Path) -> None:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise ConfigurationError(
+            f"output {folder}",
+            got="a link, or a folder of another user",
+            expected="a folder of our own",
+            hint="name an empty folder by --out",
+        )
+
+
+def _write_file(path: Path, value: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, FILE_MODE)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(value)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _withdraw(paths: Sequence[Path]) -> None:
+    for path in paths:
+        with suppress(OSError):
+            path.unlink()

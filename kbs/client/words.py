@@ -1,0 +1,50 @@
+"""What a refusal means, in words for the person at the guest.
+
+A workload is told ids only (`kbs.wire.problem`); these words say what an id is about,
+never what was expected, which only an administrator may see.
+"""
+
+from __future__ import annotations
+
+# The first prefix that fits; longer ones stand before shorter ones.
+_WORDS: tuple[tuple[str, str], ...] = (
+    ("binding.devices", "the devices were not made for this request by this machine"),
+    ("binding.duplicate", "one device stands in the evidence twice"),
+    ("binding.", "the evidence was made for another request"),
+    ("challenge.", "the challenge is not good any more"),
+    ("deny.", "an administrator denied it"),
+    ("key.", "the key is in no state to be released"),
+    ("policy.none", "no policy covers this key"),
+    ("policy.", "the policy for this key does not allow it"),
+    ("request.", "the policy does not allow this kind of request"),
+    ("sample.development", "sample evidence counts in development mode only"),
+    ("sample.", "the sample evidence does not fit the policy"),
+    ("snp.chain", "the chip's certificate does not lead to AMD's root"),
+    ("snp.measurement", "another image was launched than the policy names"),
+    ("snp.policy.", "the guest's launch policy is not allowed"),
+    ("snp.reported_tcb", "the platform's firmware is too old"),
+    ("snp.report.signature", "the report's signature does not hold"),
+    ("snp.revocation", "whether AMD revoked the certificate is not known, or it did"),
+    ("snp.", "the SNP report does not fit"),
+    ("vtpm.ak.attributes", "the attestation key is not a restricted TPM key"),
+    ("vtpm.ak.", "the attestation key is not enrolled: kbs guest enroll"),
+    ("vtpm.chain", "the attestation key's certificate leads to no known root"),
+    ("vtpm.eventlog.", "the boot log does not lead to the quoted PCRs"),
+    ("vtpm.pcr.", "a PCR does not hold what the policy names"),
+    ("vtpm.quote.pcr_digest", "the PCR values are not those that were signed"),
+    ("vtpm.quote.", "the TPM's quote does not hold"),
+    ("vtpm.", "the TPM's evidence does not fit"),
+)
+
+
+def words_for(check_id: str) -> str:
+    """Return words for a check or claim id; ids that we do not know stand alone."""
+    for prefix, words in _WORDS:
+        if check_id.startswith(prefix):
+            return f"{words} ({check_id})"
+    return check_id
+
+
+def explain(check_ids: tuple[str, ...]) -> str:
+    """Return one line about several ids, each once, in order."""
+    return "; ".join(words_for(check_id) for check_id in dict.fromkeys(check_ids))
