@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
 from kbs.core.encode import b64
@@ -43,7 +43,7 @@ class FakeTpmCA:
 
     def certify(
         self,
-        key: PublicKey,
+        key: PublicKey | ed25519.Ed25519PublicKey,
         *,
         ca: bool = False,
         signs: bool = True,
@@ -95,7 +95,7 @@ class FakeTpmCA:
     def _certify(
         self,
         subject: str,
-        key: PublicKey,
+        key: PublicKey | ed25519.Ed25519PublicKey,
         *,
         signer: str,
         ca: bool,
@@ -130,6 +130,17 @@ def certificate_b64(certificate: x509.Certificate) -> str:
 def certificate_pem(certificate: x509.Certificate) -> str:
     """Return a certificate as PEM."""
     return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+
+def with_unknown_key(authority: FakeTpmCA) -> x509.Certificate:
+    """Return a certificate that loads, with a key of an algorithm nobody knows."""
+    key = ed25519.Ed25519PrivateKey.generate().public_key()
+    certificate = authority.certify(key)
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    # RFC 8410: 1.3.101.112 is Ed25519; 1.3.101.127 is not assigned.
+    return x509.load_der_x509_certificate(
+        der.replace(bytes.fromhex("06032b6570"), bytes.fromhex("06032b657f"))
+    )
 
 
 def _name(common_name: str) -> x509.Name:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from kbs.core.checks import CheckLog
 from kbs.evidence.model import Trust
@@ -91,7 +92,7 @@ def _with_key(
         try:
             if certificate.public_key() == quote.ak.key:
                 return certificate
-        except ValueError:  # a key that cannot be read is not this key
+        except (ValueError, UnsupportedAlgorithm):  # not this key, whatever it is
             continue
     return None
 

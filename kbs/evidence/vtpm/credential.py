@@ -12,6 +12,7 @@ import secrets
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.decrepit.ciphers.modes import CFB
 from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -111,7 +112,7 @@ def check_endorsement_certificate(
     """
     try:
         same = certificate.public_key() == public.key
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         same = False
     if not same:
         raise VerificationError(

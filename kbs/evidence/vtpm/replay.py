@@ -178,15 +178,17 @@ def _secure_boot(log: EventLog, bank: Algorithm) -> bool | None:
     closing = log.events[end].digest_of(bank)
     if closing == digest(algorithm, ERROR_SEPARATOR):
         return None  # the firmware gave up measuring
-    for event in log.events_of(SECURE_BOOT_PCR):
-        if event.index >= end:
-            return None
-        if event.type != EventType.EV_EFI_VARIABLE_DRIVER_CONFIG:
-            continue
-        variable = _global_variable(event)
-        if event.is_recomputed(bank) and variable and variable[0] == _SECURE_BOOT:
-            return {b"\x00": False, b"\x01": True}.get(variable[1])
+    for event in log.events[:end]:
+        if event.pcr == SECURE_BOOT_PCR and _is_proven_variable(event, bank):
+            name, value = _global_variable(event) or ("", b"")
+            if name == _SECURE_BOOT:
+                return {b"\x00": False, b"\x01": True}.get(value)
     return None
+
+
+def _is_proven_variable(event: Event, bank: Algorithm) -> bool:
+    kind = EventType.EV_EFI_VARIABLE_DRIVER_CONFIG
+    return event.type == kind and event.is_recomputed(bank) is True
 
 
 def _global_variable(event: Event) -> tuple[str, bytes] | None:

@@ -1,0 +1,418 @@
+"""Whose key it is: enrolled, certified, vouched for; never because it came along."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from kbs.core.checks import Status
+from kbs.evidence.model import (
+    EnrolledKey,
+    GivenCollateral,
+    ItemResult,
+    Trust,
+    TrustedCA,
+)
+from kbs.evidence.vtpm.item import pem_of
+from kbs.evidence.vtpm.public import ObjectAttributes, serialize_public
+from kbs.evidence.vtpm.verify import VtpmVerifier
+from tests.fakes.tpm import AK_ATTRIBUTES, FakeTpm
+from tests.fakes.tpm_ca import (
+    NOW,
+    FakeTpmCA,
+    certificate_b64,
+    certificate_pem,
+    with_unknown_key,
+)
+
+VERIFIER = VtpmVerifier()
+BOUND = bytes(32)
+CHAIN = ("vtpm.chain", "vtpm.validity", "vtpm.revocation")
+
+
+@pytest.fixture(scope="module")
+def authority() -> FakeTpmCA:
+    return FakeTpmCA()
+
+
+def verify(item: Mapping[str, object], trust: Trust) -> ItemResult:
+    return VERIFIER.verify(VERIFIER.parse(item, 0), trust)
+
+
+def statuses(result: ItemResult) -> dict[str, Status]:
+    return {check.id: check.status for check in result.checks}
+
+
+def key_of(tpm: FakeTpm, tenant: str = "acme", group: str = "hosts") -> EnrolledKey:
+    return EnrolledKey(
+        tenant=tenant, group=group, name=tpm.ak_name, public=tpm.ak_public
+    )
+
+
+def trusting(*keys: EnrolledKey) -> Trust:
+    table: dict[bytes, tuple[EnrolledKey, ...]] = {}
+    for key in keys:
+        table[key.name] = (*table.get(key.name, ()), key)
+    return Trust(now=NOW, enrolled_keys=table)
+
+
+def bare_item(tpm: FakeTpm) -> dict[str, object]:
+    return {**tpm.quote_item(BOUND), "ak": pem_of(tpm.public.key)}
+
+
+def certified_item(tpm: FakeTpm, *certificates: x509.Certificate) -> dict[str, object]:
+    texts = [certificate_b64(certificate) for certificate in certificates]
+    return {**tpm.quote_item(BOUND), "ak_certificates": texts}
+
+
+def registered(
+    authority: FakeTpmCA,
+    *,
+    tenant: str = "acme",
+    purpose: str = "ak",
+    certificate: x509.Certificate | None = None,
+    lists: tuple[x509.CertificateRevocationList, ...] | None = None,
+) -> Trust:
+    ca = TrustedCA(
+        tenant=tenant,
+        name="hosts-ca",
+        purpose=purpose,
+        certificate=certificate or authority.root,
+    )
+    known = authority.revocation_lists() if lists is None else lists
+    collateral = GivenCollateral((authority.intermediate,), known)
+    return Trust(now=NOW, cas=(ca,), collateral=collateral, pinned_roots={})
+
+
+class TestEnrolled:
+    def test_a_key_nobody_enrolled_is_refused(self, ecc_tpm: FakeTpm) -> None:
+        result = verify(ecc_tpm.quote_item(BOUND), Trust(now=NOW))
+        assert statuses(result)["vtpm.ak.trust"] is Status.FAIL
+        assert not result.authenticated
+        assert result.claims is None
+
+    def test_claims_are_scoped_to_each_tenant_that_enrolled_it(
+        self, ecc_tpm: FakeTpm
+    ) -> None:
+        trust = trusting(key_of(ecc_tpm), key_of(ecc_tpm, "beta", "lab"))
+        claims = verify(ecc_tpm.quote_item(BOUND), trust).claims
+        assert claims is not None
+        assert claims.scoped == {
+            "acme": {"vtpm.ak.group": "hosts"},
+            "beta": {"vtpm.ak.group": "lab"},
+        }
+        assert claims.trusted_in == frozenset({"acme", "beta"})
+
+    def test_the_first_of_two_groups_in_a_tenant_counts(self, ecc_tpm: FakeTpm) -> None:
+        trust = trusting(key_of(ecc_tpm), key_of(ecc_tpm, "acme", "lab"))
+        claims = verify(ecc_tpm.quote_item(BOUND), trust).claims
+        assert claims is not None
+        assert claims.scoped == {"acme": {"vtpm.ak.group": "hosts"}}
+
+    def test_a_bare_key_counts_for_the_enrolled_area_that_has_it(
+        self, ecc_tpm: FakeTpm
+    ) -> None:
+        result = verify(bare_item(ecc_tpm), trusting(key_of(ecc_tpm)))
+        assert statuses(result)["vtpm.ak.trust"] is Status.PASS
+        assert statuses(result)["vtpm.ak.attributes"] is Status.PASS
+        assert result.claims is not None
+        assert result.claims.values["vtpm.ak.name"] == ecc_tpm.ak_name.hex()
+
+    def test_a_bare_key_of_another_tpm_does_not(self, ecc_tpm: FakeTpm) -> None:
+        result = verify(bare_item(FakeTpm()), trusting(key_of(ecc_tpm)))
+        assert statuses(result)["vtpm.ak.trust"] is Status.FAIL
+
+    def test_the_same_key_under_other_attributes_is_another_object(
+        self, ecc_tpm: FakeTpm
+    ) -> None:
+        changed = replace(
+            ecc_tpm.public, attributes=AK_ATTRIBUTES | ObjectAttributes.NO_DA
+        )
+        tpm = FakeTpm()
+        tpm.key, tpm.public = ecc_tpm.key, changed
+        result = verify(tpm.quote_item(BOUND), trusting(key_of(ecc_tpm)))
+        assert statuses(result)["vtpm.ak.trust"] is Status.FAIL
+
+    def test_enrolled_areas_that_do_not_have_their_name_do_not_count(
+        self, ecc_tpm: FakeTpm
+    ) -> None:
+        broken = replace(key_of(ecc_tpm), public=b"garbage")
+        renamed = replace(key_of(ecc_tpm), name=FakeTpm().ak_name)
+        for key in (broken, renamed):
+            trust = Trust(now=NOW, enrolled_keys={key.name: (key,)})
+            result = verify(bare_item(ecc_tpm), trust)
+            assert statuses(result)["vtpm.ak.trust"] is Status.FAIL
+
+    def test_an_entry_under_the_wrong_name_does_not_count(
+        self, ecc_tpm: FakeTpm
+    ) -> None:
+        other = key_of(FakeTpm())
+        trust = Trust(now=NOW, enrolled_keys={ecc_tpm.ak_name: (other,)})
+        result = verify(ecc_tpm.quote_item(BOUND), trust)
+        assert statuses(result)["vtpm.ak.trust"] is Status.FAIL
+
+    def test_a_certificate_that_leads_nowhere_does_not_harm(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        item = certified_item(ecc_tpm, authority.certify(ecc_tpm.public.key))
+        result = verify(item, trusting(key_of(ecc_tpm)))
+        assert {statuses(result)[check] for check in CHAIN} == {Status.SKIPPED}
+        assert result.claims is not None
+
+    def test_somebody_elses_certificate_does_not_harm(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        item = certified_item(ecc_tpm, authority.certify(FakeTpm().public.key))
+        result = verify(item, trusting(key_of(ecc_tpm)))
+        assert {statuses(result)[check] for check in CHAIN} == {Status.SKIPPED}
+        assert result.claims is not None
+
+    def test_a_revoked_certificate_of_a_registered_ca_does(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        leaf = authority.certify(ecc_tpm.public.key)
+        trust = replace(
+            registered(authority, lists=authority.revocation_lists([leaf])),
+            enrolled_keys={ecc_tpm.ak_name: (key_of(ecc_tpm),)},
+        )
+        result = verify(certified_item(ecc_tpm, leaf), trust)
+        assert statuses(result)["vtpm.revocation"] is Status.FAIL
+        assert result.claims is None
+
+
+class TestCertified:
+    def test_a_registered_ca_counts_in_its_tenant(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        item = certified_item(ecc_tpm, authority.certify(ecc_tpm.public.key))
+        result = verify(item, registered(authority))
+        assert {statuses(result)[check] for check in CHAIN} == {Status.PASS}
+        assert statuses(result)["vtpm.ak.trust"] is Status.PASS
+        assert result.authenticated
+        assert result.claims is not None
+        assert result.claims.scoped == {"acme": {"vtpm.ak.ca": "hosts-ca"}}
+        assert result.claims.trusted_in == frozenset({"acme"})
+        assert "vtpm.ak.ca" not in result.claims.values
+
+    def test_a_pinned_root_counts_everywhere(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        leaf = authority.certify(ecc_tpm.public.key)
+        collateral = GivenCollateral(
+            (authority.intermediate, authority.root), authority.revocation_lists()
+        )
+        trust = Trust(now=NOW, collateral=collateral, pinned_roots=authority.pins)
+        result = verify(certified_item(ecc_tpm, leaf), trust)
+        assert result.claims is not None
+        assert result.claims.trusted_in is None
+        assert result.claims.values["vtpm.ak.ca"] == "Fake TPM Root"
+        assert result.claims.scoped == {}
+
+    def test_the_whole_chain_may_come_with_the_item_as_pem(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        leaf = authority.certify(ecc_tpm.public.key)
+        pem = certificate_pem(authority.intermediate) + certificate_pem(leaf)
+        item = {**ecc_tpm.quote_item(BOUND), "ak_certificates": [pem]}
+        trust = replace(
+            registered(authority),
+            collateral=GivenCollateral((), authority.revocation_lists()),
+        )
+        assert verify(item, trust).claims is not None
+
+    def test_a_certificate_among_the_collateral_is_found(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        leaf = authority.certify(ecc_tpm.public.key)
+        collateral = GivenCollateral(
+            (authority.intermediate, leaf), authority.revocation_lists()
+        )
+        trust = replace(registered(authority), collateral=collateral)
+        assert verify(ecc_tpm.quote_item(BOUND), trust).claims is not None
+
+    def test_an_intermediate_can_be_the_registered_ca(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        leaf = authority.certify(ecc_tpm.public.key)
+        trust = registered(authority, certificate=authority.intermediate)
+        assert verify(certified_item(ecc_tpm, leaf), trust).claims is not None
+
+    def test_a_ca_for_another_purpose_does_not_count(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        item = certified_item(ecc_tpm, authority.certify(ecc_tpm.public.key))
+        trust = registered(authority, purpose="ek")
+        trust = replace(
+            trust,
+            collateral=GivenCollateral(
+                (authority.intermediate, authority.root), authority.revocation_lists()
+            ),
+        )
+        result = verify(item, trust)
+        assert statuses(result)["vtpm.chain"] is Status.FAIL
+        assert statuses(result)["vtpm.ak.trust"] is Status.FAIL
+        assert not result.authenticated
+
+    def test_a_ca_that_issued_nothing_here_is_not_tried(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        other = FakeTpmCA("Other")
+        item = certified_item(ecc_tpm, authority.certify(ecc_tpm.public.key))
+        trust = registered(authority, certificate=other.root)
+        result = verify(item, trust)
+        assert statuses(result)["vtpm.chain"] is Status.UNCHECKED
+
+    def test_a_ca_of_the_same_name_with_another_key_breaks_the_chain(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        item = certified_item(ecc_tpm, authority.certify(ecc_tpm.public.key))
+        trust = registered(authority, certificate=FakeTpmCA().root)
+        result = verify(item, trust)
+        assert statuses(result)["vtpm.chain"] is Status.FAIL
+        assert statuses(result)["vtpm.ak.trust"] is Status.FAIL
+
+    def test_a_missing_issuer_is_not_a_fault_but_nothing_is_proven(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        item = certified_item(ecc_tpm, authority.certify(ecc_tpm.public.key))
+        trust = replace(registered(authority), collateral=GivenCollateral())
+        result = verify(item, trust)
+        assert statuses(result)["vtpm.chain"] is Status.UNCHECKED
+        assert statuses(result)["vtpm.ak.trust"] is Status.UNCHECKED
+        assert not result.authenticated
+        assert result.claims is None
+
+    def test_the_certificate_of_another_key_is_refused(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        item = certified_item(ecc_tpm, authority.certify(FakeTpm().public.key))
+        result = verify(item, registered(authority))
+        assert statuses(result)["vtpm.chain"] is Status.FAIL
+        assert statuses(result)["vtpm.ak.trust"] is Status.FAIL
+
+    @pytest.mark.parametrize(("ca", "signs"), [(True, True), (False, False)])
+    def test_certificates_of_cas_and_endorsement_keys_are_refused(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA, *, ca: bool, signs: bool
+    ) -> None:
+        leaf = authority.certify(ecc_tpm.public.key, ca=ca, signs=signs)
+        result = verify(certified_item(ecc_tpm, leaf), registered(authority))
+        assert statuses(result)["vtpm.chain"] is Status.FAIL
+        assert statuses(result)["vtpm.ak.trust"] is Status.FAIL
+
+    def test_a_certificate_without_usage_is_taken(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        leaf = authority.certify(ecc_tpm.public.key, usage=False)
+        assert verify(certified_item(ecc_tpm, leaf), registered(authority)).claims
+
+    def test_an_expired_certificate_is_refused(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        leaf = authority.certify(ecc_tpm.public.key, until=NOW - timedelta(seconds=1))
+        result = verify(certified_item(ecc_tpm, leaf), registered(authority))
+        assert statuses(result)["vtpm.validity"] is Status.FAIL
+        assert statuses(result)["vtpm.ak.trust"] is Status.FAIL
+        assert not result.authenticated
+
+    def test_a_revoked_certificate_is_refused(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        leaf = authority.certify(ecc_tpm.public.key)
+        trust = registered(authority, lists=authority.revocation_lists([leaf]))
+        result = verify(certified_item(ecc_tpm, leaf), trust)
+        assert statuses(result)["vtpm.revocation"] is Status.FAIL
+        assert statuses(result)["vtpm.ak.trust"] is Status.FAIL
+        assert not result.authenticated
+
+    @pytest.mark.parametrize(
+        ("required", "status"), [(True, Status.UNCHECKED), (False, Status.SKIPPED)]
+    )
+    def test_without_a_current_list_revocation_stays_open(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA, *, required: bool, status: Status
+    ) -> None:
+        leaf = authority.certify(ecc_tpm.public.key)
+        old = authority.revocation_lists(at=NOW - timedelta(days=30))
+        trust = replace(registered(authority, lists=old), require_revocation=required)
+        result = verify(certified_item(ecc_tpm, leaf), trust)
+        assert statuses(result)["vtpm.revocation"] is status
+        assert result.authenticated
+        assert (result.claims is None) is required
+
+    @pytest.mark.parametrize(
+        ("release", "status"), [(True, Status.FAIL), (False, Status.SKIPPED)]
+    )
+    def test_a_certified_key_without_its_area_is_not_enough_for_a_release(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA, *, release: bool, status: Status
+    ) -> None:
+        leaf = authority.certify(ecc_tpm.public.key)
+        item = {**bare_item(ecc_tpm), "ak_certificates": [certificate_b64(leaf)]}
+        trust = replace(registered(authority), require_revocation=release)
+        result = verify(item, trust)
+        assert statuses(result)["vtpm.ak.attributes"] is status
+        assert (result.claims is None) is release
+        assert result.identities[0].startswith("spki:")
+        assert len(result.identities) == 1
+
+    def test_certificates_with_other_keys_are_passed_over(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        odd = with_unknown_key(authority)
+        leaf = authority.certify(ecc_tpm.public.key)
+        result = verify(certified_item(ecc_tpm, odd, leaf), registered(authority))
+        assert result.claims is not None
+
+
+class TestVouchedFor:
+    @pytest.mark.parametrize("form", ["area", "spki"])
+    def test_the_caller_can_name_the_key_for_once(
+        self, ecc_tpm: FakeTpm, form: str
+    ) -> None:
+        named = ecc_tpm.ak_public if form == "area" else ecc_tpm.ak_spki
+        result = verify(ecc_tpm.quote_item(BOUND), Trust(now=NOW, override_ak=named))
+        assert statuses(result)["vtpm.ak.trust"] is Status.SKIPPED
+        assert result.claims is not None
+        assert result.claims.trusted_in is None
+        assert result.claims.scoped == {}
+
+    def test_the_named_area_tells_the_attributes_of_a_bare_key(
+        self, ecc_tpm: FakeTpm
+    ) -> None:
+        trust = Trust(now=NOW, override_ak=ecc_tpm.ak_public)
+        result = verify(bare_item(ecc_tpm), trust)
+        assert statuses(result)["vtpm.ak.attributes"] is Status.PASS
+
+    def test_a_bare_key_named_by_key_alone_has_unknown_attributes(
+        self, ecc_tpm: FakeTpm
+    ) -> None:
+        trust = Trust(now=NOW, override_ak=ecc_tpm.ak_spki, require_revocation=False)
+        result = verify(bare_item(ecc_tpm), trust)
+        assert statuses(result)["vtpm.ak.attributes"] is Status.SKIPPED
+        assert result.claims is not None
+        assert "vtpm.ak.name" not in result.claims.values
+
+    @pytest.mark.parametrize("form", ["other key", "other area", "garbage"])
+    def test_another_key_is_not_meant(self, ecc_tpm: FakeTpm, form: str) -> None:
+        changed = replace(ecc_tpm.public, attributes=ObjectAttributes.SIGN)
+        named = {
+            "other key": FakeTpm().ak_spki,
+            "other area": serialize_public(changed),
+            "garbage": b"garbage",
+        }[form]
+        result = verify(ecc_tpm.quote_item(BOUND), Trust(now=NOW, override_ak=named))
+        assert statuses(result)["vtpm.ak.trust"] is Status.FAIL
+
+
+def test_a_fake_ca_signs_what_it_says() -> None:
+    """The tests above mean something only if the fake's chain is a real one."""
+    authority = FakeTpmCA()
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    leaf = authority.certify(key)
+    leaf.verify_directly_issued_by(authority.intermediate)
+    authority.intermediate.verify_directly_issued_by(authority.root)
+    assert leaf.fingerprint(hashes.SHA256())
