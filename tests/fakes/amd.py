@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, cached_property
 from typing import TypedDict, Unpack
 
 from cryptography import x509
@@ -168,17 +168,17 @@ class FakeAmd:
         owner = self.chip if kind == VCEK else "provider"
         return _ec_key(f"{self.realm} {self.product} {kind} {owner}")
 
-    @property
+    @cached_property
     def ark(self) -> x509.Certificate:
         """The self-signed root."""
         return self.authority(f"ARK-{self.product}", "ark", 0x10000, path_length=None)
 
-    @property
+    @cached_property
     def ask(self) -> x509.Certificate:
         """The issuer of VCEKs."""
         return self.authority(f"SEV-{self.product}", "ask", 0x10001)
 
-    @property
+    @cached_property
     def asvk(self) -> x509.Certificate:
         """The issuer of VLEKs."""
         return self.authority(f"SEV-VLEK-{self.product}", "asvk", 0x10101)
