@@ -57,6 +57,6 @@ def _matches(deny: Deny, subject: ReleaseSubject) -> bool:
             return deny.value in {str(subject.key), str(subject.key.key_id)}
         case DenyTarget.MEASUREMENT:
             return deny.value in subject.measurements
-        case DenyTarget.AK | DenyTarget.CHIP | DenyTarget.GPU:
+        case _:
             named = _IDENTITY_PREFIXES[deny.target] + deny.value
             return named in subject.identities

@@ -232,12 +232,17 @@ def parse_envelope(value: object) -> Envelope:
 
 
 def read_envelope(data: bytes) -> Envelope:
-    """Accept the bytes of an envelope.
+    """Accept the bytes of an envelope as they are stored: its canonical spelling.
 
     Raises:
-        MalformedError: they are no envelope.
+        MalformedError: they are no envelope, or another spelling of one.
     """
-    return parse_envelope(parse_json(data, "envelope", limit=MAX_ENVELOPE_BYTES))
+    envelope = parse_envelope(parse_json(data, "envelope", limit=MAX_ENVELOPE_BYTES))
+    if envelope.canonical() != data:
+        raise MalformedError(
+            "envelope", got="another spelling", expected="canonical JSON"
+        )
+    return envelope
 
 
 def _parse_signature(value: object) -> StatementSignature:
