@@ -9,7 +9,6 @@ input, 3 could not check.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import sys
 import traceback
@@ -21,6 +20,7 @@ from typing import Any, Concatenate, ParamSpec
 
 import click
 
+from kbs.cli.render import escaped, print_json
 from kbs.core.errors import KbsError, MalformedError, UnavailableError
 
 P = ParamSpec("P")
@@ -113,7 +113,7 @@ def shared_options() -> list[Callable[[Any], Any]]:
 def emit(context: CliContext, document: object, human: Callable[[], object]) -> None:
     """Print the document with --json, else let `human` print."""
     if context.json:
-        click.echo(json.dumps(document, ensure_ascii=False))
+        print_json(document)
     else:
         human()
 
@@ -125,7 +125,7 @@ def report(context: CliContext, error: KbsError) -> None:
         for line in details(error):
             click.echo(f"  {one_line(line)}", err=True)
     if context.json:
-        click.echo(json.dumps({"error": error_json(error)}, ensure_ascii=False))
+        print_json({"error": error_json(error)})
 
 
 def error_json(error: KbsError) -> dict[str, object]:
@@ -138,7 +138,14 @@ def error_json(error: KbsError) -> dict[str, object]:
         "expected": error.expected,
         "hint": error.hint,
     }
-    return {name: value for name, value in members.items() if value is not None}
+    document: dict[str, object] = {
+        name: value for name, value in members.items() if value is not None
+    }
+    # Errors that know more than their message say it themselves.
+    more = getattr(error, "to_json", None)
+    if callable(more):
+        document.update(more())
+    return document
 
 
 def details(error: KbsError) -> list[str]:
@@ -162,9 +169,7 @@ def exit_code(error: KbsError) -> int:
 
 def one_line(text: str) -> str:
     """Return text on one line, without what a terminal would obey."""
-    return "".join(
-        character if character.isprintable() else " " for character in text
-    ).strip()
+    return escaped(" ".join(text.split()))
 
 
 def main_with(group: click.Group, arguments: Sequence[str] | None = None) -> int:

@@ -16,8 +16,9 @@ from kbs.core.errors import UnavailableError
 
 T = TypeVar("T")
 
-# What waiting does not mend: a pinned certificate that is another one.
-_HOPELESS = frozenset({"tls.pin"})
+# What waiting does not mend: another certificate than the pinned one, a library that
+# is not installed.
+_HOPELESS = frozenset({"tls.pin", "tpm.library"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -299,6 +299,7 @@ def _import_library() -> ModuleType:
             got=str(exc)[:200],
             expected="tpm2-pytss",
             hint="install kbs[guest] and libtss2",
+            code="tpm.library",
         ) from exc
     library: ModuleType = tpm2_pytss
     return library

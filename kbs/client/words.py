@@ -13,6 +13,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
     ("binding.", "the evidence was made for another request"),
     ("challenge.", "the challenge is not good any more"),
     ("deny.", "an administrator denied it"),
+    ("key.not_found", "the key is granted, and does not exist"),
     ("key.", "the key is in no state to be released"),
     ("policy.none", "no policy covers this key"),
     ("policy.", "the policy for this key does not allow it"),

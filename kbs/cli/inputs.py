@@ -1,0 +1,72 @@
+"""Files that commands read: small, whole, and refused in one line when they are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from kbs.artifacts.files import reading
+from kbs.core.errors import MalformedError
+
+MAX_INPUT = 1024 * 1024
+
+_PEM = b"-----BEGIN"
+
+
+def read_input(path: Path, what: str, *, limit: int = MAX_INPUT) -> bytes:
+    """Return a file of at most `limit` bytes.
+
+    Raises:
+        MalformedError: it cannot be read, is no regular file, or is larger.
+    """
+    with reading(path) as file:
+        data = file.read(limit + 1) or b""
+    if len(data) > limit:
+        raise MalformedError(
+            f"{what} {path}", got="a larger file", expected=f"at most {limit} bytes"
+        )
+    return data
+
+
+def read_key(path: Path, *, size: int = 32) -> bytes:
+    """Return the raw bytes of a data key.
+
+    Raises:
+        MalformedError: it cannot be read or has another size.
+    """
+    key = read_input(path, "key file", limit=size)
+    if len(key) != size:
+        raise MalformedError(
+            f"key file {path}",
+            got=f"{len(key)} bytes",
+            expected=f"{size} raw bytes",
+            hint="a key of kind aes256, neither hex nor base64",
+        )
+    return key
+
+
+def read_certificates(paths: tuple[Path, ...], what: str) -> tuple[bytes, ...]:
+    """Return the certificates of PEM or DER files, as DER.
+
+    Raises:
+        MalformedError: a file cannot be read, or holds no certificate.
+    """
+    found: list[bytes] = []
+    for path in paths:
+        data = read_input(path, what)
+        try:
+            loaded = (
+                x509.load_pem_x509_certificates(data)
+                if _PEM in data
+                else [x509.load_der_x509_certificate(data)]
+            )
+        except ValueError as exc:
+            raise MalformedError(
+                f"{what} {path}",
+                got="something else",
+                expected="a certificate, PEM or DER",
+            ) from exc
+        found.extend(one.public_bytes(Encoding.DER) for one in loaded)
+    return tuple(found)
