@@ -59,7 +59,7 @@ def check_certificates(
     Without `required` (the key is trusted by other means) certificates that lead
     nowhere are no fault; those that lead to an anchor are held to everything.
     """
-    leaf = _leaf(quote, trust)
+    leaf = _leaf(quote, trust, required=required)
     if leaf is None:
         return _without_leaf(quote, log, required=required)
     problem = _leaf_problem(leaf)
@@ -78,10 +78,9 @@ def check_certificates(
     return Certified(valid)
 
 
-def _leaf(quote: TpmQuote, trust: Trust) -> x509.Certificate | None:
-    own = _with_key(quote, quote.certificates)
-    if own is not None or quote.certificates:
-        return own
+def _leaf(quote: TpmQuote, trust: Trust, *, required: bool) -> x509.Certificate | None:
+    if quote.certificates or not required:
+        return _with_key(quote, quote.certificates)
     return _with_key(quote, trust.collateral.certificates())
 
 

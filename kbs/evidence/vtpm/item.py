@@ -36,6 +36,7 @@ from kbs.evidence.vtpm.algorithms import CURVES, Algorithm, digest
 from kbs.evidence.vtpm.eventlog import MAX_LOG, EventLog, parse_event_log
 from kbs.evidence.vtpm.pcrs import PcrValues, parse_pcr_file, parse_pcrs, pcrs_to_json
 from kbs.evidence.vtpm.public import (
+    DEFAULT_EXPONENT,
     RSA_BITS,
     PublicKey,
     TpmPublic,
@@ -214,16 +215,21 @@ def _load_der(data: bytes) -> object:
 
 
 def _plain_key(key: object) -> AttestationKey:
-    accepted = tuple(curve.name for curve in CURVES.values())
-    if (isinstance(key, rsa.RSAPublicKey) and key.key_size in RSA_BITS) or (
-        isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in accepted
-    ):
+    if isinstance(key, rsa.RSAPublicKey) and _is_tpm_rsa(key):
+        return AttestationKey(key=key, spki=spki_of(key), public=None)
+    curves = {curve.name for curve in CURVES.values()}
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in curves:
         return AttestationKey(key=key, spki=spki_of(key), public=None)
     raise MalformedError(
         "ak",
         got=type(key).__name__,
-        expected="RSA of 2048, 3072 or 4096 bits, NIST P-256 or P-384",
+        expected="RSA of 2048, 3072 or 4096 bits with e 65537, NIST P-256 or P-384",
     )
+
+
+def _is_tpm_rsa(key: rsa.RSAPublicKey) -> bool:
+    # Another exponent could make one verification cost as much as thousands.
+    return key.key_size in RSA_BITS and key.public_numbers().e == DEFAULT_EXPONENT
 
 
 def _parse_certificates(value: object) -> tuple[x509.Certificate, ...]:

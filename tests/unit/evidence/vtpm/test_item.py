@@ -67,7 +67,9 @@ def test_an_event_log_is_carried_along(ecc_tpm: FakeTpm) -> None:
     parse_item(made, 0)
 
 
-def der(key: ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey) -> bytes:
+def der(
+    key: ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+) -> bytes:
     return key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -79,6 +81,8 @@ def der(key: ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey) -> bytes:
         der(ed25519.Ed25519PrivateKey.generate().public_key()),
         der(ec.generate_private_key(ec.SECP521R1()).public_key()),
         der(ec.generate_private_key(ec.SECP256R1()).public_key()) + b"\0",
+        der(rsa.RSAPublicNumbers(3, (1 << 2047) + 1).public_key()),
+        der(rsa.RSAPublicNumbers(65537, (1 << 1023) + 1).public_key()),
         b"",
         b"\x00\x01\x00",
     ],
