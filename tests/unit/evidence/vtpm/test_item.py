@@ -47,14 +47,18 @@ def test_a_raw_rsa_signature_is_taken_as_rsassa_sha256(rsa_tpm: FakeTpm) -> None
     assert one["quote"] == {"message": b64(message), "signature": b64(signature)}
 
 
-def test_pem_and_der_keys_are_the_same_key(ecc_tpm: FakeTpm) -> None:
-    message, signature = ecc_tpm.quote(BOUND, SELECTION)
-    pcrs = pcr_file(ecc_tpm)
-    from_pem = item_from_files(message, signature, pcrs, pem(ecc_tpm.public.key))
-    from_der = item_from_files(message, signature, pcrs, ecc_tpm.ak_spki)
+@pytest.mark.parametrize("kind", ["ecc", "rsa"])
+def test_pem_and_der_keys_are_the_same_key(
+    ecc_tpm: FakeTpm, rsa_tpm: FakeTpm, kind: str
+) -> None:
+    tpm = {"ecc": ecc_tpm, "rsa": rsa_tpm}[kind]
+    message, signature = tpm.quote(BOUND, SELECTION)
+    pcrs = pcr_file(tpm)
+    from_pem = item_from_files(message, signature, pcrs, pem(tpm.public.key))
+    from_der = item_from_files(message, signature, pcrs, tpm.ak_spki)
     assert from_pem == from_der
     assert parse_item(from_pem, 0).core == parse_item(from_der, 0).core
-    assert load_ak(ecc_tpm.ak_spki).public is None
+    assert load_ak(tpm.ak_spki).public is None
 
 
 def test_an_event_log_is_carried_along(ecc_tpm: FakeTpm) -> None:
