@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from kbs.adapters.sql import schema
 from kbs.adapters.sql.database import SqlDatabase, connect
 from kbs.adapters.sql.engine import DATABASE_NAME
 from kbs.adapters.sql.migrate import upgrade
@@ -27,6 +28,7 @@ __all__ = [
     "FailingDatabase",
     "Place",
     "database",
+    "empty_place",
     "place",
     "postgresql_place",
     "postgresql_server",
@@ -88,9 +90,24 @@ def postgresql_place(
     tmp_path: Path, postgresql_server: PostgresServer, postgresql_template: str
 ) -> Iterator[Place]:
     """A fresh PostgreSQL database."""
-    name = postgresql_server.create_database(postgresql_template)
-    yield Place("postgresql", tmp_path, postgresql_server.url(name))
-    postgresql_server.drop_database(name)
+    name = postgresql_server.take_database(postgresql_template)
+    place = Place("postgresql", tmp_path, postgresql_server.url(name))
+    yield place
+    # To empty one is ten times quicker than to drop it and copy the next.
+    _empty(place)
+    postgresql_server.give_back(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """A database without a schema, of each kind in turn."""
+    if request.param == "sqlite":
+        yield Place("sqlite", tmp_path)
+        return
+    server = request.getfixturevalue("postgresql_server")
+    name = server.create_database()
+    yield Place("postgresql", tmp_path, server.url(name))
+    server.drop_database(name)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -163,4 +180,13 @@ def _migrate(place: Place) -> None:
     opened = place.connect()
     upgrade(opened.engine)
     # The last connection to leave writes SQLite's log back into the file.
+    opened.close()
+
+
+def _empty(place: Place) -> None:
+    opened = place.connect()
+    with opened.engine.begin() as connection:
+        for table in reversed(schema.METADATA.sorted_tables):
+            connection.execute(table.delete())
+        connection.execute(schema.log_head.insert(), {"id": 1, "size": 0})
     opened.close()

@@ -54,6 +54,7 @@ class PostgresServer:
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
+        self._free: list[str] = []
         self._run(
             "initdb",
             *("-D", str(self._data), "-U", _USER, "-A", "trust", "-E", "UTF8"),
@@ -135,6 +136,14 @@ class PostgresServer:
         )
         self.execute(statement)
         return name
+
+    def take_database(self, template: str) -> str:
+        """Return a database that was given back, or a new copy of `template`."""
+        return self._free.pop() if self._free else self.create_database(template)
+
+    def give_back(self, name: str) -> None:
+        """Let the next one have a database that is as its template again."""
+        self._free.append(name)
 
     def drop_database(self, name: str) -> None:
         """Remove a database, whoever uses it."""

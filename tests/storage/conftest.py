@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.fakes.databases import (
     database,
+    empty_place,
     place,
     postgresql_place,
     postgresql_server,
@@ -14,6 +15,7 @@ from tests.fakes.databases import (
 
 __all__ = [
     "database",
+    "empty_place",
     "place",
     "postgresql_place",
     "postgresql_server",

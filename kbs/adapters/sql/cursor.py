@@ -17,6 +17,9 @@ Values = Mapping[str, object]
 # or numbers is asked for in pieces of this many.
 PIECE = 500
 
+# SQLAlchemy forgets the count of an INSERT otherwise.
+_COUNTED = {"preserve_rowcount": True}
+
 
 @final
 class Cursor:
@@ -44,7 +47,10 @@ class Cursor:
         if values is not None and not values:
             return 0
         with translated_values(what):
-            return self._connection.execute(statement, _plain(values)).rowcount
+            done = self._connection.execute(
+                statement, _plain(values), execution_options=_COUNTED
+            )
+            return done.rowcount
 
     def all(
         self, statement: Executable, values: Values | None = None

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from kbs.core.errors import (
@@ -79,7 +79,9 @@ def fault(exc: SQLAlchemyError, what: str = "database") -> KbsError:
     """Return the error that says the same in our words; statements are left out."""
     if isinstance(exc, PoolTimeoutError):
         return _unavailable(_BUSY_POOL, what)
-    if not isinstance(exc, DBAPIError) or exc.orig is None:
+    if isinstance(exc, StatementError) and isinstance(exc.orig, KbsError):
+        return exc.orig  # from a column type of ours
+    if not isinstance(exc, DBAPIError):
         return _unavailable(_OTHER, what)
     name = str(getattr(exc.orig, "sqlite_errorname", None) or "")
     state = str(getattr(exc.orig, "sqlstate", None) or "")
