@@ -37,6 +37,7 @@ class Draft:
     """Mutable copy of a state, so that a long chain is replayed in linear time."""
 
     def __init__(self, state: GovernanceState) -> None:
+        """Copy what `state` has in force."""
         self._base = state
         self._seq = state.head_seq
         self._hash = state.head_hash

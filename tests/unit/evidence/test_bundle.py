@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kbs.core.checks import Check, Status, Verdict
 from kbs.core.claims import ClaimSpec, ItemClaims
@@ -370,6 +372,48 @@ def test_any_other_shape_is_refused(value: object) -> None:
     "data", [b"", b"{", b"\xff", b'{"a":1,"a":1}', b" " * (MAX_BUNDLE_BYTES + 1)]
 )
 def test_bytes_that_are_no_bundle_are_refused(data: bytes) -> None:
+    with pytest.raises(MalformedError):
+        parse_bundle(data)
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.text(max_size=6)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=6), inner)
+    ),
+    max_leaves=6,
+)
+ITEMS = st.lists(
+    st.one_of(
+        JSON,
+        st.fixed_dictionaries(
+            {"kind": st.sampled_from(["snp", "vtpm", "sample", "x"]), "report": JSON}
+        ),
+    ),
+    max_size=4,
+)
+
+
+@given(st.one_of(st.none(), JSON), ITEMS)
+def test_any_items_are_a_bundle_that_is_refused_or_malformed(
+    runtime_data: object, items: list[object]
+) -> None:
+    document = {"format": GOOD["format"], "items": items}
+    if runtime_data is not None:
+        document["runtime_data"] = runtime_data
+    data = canonical_json(document)
+    try:
+        bundle = parse_bundle(data)
+    except MalformedError:
+        return
+    assert canonical_json(bundle.to_json()) == data
+    result = verify_bundle(bundle, trust=TRUST, verifiers=VERIFIERS, binding=BINDING)
+    assert result.verdict is Verdict.REFUSED
+    assert not result.parsed
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_malformed(data: bytes) -> None:
     with pytest.raises(MalformedError):
         parse_bundle(data)
 
