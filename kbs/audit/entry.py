@@ -90,14 +90,19 @@ def prepare(
     """
     salt = secrets.token_bytes(SALT_SIZE) if salt is None else salt
     body = Body(
-        id=secrets.token_hex(16) if entry_id is None else entry_id,
+        id=secrets.token_hex(16)
+        if entry_id is None
+        else parse_hex32(entry_id, "entry id"),
         time=time,
         kind=event.kind,
         members=members_of(event),
     )
     text = body.serialize()
-    # Read back before it is appended: nothing enters that no auditor could read.
-    parse_body(text)
+    # The members passed the schema that auditors read by; what is left is the size.
+    if len(text) > MAX_BODY:
+        raise MalformedError(
+            "log entry", got=f"{len(text)} bytes", expected=f"at most {MAX_BODY}"
+        )
     leaf = Leaf(
         id=body.id,
         time=time,

@@ -157,6 +157,7 @@ class Release:
 class RefusalSample:
     """One of the refusals that an aggregate stands for."""
 
+    decision: str
     time: datetime
     check: str
     detail: str

@@ -35,7 +35,6 @@ from kbs.core.encode import (
     require_integer,
     require_list,
     require_members,
-    require_object,
     require_text,
 )
 from kbs.core.errors import IntegrityError, MalformedError
@@ -44,7 +43,8 @@ MAX_LINE = MAX_BODY + 16 * 1024
 MAX_KEYS = 1024
 
 _BATCH = 256
-_ENTRY = frozenset({"body", "hash", "index", "leaf", "salt"})
+_BODY, _HASH, _NULL = b'{"body":', b',"hash":"', b"null"
+_TAIL = frozenset({"hash", "index", "leaf", "salt"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,18 +132,28 @@ def parse_keys_line(line: bytes) -> tuple[LogKey, ...]:
 def parse_entry_line(line: bytes) -> EntryLine:
     """Read the line of an entry.
 
+    The bytes of the body are returned as they stand: its leaf commits to them, and
+    `kbs.audit.entry.verify_body` refuses any other spelling of it.
+
     Raises:
-        MalformedError: it is not the canonical spelling of one.
+        MalformedError: it is not the canonical spelling of such a line.
     """
-    members = require_members(_parse_line(line), "entry line", required=_ENTRY)
-    body, salt = members["body"], members["salt"]
-    if (body is None) != (salt is None):
+    # No quote stands unescaped inside the leaf, so the last `,"hash":"` is the member.
+    head, separator, rest = line.rpartition(_HASH)
+    if not (separator and head.startswith(_BODY)):
+        raise MalformedError(
+            "entry line", got="no body and hash", expected="both first"
+        )
+    tail = _parse_line(b"{" + separator[1:] + rest)
+    members = require_members(tail, "entry line", required=_TAIL)
+    body, salt = head[len(_BODY) :], members["salt"]
+    if (body == _NULL) != (salt is None):
         raise MalformedError("entry line", got="one of body and salt", expected="both")
     return EntryLine(
         index=require_integer(members["index"], "index", least=0, most=MAX_INTEGER),
         leaf=_encoded(members["leaf"], "leaf", limit=MAX_LEAF),
         hash=parse_hex(members["hash"], "hash", size=HASH_SIZE),
-        body=None if body is None else canonical_json(require_object(body, "body")),
+        body=None if salt is None else body,
         salt=None if salt is None else parse_b64(salt, "salt", limit=SALT_SIZE),
     )
 
@@ -152,14 +162,15 @@ def _entry_line(entry: LogEntry, stored: bytes, *, readable: bool) -> bytes:
     # Put together from the stored bytes: the members are in canonical order, and the
     # body is canonical JSON unless somebody changed it, which must then be seen.
     leaf = canonical_json(entry.leaf.decode(errors="replace"))
-    head = b',"hash":"%b","index":%d,"leaf":%b,"salt":' % (
+    tail = b'%b","index":%d,"leaf":%b,"salt":' % (
         stored.hex().encode(),
         entry.index,
         leaf,
     )
     if not readable:
-        return b'{"body":null' + head + b"null}\n"
-    return b'{"body":' + entry.body + head + b'"%b"}\n' % b64(entry.salt).encode()
+        return _BODY + _NULL + _HASH + tail + b"null}\n"
+    salt = b'"%b"}\n' % b64(entry.salt).encode()
+    return _BODY + entry.body + _HASH + tail + salt
 
 
 def _line(document: object) -> bytes:
@@ -169,11 +180,11 @@ def _line(document: object) -> bytes:
 def _parse_line(line: bytes) -> object:
     if not line.endswith(b"\n"):
         raise MalformedError(
-            "line", got=f"{len(line)} bytes without an end", expected="a newline"
+            "JSON", got=f"{len(line)} bytes without an end", expected="a newline"
         )
-    members = parse_json_object(line[:-1], "line", limit=MAX_LINE)
+    members = parse_json_object(line[:-1], "JSON", limit=MAX_LINE)
     if _line(members) != line:
-        raise MalformedError("line", got="another spelling", expected="canonical JSON")
+        raise MalformedError("JSON", got="another spelling", expected="canonical JSON")
     return members
 
 

@@ -149,6 +149,10 @@ class LogStore(NodeStore, Protocol):
         """Return the stored checkpoint of the largest size, if there is one."""
         ...
 
+    def checkpoint_covering(self, index: int) -> StoredCheckpoint | None:
+        """Return the smallest stored checkpoint over the entry at `index`."""
+        ...
+
     def store_checkpoint(self, checkpoint: StoredCheckpoint) -> None:
         """Keep a checkpoint; one of the same size replaces the one before."""
         ...

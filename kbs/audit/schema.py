@@ -217,7 +217,12 @@ _KEY_DECISION = _object(
     }
 )
 _SAMPLE = _object(
-    {"time": parse_time, "check": _text, "detail": _text},
+    {
+        "decision": parse_hex32,
+        "time": parse_time,
+        "check": _text,
+        "detail": _text,
+    },
     {"got": _text, "expected": _text},
 )
 _STATE = _object({"seq": _natural, "size": _natural, "root": _digest})

@@ -105,26 +105,33 @@ class _Verification:
     # -- the first two lines
 
     def _read_head(self, first: bytes, second: bytes) -> None:
+        note: bytes | None = None
+        try:
+            note = parse_checkpoint_line(first)
+        except KbsError as exc:
+            self._report.add("audit.checkpoint", str(exc), line=1)
         try:
             self._keys = parse_keys_line(second)
         except KbsError as exc:
             self._report.add("audit.keys", str(exc), line=2)
         known = (*(self._keys or ()), *self._trusted)
         self._report.origin = self._origin or (known[0].origin if known else "")
-        try:
-            note = parse_checkpoint_line(first)
-            if known:
-                self._read_checkpoint(note, known)
-            else:
-                self._report.unchecked.append("audit.checkpoint")
-        except KbsError as exc:
-            self._report.add("audit.checkpoint", str(exc), line=1)
+        if note is not None:
+            self._read_checkpoint(note, known)
         self._read_previous(known)
 
     def _read_checkpoint(self, note: bytes, known: tuple[LogKey, ...]) -> None:
-        checkpoint, key = verify_checkpoint(
-            note, origin=self._report.origin, keys=known, only_known=True
-        )
+        if not known:
+            # The second line is damaged, which was said; the first may be good.
+            self._report.unchecked.append("audit.checkpoint")
+            return
+        try:
+            checkpoint, key = verify_checkpoint(
+                note, origin=self._report.origin, keys=known, only_known=True
+            )
+        except KbsError as exc:
+            self._report.add("audit.checkpoint", str(exc), line=1)
+            return
         self._checkpoint = checkpoint
         self._report.size = checkpoint.size
         self._report.root = checkpoint.root

@@ -22,6 +22,7 @@ MAX_INTEGER = 2**53
 MAX_DEPTH = 32
 """Deepest nesting of JSON that we accept."""
 
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
 _HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
 _B64U = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _B64 = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
@@ -280,7 +281,7 @@ def _bounded_integer(text: str) -> int:
 def _check_depth(text: str, what: str) -> None:
     # Counted before parsing, strings left out, so that the parser never recurses deep.
     depth = 0
-    for token in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', text):
+    for token in _STRING_OR_BRACKET.finditer(text):
         first = token.group()[0]
         if first in "[{":
             depth += 1

@@ -152,6 +152,13 @@ class MemoryTransaction:
             size = max(self.staged.checkpoints)
             return StoredCheckpoint(size, self.staged.checkpoints[size])
 
+    def checkpoint_covering(self, index: int) -> StoredCheckpoint | None:
+        with self._log.fault("checkpoint_covering"):
+            sizes = [size for size in self.staged.checkpoints if size > index]
+            if not sizes:
+                return None
+            return StoredCheckpoint(min(sizes), self.staged.checkpoints[min(sizes)])
+
     def store_checkpoint(self, checkpoint: StoredCheckpoint) -> None:
         with self._log.fault("store_checkpoint"):
             self.staged.checkpoints[checkpoint.size] = checkpoint.note

@@ -197,5 +197,4 @@ def small_log() -> BuiltLog:
         governance.state("deactivate"),
         release(denied_key(), outcome=Outcome.DENIED, mode=Mode.CHECK, governance=2),
     )
-    built.append(release(denied_key(), outcome=Outcome.DENIED, governance=2))
     return built
