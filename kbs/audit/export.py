@@ -49,13 +49,29 @@ _TAIL = frozenset({"hash", "index", "leaf", "salt"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryLine:
-    """One entry of an export, parsed; nothing about it is checked yet."""
+    """One entry of an export, to be written, or parsed and not checked yet.
+
+    `hash` is that of the leaf in the tree. What is damaged is written as it is.
+    """
 
     index: int
     leaf: bytes
     hash: bytes
     body: bytes | None
     salt: bytes | None
+
+    def serialize(self) -> bytes:
+        """Return the line: canonical JSON, unless leaf or body are damaged."""
+        # Put together from the stored bytes, whose members are in canonical order.
+        tail = b'%b","index":%d,"leaf":%b,"salt":' % (
+            self.hash.hex().encode(),
+            self.index,
+            canonical_json(self.leaf.decode(errors="replace")),
+        )
+        if self.body is None or self.salt is None:
+            return _BODY + _NULL + _HASH + tail + b"null}\n"
+        salt = b'"%b"}\n' % b64(self.salt).encode()
+        return _BODY + self.body + _HASH + tail + salt
 
 
 def write_export(
@@ -88,9 +104,14 @@ def write_export(
             )
         hashes = store.read_nodes([NodeId(0, entry.index) for entry in entries])
         for entry in entries:
-            stored = hashes.get(NodeId(0, entry.index), leaf_hash(entry.leaf))
             readable = entry.kind in INSTANCE_WIDE or may_read(entry)
-            yield _entry_line(entry, stored, readable=readable)
+            yield EntryLine(
+                index=entry.index,
+                leaf=entry.leaf,
+                hash=hashes.get(NodeId(0, entry.index), leaf_hash(entry.leaf)),
+                body=entry.body if readable else None,
+                salt=entry.salt if readable else None,
+            ).serialize()
 
 
 def concerns(tenants: tuple[str, ...] | None) -> Callable[[LogEntry], bool]:
@@ -156,21 +177,6 @@ def parse_entry_line(line: bytes) -> EntryLine:
         body=None if salt is None else body,
         salt=None if salt is None else parse_b64(salt, "salt", limit=SALT_SIZE),
     )
-
-
-def _entry_line(entry: LogEntry, stored: bytes, *, readable: bool) -> bytes:
-    # Put together from the stored bytes: the members are in canonical order, and the
-    # body is canonical JSON unless somebody changed it, which must then be seen.
-    leaf = canonical_json(entry.leaf.decode(errors="replace"))
-    tail = b'%b","index":%d,"leaf":%b,"salt":' % (
-        stored.hex().encode(),
-        entry.index,
-        leaf,
-    )
-    if not readable:
-        return _BODY + _NULL + _HASH + tail + b"null}\n"
-    salt = b'"%b"}\n' % b64(entry.salt).encode()
-    return _BODY + entry.body + _HASH + tail + salt
 
 
 def _line(document: object) -> bytes:

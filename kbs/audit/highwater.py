@@ -57,34 +57,59 @@ class HighWaterMark:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedMark:
+    """The file, parsed; nothing about it is proven before `verify_mark`."""
+
+    mark: HighWaterMark
+    log: str
+    key_hash: bytes
+    signature: bytes
+
+    def serialize(self) -> bytes:
+        """Return the one spelling of the file, a line of canonical JSON."""
+        document = {
+            "mark": self.mark.to_json(),
+            "log": self.log,
+            "key": self.key_hash.hex(),
+            "signature": b64(self.signature),
+        }
+        return canonical_json(document) + b"\n"
+
+
 def sign_mark(mark: HighWaterMark, signer: LogSigner) -> bytes:
     """Return the content of the high-water file: one line of canonical JSON."""
-    signature = signer.sign(_CONTEXT + canonical_json(mark.to_json()))
-    return _write(mark, signer.key.origin, signer.key.key_hash, signature)
+    return SignedMark(
+        mark=mark,
+        log=signer.key.origin,
+        key_hash=signer.key.key_hash,
+        signature=signer.sign(_CONTEXT + canonical_json(mark.to_json())),
+    ).serialize()
 
 
-def parse_mark(data: bytes) -> tuple[HighWaterMark, str, bytes, bytes]:
-    """Read the file: the mark, the origin and hash of its key, the signature.
+def parse_mark(data: bytes) -> SignedMark:
+    """Read the file.
 
     Raises:
         MalformedError: anything that would not be written back byte for byte.
     """
+    what = "high-water mark"
     members = require_members(
-        parse_json_object(data, "high-water mark", limit=MAX_MARK),
-        "high-water mark",
+        parse_json_object(data, what, limit=MAX_MARK),
+        what,
         required={"mark", "log", "key", "signature"},
     )
-    mark = _read_mark(members["mark"])
-    origin = parse_origin(members["log"], "high-water mark log")
-    key_hash = parse_hex(members["key"], "high-water mark key", size=KEY_HASH_SIZE)
-    signature = parse_b64(
-        members["signature"], "high-water mark signature", limit=SIGNATURE_SIZE
+    signed = SignedMark(
+        mark=_read_mark(members["mark"], what),
+        log=parse_origin(members["log"], f"{what} log"),
+        key_hash=parse_hex(members["key"], f"{what} key", size=KEY_HASH_SIZE),
+        signature=parse_b64(
+            members["signature"], f"{what} signature", limit=SIGNATURE_SIZE
+        ),
     )
-    if _write(mark, origin, key_hash, signature) != data:
-        raise MalformedError(
-            "high-water mark", got="another spelling", expected="one line of JCS"
-        )
-    return mark, origin, key_hash, signature
+    if signed.serialize() != data:
+        raise MalformedError(what, got="another spelling", expected="one line of JCS")
+    return signed
 
 
 def verify_mark(data: bytes, *, keys: Sequence[LogKey]) -> HighWaterMark:
@@ -94,21 +119,21 @@ def verify_mark(data: bytes, *, keys: Sequence[LogKey]) -> HighWaterMark:
         IntegrityError: it is damaged, of another log, or not signed by its key.
     """
     try:
-        mark, origin, key_hash, signature = parse_mark(data)
+        signed = parse_mark(data)
     except MalformedError as exc:
         raise IntegrityError(f"{exc}", hint=_ACCEPT) from exc
-    key = find_key(keys, origin, key_hash)
-    message = _CONTEXT + canonical_json(mark.to_json())
-    if key is None or not key.is_signature(signature, message):
+    key = find_key(keys, signed.log, signed.key_hash)
+    message = _CONTEXT + canonical_json(signed.mark.to_json())
+    if key is None or not key.is_signature(signed.signature, message):
         raise IntegrityError(
             "high-water mark signature",
-            got=f"none that verifies, by {origin}+{key_hash.hex()}",
+            got=f"none that verifies, by {signed.log}+{signed.key_hash.hex()}",
             expected=" or ".join(
                 f"{known.origin}+{known.key_hash.hex()}" for known in keys
             ),
             hint="the file was changed, or belongs to another instance",
         )
-    return mark
+    return signed.mark
 
 
 def check_extends(
@@ -156,8 +181,7 @@ def _check_reached(what: str, found: int, marked: int) -> None:
         )
 
 
-def _read_mark(value: object) -> HighWaterMark:
-    what = "high-water mark"
+def _read_mark(value: object, what: str) -> HighWaterMark:
     names = {"typ", "instance", "seq", "size", "root"}
     members = require_members(value, what, required=names)
     if members["typ"] != MARK_TYPE:
@@ -172,13 +196,3 @@ def _read_mark(value: object) -> HighWaterMark:
         ),
         root=parse_hex(members["root"], f"{what} root", size=HASH_SIZE),
     )
-
-
-def _write(mark: HighWaterMark, log: str, key_hash: bytes, signature: bytes) -> bytes:
-    document = {
-        "mark": mark.to_json(),
-        "log": log,
-        "key": key_hash.hex(),
-        "signature": b64(signature),
-    }
-    return canonical_json(document) + b"\n"

@@ -33,7 +33,9 @@ def test_a_mark_is_one_line_signed_by_the_log_key() -> None:
         "root": MARK.root.hex(),
     }
     assert FILE.count(b"\n") == 1
-    assert parse_mark(FILE)[:3] == (MARK, ORIGIN, signer().key.key_hash)
+    parsed = parse_mark(FILE)
+    assert (parsed.mark, parsed.log) == (MARK, ORIGIN)
+    assert parsed.key_hash == signer().key.key_hash
     assert verify_mark(FILE, keys=[signer(2).key, signer().key]) == MARK
 
 
