@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from kbs.broker.governance import Governance
 from kbs.broker.ports import Database
-from kbs.channel.token import AdminToken, verify_token
+from kbs.channel.token import SignedRequest, VerifiedToken, verify_token
 from kbs.core.clock import Clock
 from kbs.core.errors import AuthenticationError, ConflictError, ForbiddenError
 from kbs.core.ids import SHARED_TENANT
@@ -157,19 +159,22 @@ class Actors:
                 code="admin.token",
             )
         with self._database.read() as tx:
-            authority = self._governance.snapshot(tx).state.authority.content
+            if method in SAFE_METHODS:
+                snapshot = self._governance.proven(tx)
+            else:
+                snapshot = self._governance.snapshot(tx)
+        authority = snapshot.state.authority.content
 
-        def public_key(keyid: str) -> object | None:
+        def find_key(keyid: str) -> Ed25519PublicKey | None:
             found = authority.find(keyid)
-            return None if found is None else found.public_key
+            key = None if found is None else found.public_key
+            return key if isinstance(key, Ed25519PublicKey) else None
 
         token = verify_token(
             text,
-            lookup=public_key,
+            SignedRequest(method=method, path=path, body=body),
             instance=self._instance,
-            method=method,
-            path=path,
-            body=body,
+            find_key=find_key,
             now=self._clock.now(),
         )
         administrator = authority.find(token.keyid)
@@ -179,7 +184,7 @@ class Actors:
             self._spend(token)
         return Actor(administrator, authority)
 
-    def _spend(self, token: AdminToken) -> None:
+    def _spend(self, token: VerifiedToken) -> None:
         try:
             with self._database.write() as tx:
                 tx.tokens.use(token.jti, token.expires)

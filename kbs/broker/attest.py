@@ -60,6 +60,12 @@ class Attested:
     tolerated: tuple[str, ...]
 
     @property
+    def primary_kind(self) -> str | None:
+        """The kind of the item that binds the set to the request."""
+        primary = self.result.primary
+        return None if primary is None else self.asked.bundle.kind(primary)
+
+    @property
     def refused(self) -> bool:
         """Whether a check failed."""
         return self.result.verdict is Verdict.REFUSED

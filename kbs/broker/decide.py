@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kbs.broker.attest import Attested
-from kbs.broker.governance import ActivePolicy, Snapshot
+from kbs.broker.governance import ActivePolicy, Proven, Snapshot
 from kbs.core.claims import Claims
 from kbs.core.decision import Decision, Denied, Granted, PolicyRef, Reason
 from kbs.core.ids import KeyRef
 from kbs.governance.denials import ReleaseSubject, denials_against
-from kbs.governance.state import InForce
 from kbs.keys.model import select_version
 from kbs.keys.store import KeyStore, StoredKeyVersion
 from kbs.policy.appraise import Appraisal, appraise
@@ -35,7 +34,7 @@ class KeyOutcome:
     decision: Decision
     stored: StoredKeyVersion | None
     appraisals: tuple[Appraisal, ...]
-    used: tuple[InForce[object], ...]
+    used: tuple[Proven, ...]
 
     @property
     def granted(self) -> bool:
@@ -96,7 +95,7 @@ def _denied(
     asked: KeyRef,
     reasons: tuple[Reason, ...],
     policies: tuple[PolicyRef, ...],
-    used: tuple[InForce[object], ...],
+    used: tuple[Proven, ...],
 ) -> KeyOutcome:
     return KeyOutcome(
         asked=asked,
@@ -172,9 +171,9 @@ def _ref(policy: ActivePolicy) -> PolicyRef:
 
 def _used(
     attested: Attested, asked: KeyRef, governing: tuple[ActivePolicy, ...]
-) -> tuple[InForce[object], ...]:
+) -> tuple[Proven, ...]:
     state = attested.snapshot.state
-    found: list[InForce[object]] = []
+    found: list[Proven] = []
     for policy in governing:
         found.append(state.release_policies[policy.subject])
         found.extend(named_objects(attested.snapshot, policy))
@@ -189,9 +188,7 @@ def _used(
     return tuple(found)
 
 
-def named_objects(
-    snapshot: Snapshot, policy: ActivePolicy
-) -> tuple[InForce[object], ...]:
+def named_objects(snapshot: Snapshot, policy: ActivePolicy) -> tuple[Proven, ...]:
     """Return the reference sets and workload policies that a policy names."""
     dependencies = policy.parsed.policy.dependencies()
     view = snapshot.view(policy.subject.tenant)
@@ -201,5 +198,3 @@ def named_objects(
         for name, version in dependencies.workload_policies
     ]
     return tuple(one for one in (*references, *workloads) if one is not None)
-
-

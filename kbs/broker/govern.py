@@ -6,15 +6,16 @@ signatures decide, not who carries it here.
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from kbs.audit.events import GovernanceChange
 from kbs.broker.actors import Actor
 from kbs.broker.commit import Work
-from kbs.broker.governance import Governance
+from kbs.broker.governance import Governance, Proven
 from kbs.broker.journal import Journal
-from kbs.broker.objects import Content, read_source
+from kbs.broker.objects import read_source
 from kbs.broker.ports import Database, StoredObject, StoredStatement, Transaction
 from kbs.broker.view import GovernedView
 from kbs.core.clock import Clock, format_time
@@ -22,9 +23,10 @@ from kbs.core.encode import b64, parse_b64, require_members
 from kbs.core.errors import ConflictError, MalformedError, NotFoundError
 from kbs.core.ids import ScopedName, parse_name
 from kbs.governance.attestation_key import Enrolment
+from kbs.governance.chain import extend
 from kbs.governance.contents import digest_of, read_attestation_key
 from kbs.governance.objects import MAX_OBJECT_BYTES
-from kbs.governance.state import GovernanceState, InForce, extend
+from kbs.governance.state import GovernanceState
 from kbs.governance.statement import (
     ACTIONS,
     BRINGING,
@@ -63,6 +65,14 @@ class Governing:
         self._journal = journal
         self._clock = clock
         self._mark = mark
+
+    def prove(self, tx: Transaction) -> None:
+        """Return if everything in force is what was signed.
+
+        Raises:
+            IntegrityError: it is not.
+        """
+        self._governance.reload(tx)
 
     def head(self, actor: Actor) -> dict[str, object]:
         """Return what the next statement must follow, and the authority in force."""
@@ -114,10 +124,19 @@ class Governing:
             kind, source, subject=ScopedName(tenant, name), governance=self._governance
         )
 
+        draft = StoredObject(
+            kind=kind.value,
+            tenant=tenant,
+            name=name,
+            version=1,
+            digest=content.digest,
+            content=content.data,
+            source=source,
+            registered=self._clock.now(),
+        )
+
         def keep(work: Work) -> StoredObject:
-            return _keep(
-                work.tx, kind, tenant, name, content, source, self._clock.now()
-            )
+            return _keep(work.tx, draft)
 
         stored = self._journal.administer(
             actor,
@@ -257,30 +276,14 @@ class Governing:
         raise NotFoundError(f"{kind} {tenant}/{name} version {version}")
 
 
-def _keep(
-    tx: Transaction,
-    kind: Kind,
-    tenant: str,
-    name: str,
-    content: Content,
-    source: bytes,
-    now: datetime,
-) -> StoredObject:
-    versions = tx.governance.objects(kind.value, tenant, name)
+def _keep(tx: Transaction, draft: StoredObject) -> StoredObject:
+    versions = tx.governance.objects(draft.kind, draft.tenant, draft.name)
     for row in versions:
-        if row.digest == content.digest:
+        if row.digest == draft.digest:
             # The same document again is the version that it already is.
             return row
-    stored = StoredObject(
-        kind=kind.value,
-        tenant=tenant,
-        name=name,
-        version=max((row.version for row in versions), default=0) + 1,
-        digest=content.digest,
-        content=content.data,
-        source=source,
-        registered=now,
-    )
+    newest = max((row.version for row in versions), default=0)
+    stored = replace(draft, version=newest + 1)
     tx.governance.insert_object(stored)
     return stored
 
@@ -341,13 +344,13 @@ def _row_json(row: StoredObject) -> dict[str, object]:
 
 
 def _active(state: GovernanceState) -> set[tuple[str, str]]:
-    groups: tuple[tuple[Kind, tuple[InForce[object], ...]], ...] = (
-        (Kind.RELEASE_POLICY, tuple(state.release_policies.values())),
-        (Kind.WORKLOAD_POLICY, tuple(state.workload_policies.values())),
-        (Kind.REFERENCE_SET, tuple(state.reference_sets.values())),
-        (Kind.AK, tuple(state.aks.values())),
-        (Kind.CA, tuple(state.cas.values())),
-        (Kind.DENY, tuple(state.denials.values())),
+    groups: tuple[tuple[Kind, Iterable[Proven]], ...] = (
+        (Kind.RELEASE_POLICY, state.release_policies.values()),
+        (Kind.WORKLOAD_POLICY, state.workload_policies.values()),
+        (Kind.REFERENCE_SET, state.reference_sets.values()),
+        (Kind.AK, state.aks.values()),
+        (Kind.CA, state.cas.values()),
+        (Kind.DENY, state.denials.values()),
         (Kind.AUTHORITY, (state.authority,)),
     )
     return {(kind.value, one.digest) for kind, group in groups for one in group}

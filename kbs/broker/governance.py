@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Protocol
 
 from kbs.broker.ports import Transaction
 from kbs.broker.view import GovernedView
@@ -19,18 +20,38 @@ from kbs.core.claims import Vocabulary
 from kbs.core.errors import IntegrityError, MalformedError
 from kbs.core.ids import KeyId, ScopedName
 from kbs.evidence.model import EnrolledKey, TrustedCA
-from kbs.governance.state import (
-    GovernanceState,
-    InForce,
-    StoredStatement,
-    replay,
-)
+from kbs.governance.chain import replay
+from kbs.governance.state import GovernanceState, StoredStatement
 from kbs.governance.statement import Kind
 from kbs.policy.match import KeyGlob, governing
 from kbs.policy.parse import ParsedPolicy, parse_release_policy
 
 PARSED_POLICIES = 4096
 """Compiled policies kept in memory, by digest."""
+
+
+class Proven(Protocol):
+    """An object in force, whatever its content: what `confirm` reads again."""
+
+    @property
+    def subject(self) -> ScopedName:
+        """Its name."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Its version."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of its content."""
+        ...
+
+    @property
+    def seq(self) -> int:
+        """The number of the statement that put it in force."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +148,22 @@ class Governance:
                 )
         return self.reload(tx)
 
+    def proven(self, tx: Transaction) -> Snapshot:
+        """Return what is in force, or what was when it last could be proven.
+
+        For finding out who may read, so that an auditor can still look at a broker
+        whose database was changed; never for deciding what is released or changed.
+
+        Raises:
+            IntegrityError: nothing was ever proven.
+        """
+        try:
+            return self.snapshot(tx)
+        except IntegrityError:
+            if self._cached is None:
+                raise
+            return self._cached
+
     def reload(self, tx: Transaction) -> Snapshot:
         """Prove the whole chain and every object in force anew.
 
@@ -154,14 +191,14 @@ class Governance:
         return snapshot
 
     def confirm(
-        self, tx: Transaction, snapshot: Snapshot, used: Iterable[InForce[object]]
+        self, tx: Transaction, snapshot: Snapshot, used: Iterable[Proven]
     ) -> None:
         """Read again what a decision rests on: objects, their statements, authority.
 
         Raises:
             IntegrityError: a row is not what was proven when it was loaded.
         """
-        objects = [snapshot.state.authority, *used]
+        objects: list[Proven] = [snapshot.state.authority, *used]
         seqs = {one.seq for one in objects if one.seq} | {snapshot.state.head_seq}
         envelopes = tx.governance.statements_at(sorted(seqs - {0}))
         for seq in sorted(seqs - {0}):
@@ -179,7 +216,7 @@ class Governance:
         for one in objects:
             self._confirm_content(one, contents.get(one.digest))
 
-    def _confirm_content(self, one: InForce[object], content: bytes | None) -> None:
+    def _confirm_content(self, one: Proven, content: bytes | None) -> None:
         got = None if content is None else hashlib.sha256(content).hexdigest()
         if got != one.digest:
             raise self._report(

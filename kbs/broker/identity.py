@@ -164,9 +164,7 @@ class Identity:
         self._challenge = _challenge_keys(_open_all(tx, self._vault))
 
 
-def new_key(
-    vault: Vault, purpose: str, version: int, now: datetime
-) -> StoredBrokerKey:
+def new_key(vault: Vault, purpose: str, version: int, now: datetime) -> StoredBrokerKey:
     """Return a fresh key for one purpose, sealed."""
     public = b""
     if purpose in {LOG, RESPONSE}:

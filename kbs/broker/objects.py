@@ -41,6 +41,12 @@ class Content:
         return digest_of(self.data)
 
 
+BY_HAND = (
+    "this key is enrolled by hand: nobody proved that it lives in a TPM; "
+    "prefer `kbs guest enroll`"
+)
+
+
 class _Canonical(Protocol):
     def canonical(self) -> bytes: ...
 
@@ -87,10 +93,7 @@ def _warnings(parsed: object) -> tuple[str, ...]:
     if isinstance(parsed, AttestationKey):
         _check_attestation_key(parsed)
         if parsed.ek is None:
-            return (
-                "this key is enrolled by hand: nobody proved that it lives in a TPM; "
-                "prefer `kbs guest enroll`",
-            )
+            return (BY_HAND,)
     if isinstance(parsed, CertificationAuthority):
         _check_ca(parsed)
     return ()

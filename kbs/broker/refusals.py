@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from kbs.audit.events import RefusalSample
+
 MAX_REASONS = 64
 """Distinct reasons a minute; further ones are counted under `other`."""
 
@@ -33,14 +35,16 @@ class Refusal:
     expected: str | None = None
     time: datetime
 
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form of a sample, its texts shortened."""
-        members = {"decision": self.decision, "detail": _short(self.detail)}
-        if self.got is not None:
-            members["got"] = _short(self.got)
-        if self.expected is not None:
-            members["expected"] = _short(self.expected)
-        return {**members}
+    def to_sample(self) -> RefusalSample:
+        """Return it as an aggregate entry holds it, its texts shortened."""
+        return RefusalSample(
+            decision=self.decision,
+            time=self.time,
+            check=_short(self.reason),
+            detail=_short(self.detail),
+            got=None if self.got is None else _short(self.got),
+            expected=None if self.expected is None else _short(self.expected),
+        )
 
 
 @dataclass(slots=True)

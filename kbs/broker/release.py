@@ -25,20 +25,20 @@ from kbs.audit.kinds import Mode as EntryMode
 from kbs.audit.kinds import Outcome as EntryOutcome
 from kbs.broker.attest import Asked, Attestation, Attested, parse_request
 from kbs.broker.commit import Committed, Placed, Work, refuse_clock_behind
-from kbs.broker.decide import NOT_FOUND, KeyOutcome, decide_key
+from kbs.broker.decide import KeyOutcome, decide_key
 from kbs.broker.evidence import EvidenceLocker
 from kbs.broker.governance import Governance
 from kbs.broker.identity import Identity
 from kbs.broker.journal import Journal
+from kbs.broker.outcomes import entries_of, releasable, released_ref, withheld
 from kbs.broker.ports import Database, SpentChallenge, Transaction
 from kbs.broker.refusals import Refusal, RefusalCounter
-from kbs.broker.replies import Reply, Replies
+from kbs.broker.replies import Replies, Reply
 from kbs.broker.vault import Vault
 from kbs.channel.answer import (
     Answer,
     Outcome,
     ReleasedKey,
-    WithheldKey,
     seal_keys,
 )
 from kbs.channel.binding import Mode
@@ -48,15 +48,17 @@ from kbs.channel.challenge import (
     Door,
     verify_challenge,
 )
-from kbs.core.checks import Check, Status, Verdict
+from kbs.core.checks import Check, Verdict
 from kbs.core.clock import Clock
+from kbs.core.decision import Granted
 from kbs.core.encode import canonical_json
 from kbs.core.errors import (
     AuthenticationError,
     ConflictError,
     UnavailableError,
 )
-from kbs.core.ids import KeyRef, new_decision_id
+from kbs.core.ids import new_decision_id
+from kbs.keys.model import select_version
 
 ATTEMPTS = 3
 """How often a decision is made anew because governance moved on meanwhile."""
@@ -73,6 +75,7 @@ class _Ready:
     attested: Attested
     decision: str
     outcomes: tuple[KeyOutcome, ...]
+    leaving: tuple[KeyOutcome, ...]
     answer: Answer
     reply: Reply
     checks: tuple[Check, ...]
@@ -222,12 +225,13 @@ class Release:
             )
             self._confirm(tx, attested, outcomes)
         self._steps("appraised")
-        releasable = _releasable(outcomes, partial=asked.partial, keys=len(asked.keys))
-        answer = self._answer(attested, decision, outcomes, releasable)
+        leaving = releasable(outcomes, partial=asked.partial)
+        answer = self._answer(attested, decision, outcomes, leaving)
         return _Ready(
             attested=attested,
             decision=decision,
             outcomes=outcomes,
+            leaving=leaving,
             answer=answer,
             reply=self._replies.answered(attested, answer, outcomes),
             checks=attested.result.checks,
@@ -244,17 +248,16 @@ class Release:
         attested: Attested,
         decision: str,
         outcomes: tuple[KeyOutcome, ...],
-        releasable: tuple[KeyOutcome, ...],
+        leaving: tuple[KeyOutcome, ...],
     ) -> Answer:
         runtime_data = attested.asked.runtime_data
         is_check = runtime_data.request.mode is Mode.CHECK
-        outcome = Outcome.GRANTED if releasable else Outcome.DENIED
+        outcome = Outcome.GRANTED if leaving else Outcome.DENIED
         sealed = None
-        refs = tuple(_released_ref(one) for one in releasable)
-        if is_check and (releasable or outcomes):
+        if is_check and outcomes:
             outcome = Outcome.CHECKED
-        elif releasable:
-            sealed = self._seal(attested, decision, releasable)
+        elif leaving:
+            sealed = self._seal(attested, decision, leaving)
         return Answer(
             audience=runtime_data.audience,
             nonce=runtime_data.nonce,
@@ -262,20 +265,20 @@ class Release:
             time=attested.now,
             outcome=outcome,
             suite=runtime_data.request.suite,
-            keys=refs,
-            denied=_withheld(attested, outcomes, releasable),
+            keys=tuple(released_ref(one) for one in leaving),
+            denied=withheld(attested, outcomes, leaving),
             sealed=sealed,
         )
 
     def _seal(
-        self, attested: Attested, decision: str, releasable: tuple[KeyOutcome, ...]
+        self, attested: Attested, decision: str, leaving: tuple[KeyOutcome, ...]
     ) -> bytes:
         primary = attested.result.binding
         if primary is None:
             raise UnavailableError("seal", got="no verified binding")
         released = [
-            ReleasedKey(_released_ref(one), self._vault.open_key(one.stored).reveal())
-            for one in releasable
+            ReleasedKey(released_ref(one), self._vault.open_key(one.stored).reveal())
+            for one in leaving
             if one.stored is not None
         ]
         return seal_keys(
@@ -304,7 +307,9 @@ class Release:
     def _lost_race(self, ready: _Ready) -> Reply:
         # Another request spent the challenge between step 3 and step 7.
         try:
-            again = self._answered_before(ready.attested.asked, ready.attested.challenge)
+            again = self._answered_before(
+                ready.attested.asked, ready.attested.challenge
+            )
         except AuthenticationError as exc:
             self._count(ready.decision, exc.code, exc)
             return self._replies.fault(exc, ready.decision)
@@ -315,7 +320,7 @@ class Release:
     def _spend(self, work: Work, ready: _Ready, stored: bytes) -> None:
         attested = ready.attested
         self._recheck(work.tx, ready)
-        index = work.append(self._journal.entry(self._event(ready), None))
+        index = work.append(self._journal.entry(self._event(ready)))
         try:
             work.tx.spent.insert(
                 SpentChallenge(
@@ -339,14 +344,9 @@ class Release:
         if tx.governance.head() != seq:
             raise _MovedError
         for one in ready.outcomes:
-            if one.stored is None:
-                continue
-            rows = {row.key.version: row for row in tx.keys.versions(one.asked.key_id)}
-            current = rows.get(one.stored.key.version)
-            if current is None or current.key != one.stored.key:
-                raise _MovedError
-            newest = decide_newest(one, rows.values())
-            if not newest:
+            rows = tx.keys.versions(one.asked.key_id)
+            current = select_version(rows, one.asked.version)
+            if isinstance(one.decision, Granted) and current != one.stored:
                 raise _MovedError
         refuse_clock_behind(ready.attested.now, tx.log.head().time)
 
@@ -359,17 +359,7 @@ class Release:
             door=asked.door_name,
             mode=EntryMode(asked.runtime_data.request.mode.value),
             outcome=ready.outcome,
-            keys=tuple(
-                events.KeyDecision(
-                    id=str(one.asked.key_id),
-                    version=one.version,
-                    outcome=_entry_outcome(one, ready.answer),
-                    policies=_decided_by(one),
-                    reasons=pseudonyms.reasons(one.reasons),
-                )
-                for one in ready.outcomes
-            )
-            or _undecided(asked),
+            keys=entries_of(attested, ready.outcomes, ready.leaving, pseudonyms),
             governance=attested.snapshot.state.head_seq,
             request=asked.request_digest.hex(),
             freshness="challenge",
@@ -380,7 +370,7 @@ class Release:
             ).hexdigest(),
             answer=ready.answer.digest(),
             evidence=asked.evidence_digest.hex(),
-            primary=_primary_kind(attested),
+            primary=attested.primary_kind,
             tolerated=attested.tolerated,
             development=self._development,
         )

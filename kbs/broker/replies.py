@@ -1,4 +1,4 @@
-"""What is sent: signed answers, problem documents, receipts. No rule is decided here."""
+"""What is sent: signed answers, problem documents, receipts; nothing is decided."""
 
 from __future__ import annotations
 
@@ -163,9 +163,7 @@ class Replies:
         placed = Placed(
             entry=entries[0],
             checkpoint=covering.note,
-            inclusion=merkle.inclusion_proof(
-                tx.log, spent.entry_index, covering.size
-            ),
+            inclusion=merkle.inclusion_proof(tx.log, spent.entry_index, covering.size),
         )
         return self.receipted(Reply(spent.status, document), placed)
 

@@ -86,6 +86,8 @@ class Trust:
     enrolled_keys: Mapping[bytes, tuple[EnrolledKey, ...]] = field(default_factory=dict)
     cas: tuple[TrustedCA, ...] = ()
     require_revocation: bool = True
+    recorded: bool = False
+    """Evidence that somebody looks at, not evidence that asks for a key."""
     development: bool = False
     override_ak: bytes | None = None
     pinned_roots: Mapping[str, str] | None = None

@@ -75,7 +75,7 @@ def check_attributes(known: KeyTrust, trust: Trust, log: CheckLog) -> None:
     check = "vtpm.ak.attributes"
     public = known.public
     if public is None:
-        if trust.require_revocation:
+        if not trust.recorded:
             log.failed(
                 check,
                 "the key came without its TPM2B_PUBLIC, so its attributes are unknown",

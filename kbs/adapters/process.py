@@ -1,0 +1,29 @@
+"""What the process tells the operating system about itself."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+# Linux, include/uapi/linux/prctl.h
+_PR_SET_DUMPABLE = 4
+
+
+def harden() -> None:
+    """Refuse core dumps and ptrace by others: secrets lie in this memory.
+
+    Best effort: an operating system without prctl keeps its defaults, and the threat
+    model says so.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def free_bytes_of(folder: Path) -> Callable[[], int]:
+    """Return a function that says how much room the folder's disk has."""
+    return lambda: shutil.disk_usage(folder).free

@@ -1,0 +1,88 @@
+"""A generated certificate for TLS; clients pin its digest instead of a WebPKI chain."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from kbs.adapters.files import write_private
+from kbs.core.errors import ConfigurationError
+
+CERTIFICATE_NAME = "tls.crt"
+KEY_NAME = "tls.key"
+
+# Pinned by digest, so that its end says nothing about trust; it must not surprise.
+LIFETIME = timedelta(days=3650)
+
+
+def create_certificate(folder: Path, host: str, now: datetime) -> None:
+    """Write a new key and a self-signed certificate for `host` and loopback.
+
+    Raises:
+        ConfigurationError: the files cannot be written.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kbs")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + LIFETIME)
+        .add_extension(x509.SubjectAlternativeName(_names(host)), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_private(folder / KEY_NAME, private)
+    write_private(folder / CERTIFICATE_NAME, certificate.public_bytes(Encoding.PEM))
+
+
+def certificate_sha256(folder: Path) -> str:
+    """Return hex SHA-256 of the certificate in DER, which clients pin.
+
+    Raises:
+        ConfigurationError: there is no certificate.
+    """
+    path = folder / CERTIFICATE_NAME
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as exc:
+        raise ConfigurationError(
+            f"TLS certificate {path}", got=type(exc).__name__, expected="a PEM file"
+        ) from exc
+    return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
+
+
+def _names(host: str) -> list[x509.GeneralName]:
+    names: list[x509.GeneralName] = [
+        x509.DNSName("localhost"),
+        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+        x509.IPAddress(ipaddress.ip_address("::1")),
+    ]
+    try:
+        address = x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        if host != "localhost":
+            names.append(x509.DNSName(host))
+    else:
+        if address not in names:
+            names.append(address)
+    return names

@@ -1,0 +1,279 @@
+"""The composition root: settings → adapters → broker → front doors.
+
+The only place where parts meet. `create_app_with` takes the parts, so that tests can
+give a clock, a failing store, or a probe that kills the process at a step.
+"""
+
+from __future__ import annotations
+
+import atexit
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from flask import Flask
+
+from kbs.adapters.files import FileHighwater
+from kbs.adapters.process import free_bytes_of
+from kbs.adapters.sql.database import SqlDatabase, connect
+from kbs.adapters.sql.migrate import check_schema
+from kbs.adapters.trust import INSTANCE_NAME, KEK_NAME, read_instance, read_kek
+from kbs.api import admin, front, health, logs, openapi, problems
+from kbs.api.limits import MAX_BODY_BYTES, RateLimit
+from kbs.api.requests import rate_limited
+from kbs.broker.actors import Actors
+from kbs.broker.attest import Attestation
+from kbs.broker.auditing import Auditing
+from kbs.broker.collateral import CollateralTable
+from kbs.broker.commit import Committer
+from kbs.broker.enrol import Enrolment
+from kbs.broker.evidence import EvidenceLocker
+from kbs.broker.explain import Explaining
+from kbs.broker.govern import Governing
+from kbs.broker.governance import Governance
+from kbs.broker.health import Health
+from kbs.broker.identity import Identity
+from kbs.broker.initialise import require_instance, settle_mode
+from kbs.broker.journal import Journal
+from kbs.broker.keeping import Keeping
+from kbs.broker.mark import MarkKeeper, Ticker
+from kbs.broker.ports import Database, Highwater
+from kbs.broker.refusals import Refusal, RefusalCounter
+from kbs.broker.release import Release
+from kbs.broker.replies import Replies
+from kbs.broker.service import Broker
+from kbs.broker.upkeep import Upkeep
+from kbs.broker.vault import Vault
+from kbs.core.claims import Vocabulary
+from kbs.core.clock import Clock, SystemClock
+from kbs.core.errors import AuthenticationError, IntegrityError
+from kbs.core.ids import new_decision_id
+from kbs.evidence.model import Verifier
+from kbs.evidence.registry import VERIFIERS, vocabulary
+from kbs.keys.wrap import KeyEncryptionKey, LocalKEK
+from kbs.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything that a broker is put together from."""
+
+    database: Database
+    highwater: Highwater
+    kek: KeyEncryptionKey
+    instance: str
+    genesis_digest: str
+    clock: Clock = field(default_factory=SystemClock)
+    verifiers: Mapping[str, Verifier] = field(default_factory=lambda: VERIFIERS)
+    vocabulary: Vocabulary = field(default_factory=vocabulary)
+    free_bytes: Callable[[], int] = lambda: 2**62
+    steps: Callable[[str], None] = lambda _: None
+    monotonic: Callable[[], float] = time.monotonic
+    close: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """A broker and what runs beside its requests."""
+
+    broker: Broker
+    upkeep: Upkeep
+    mark: MarkKeeper
+    journal: Journal
+
+
+def open_database(settings: Settings) -> SqlDatabase:
+    """Open the database that the settings name."""
+    return connect(settings.db, data_dir=settings.data)
+
+
+def open_parts(settings: Settings) -> Parts:
+    """Open everything that the settings name.
+
+    Raises:
+        ConfigurationError: trust folder or database are not as they must be.
+    """
+    pinned = read_instance(settings.trust / INSTANCE_NAME)
+    database = open_database(settings)
+    check_schema(database.engine)
+    return Parts(
+        database=database,
+        highwater=FileHighwater(settings.trust),
+        kek=LocalKEK(read_kek(settings.trust / KEK_NAME)),
+        instance=pinned.instance,
+        genesis_digest=pinned.genesis,
+        free_bytes=free_bytes_of(settings.data),
+        close=database.close,
+    )
+
+
+def compose(parts: Parts, settings: Settings) -> Composed:
+    """Put the broker together; checks nothing that `check_start` checks.
+
+    Raises:
+        IntegrityError: the broker's keys do not open.
+    """
+    clock, database = parts.clock, parts.database
+    vault = Vault(parts.kek, parts.instance)
+    identity = Identity(database, vault, clock, parts.instance)
+    committer = Committer(database, identity, steps=parts.steps)
+    journal = Journal(committer, clock)
+    refusals = RefusalCounter(clock.now())
+    mark = MarkKeeper(database, parts.highwater, identity)
+    upkeep = Upkeep(
+        database=database, journal=journal, refusals=refusals, mark=mark, clock=clock
+    )
+    governance = Governance(
+        instance=parts.instance,
+        genesis_digest=parts.genesis_digest,
+        vocabulary=parts.vocabulary,
+        tampered=upkeep.report_integrity,
+    )
+    collateral = CollateralTable(database, journal, clock)
+    locker = EvidenceLocker(vault, settings.evidence_retention_days)
+
+    def refused_token(error: AuthenticationError) -> None:
+        refusals.count(
+            Refusal(
+                decision=new_decision_id(),
+                reason=error.code,
+                detail=str(error),
+                got=error.got,
+                expected=error.expected,
+                time=clock.now(),
+            )
+        )
+
+    broker = Broker(
+        identity=identity,
+        clock=clock,
+        development=settings.development,
+        release=Release(
+            database=database,
+            governance=governance,
+            attestation=Attestation(
+                governance,
+                collateral,
+                parts.verifiers,
+                development=settings.development,
+            ),
+            identity=identity,
+            vault=vault,
+            journal=journal,
+            refusals=refusals,
+            replies=Replies(identity),
+            locker=locker,
+            clock=clock,
+            development=settings.development,
+            steps=parts.steps,
+        ),
+        enrolment=Enrolment(
+            database=database,
+            governance=governance,
+            identity=identity,
+            journal=journal,
+            clock=clock,
+        ),
+        actors=Actors(
+            database,
+            governance,
+            clock,
+            instance=parts.instance,
+            refused=refused_token,
+        ),
+        governing=Governing(database, governance, journal, clock, mark),
+        explaining=Explaining(
+            database=database,
+            governance=governance,
+            collateral=collateral,
+            verifiers=parts.verifiers,
+            clock=clock,
+            development=settings.development,
+        ),
+        keeping=Keeping(database, vault, journal, clock),
+        collateral=collateral,
+        audit=Auditing(
+            database=database,
+            governance=governance,
+            identity=identity,
+            locker=locker,
+            upkeep=upkeep,
+        ),
+        health=Health(
+            database=database,
+            governance=governance,
+            vault=vault,
+            clock=clock,
+            free_bytes=parts.free_bytes,
+            development=settings.development,
+        ),
+    )
+    return Composed(broker, upkeep, mark, journal)
+
+
+def check_start(parts: Parts, settings: Settings) -> None:
+    """Return if this broker may start; once, before any worker.
+
+    1. The database is the pinned instance's.
+    2. Development and production do not mix.
+    3. The database extends the high-water mark, or the operator says otherwise.
+    4. Governance is what was signed.
+
+    Raises:
+        ConfigurationError: 1 or 2.
+        IntegrityError: 3 or 4.
+    """
+    found = require_instance(parts.database, instance=parts.instance)
+    settle_mode(parts.database, found, development=settings.development)
+    composed = compose(parts, settings)
+    try:
+        composed.mark.check()
+    except IntegrityError:
+        if settings.accept_rollback is None:
+            raise
+        event = composed.mark.accepted(settings.accept_rollback)
+        with parts.database.write() as tx:
+            composed.broker.identity.rotate_challenge_key(tx, parts.clock.now())
+        composed.journal.record(event)
+    with parts.database.read() as tx:
+        composed.broker.governing.prove(tx)
+    composed.mark.write()
+
+
+def create_app(settings: Settings) -> Flask:
+    """Return the application of one worker process, with its upkeep running."""
+    return create_app_with(open_parts(settings), settings, upkeep=True)
+
+
+def create_app_with(parts: Parts, settings: Settings, *, upkeep: bool = False) -> Flask:
+    """Return the application made of these parts."""
+    composed = compose(parts, settings)
+    app = Flask("kbs", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.extensions["kbs"] = composed.broker
+    problems.install(app)
+    limit = RateLimit(settings.rate_limit, parts.monotonic)
+    app.before_request(rate_limited(limit))
+    for blueprint in (
+        front.blueprint,
+        admin.blueprint,
+        health.blueprint,
+        logs.blueprint,
+        openapi.blueprint,
+    ):
+        app.register_blueprint(blueprint)
+    if upkeep:
+        _run_upkeep(composed, settings)
+    return app
+
+
+def _run_upkeep(composed: Composed, settings: Settings) -> None:
+    tickers = (
+        Ticker(composed.upkeep.every_second, 1.0, name="kbs-mark"),
+        Ticker(
+            composed.upkeep.every_minute, settings.refusal_seconds, name="kbs-upkeep"
+        ),
+    )
+    for ticker in tickers:
+        ticker.start()
+        atexit.register(ticker.stop)

@@ -1,0 +1,306 @@
+"""Reading the log: query, show, prove, export; tiles for everyone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from kbs.audit import merkle
+from kbs.audit.entry import parse_body
+from kbs.audit.export import concerns, write_export
+from kbs.audit.kinds import INSTANCE_WIDE, Kind, Outcome
+from kbs.audit.log import LogEntry, QueryFilter
+from kbs.audit.receipt import Receipt
+from kbs.audit.tiles import entry_bundle, parse_path, read_tile
+from kbs.broker.actors import Actor
+from kbs.broker.evidence import EvidenceLocker
+from kbs.broker.governance import Governance
+from kbs.broker.identity import Identity
+from kbs.broker.ports import Database, Transaction
+from kbs.broker.upkeep import Upkeep
+from kbs.core.clock import format_time, parse_time
+from kbs.core.encode import b64, parse_hex
+from kbs.core.errors import MalformedError, NotFoundError, UnavailableError
+from kbs.core.ids import parse_key_id
+from kbs.governance.authority import Role
+
+SAMPLES_SEARCHED = 1000
+"""Aggregate entries looked through for the sample of one decision."""
+
+OUTCOME_KINDS: Mapping[str, tuple[str, ...]] = {
+    Outcome.GRANTED.value: (Kind.RELEASE_GRANTED.value,),
+    Outcome.DENIED.value: (Kind.RELEASE_DENIED.value, Kind.REFUSALS.value),
+}
+"""What `decision=granted` and `decision=denied` mean."""
+
+
+class Auditing:
+    """The use cases of auditors, within their tenants."""
+
+    QUERY_ARGUMENTS = (
+        "key",
+        "decision",
+        "kind",
+        "policy",
+        "since",
+        "until",
+        "after",
+        "newest",
+    )
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        governance: Governance,
+        identity: Identity,
+        locker: EvidenceLocker,
+        upkeep: Upkeep,
+    ) -> None:
+        """Use what the composition root made."""
+        self._database = database
+        self._governance = governance
+        self._identity = identity
+        self._locker = locker
+        self._upkeep = upkeep
+
+    def latest_checkpoint(self) -> bytes:
+        """Return the latest signed checkpoint.
+
+        Raises:
+            NotFoundError: the log is empty.
+        """
+        with self._database.read() as tx:
+            found = tx.log.latest_checkpoint()
+        if found is None:
+            raise NotFoundError("checkpoint", got="an empty log")
+        return found.note
+
+    def tile(self, path: str) -> bytes:
+        """Return a tile of hashes, or a bundle of leaves.
+
+        Raises:
+            MalformedError: no path of a tile.
+            NotFoundError: the log is not that long.
+        """
+        tile = parse_path(path)
+        with self._database.read() as tx:
+            size = tx.log.head().size
+            if tile.level is not None:
+                return read_tile(tx.log, tile, size)
+            tile.require_within(size)
+            entries = tx.log.read_entries(tile.start, tile.start + tile.width)
+        return entry_bundle([entry.leaf for entry in entries])
+
+    def query(
+        self, actor: Actor, wanted: Mapping[str, str | None], *, limit: int
+    ) -> dict[str, object]:
+        """Return entries that match, as far as the auditor's tenants reach."""
+        actor.require_anywhere(Role.AUDITOR)
+        self._upkeep.flush()
+        tenants = actor.tenants(Role.AUDITOR)
+        with self._database.read() as tx:
+            entries = tx.log.query(_filter(wanted, tenants, limit))
+            size = tx.log.head().size
+        return {"size": size, "entries": [_entry_json(entry) for entry in entries]}
+
+    def show(self, actor: Actor, wanted: str) -> dict[str, object]:
+        """Return one entry by its id, its decision's id, or that of a sample.
+
+        Raises:
+            NotFoundError: there is none, or it concerns other tenants only.
+        """
+        actor.require_anywhere(Role.AUDITOR)
+        self._upkeep.flush()
+        with self._database.read() as tx:
+            entry, sample = self._find(tx, actor, wanted)
+        document = _entry_json(entry)
+        if sample is not None:
+            document["sample"] = sample
+        return document
+
+    def prove(self, actor: Actor, wanted: str) -> dict[str, object]:
+        """Return the receipt of one entry under the latest checkpoint.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        actor.require_anywhere(Role.AUDITOR)
+        with self._database.read() as tx:
+            entry, _ = self._find(tx, actor, wanted)
+            latest = tx.log.latest_checkpoint()
+            if latest is None or latest.size <= entry.index:
+                raise UnavailableError("checkpoint", got="none over this entry yet")
+            receipt = Receipt(
+                leaf=entry.leaf,
+                index=entry.index,
+                checkpoint=latest.note,
+                inclusion=merkle.inclusion_proof(tx.log, entry.index, latest.size),
+                body=entry.body,
+                salt=entry.salt,
+            )
+        return receipt.to_json()
+
+    def export(self, actor: Actor) -> Iterator[bytes]:
+        """Yield the whole log as JSON lines; other tenants' bodies are withheld."""
+        actor.require_anywhere(Role.AUDITOR)
+        self._upkeep.flush()
+        return self._export(actor.tenants(Role.AUDITOR))
+
+    def _export(self, tenants: tuple[str, ...] | None) -> Iterator[bytes]:
+        with self._database.read() as tx:
+            latest = tx.log.latest_checkpoint()
+            if latest is None:
+                raise NotFoundError("checkpoint", got="an empty log")
+            yield from write_export(
+                tx.log,
+                checkpoint=latest.note,
+                keys=[self._identity.log_key],
+                may_read=concerns(tenants),
+            )
+
+    def consistency(self, actor: Actor, first: int, second: int) -> dict[str, object]:
+        """Return the proof that the tree of one size extends that of another.
+
+        Raises:
+            MalformedError: sizes out of order, or beyond the log.
+        """
+        actor.require_any()
+        with self._database.read() as tx:
+            size = tx.log.head().size
+            if not 0 < first <= second <= size:
+                raise MalformedError(
+                    "sizes", got=f"{first}, {second}", expected=f"0 < a <= b <= {size}"
+                )
+            proof = merkle.consistency_proof(tx.log, first, second)
+        return {"first": first, "second": second, "proof": [b64(one) for one in proof]}
+
+    def evidence(self, actor: Actor, digest: str) -> dict[str, object]:
+        """Return recorded evidence, decrypted.
+
+        Raises:
+            NotFoundError: it is not kept.
+            ForbiddenError: it concerns tenants that the auditor's role does not reach.
+        """
+        actor.require_anywhere(Role.AUDITOR)
+        wanted = parse_hex(digest, "evidence digest", size=32)
+        with self._database.read() as tx:
+            found = tx.evidence.find(wanted)
+            if found is None:
+                raise NotFoundError(f"evidence {digest}", got="none kept")
+            self._find(tx, actor, found.decision)
+            data = self._locker.open(tx, wanted)
+        return {"digest": digest, "decision": found.decision, "bundle": b64(data)}
+
+    def integrity(self, actor: Actor) -> dict[str, object]:
+        """Read and verify governance anew, and the log's root against its head.
+
+        Raises:
+            IntegrityError: something is not what was signed.
+        """
+        actor.require_anywhere(Role.AUDITOR)
+        with self._database.read() as tx:
+            snapshot = self._governance.reload(tx)
+            size = tx.log.head().size
+            root = merkle.root(tx.log, size)
+        return {
+            "statements": snapshot.state.head_seq,
+            "entries": size,
+            "root": root.hex(),
+        }
+
+    def _find(
+        self, tx: Transaction, actor: Actor, wanted: str
+    ) -> tuple[LogEntry, dict[str, object] | None]:
+        tenants = actor.tenants(Role.AUDITOR)
+        entry = tx.log.find_entry(wanted)
+        if entry is None:
+            found = tx.log.query(QueryFilter(decision=wanted, limit=1))
+            entry = found[0] if found else None
+        if entry is not None and _may_see(entry, tenants):
+            return entry, None
+        if entry is None:
+            sampled = _find_sample(tx, wanted)
+            if sampled is not None:
+                return sampled
+        raise NotFoundError(
+            f"entry {wanted}",
+            got="no entry, decision or sample of this id",
+            hint="refusals that never authenticated are kept as samples only",
+        )
+
+
+def _may_see(entry: LogEntry, tenants: tuple[str, ...] | None) -> bool:
+    if tenants is None or Kind(entry.kind) in INSTANCE_WIDE:
+        return True
+    if not entry.tenants:
+        return False
+    return not set(tenants).isdisjoint(entry.tenants)
+
+
+def _find_sample(
+    tx: Transaction, wanted: str
+) -> tuple[LogEntry, dict[str, object]] | None:
+    aggregates = tx.log.query(
+        QueryFilter(kinds=(Kind.REFUSALS.value,), newest=True, limit=SAMPLES_SEARCHED)
+    )
+    for entry in reversed(aggregates):
+        samples = parse_body(entry.body).members.get("samples")
+        for sample in samples if isinstance(samples, list) else []:
+            if isinstance(sample, dict) and sample.get("decision") == wanted:
+                return entry, sample
+    return None
+
+
+def _filter(
+    wanted: Mapping[str, str | None], tenants: tuple[str, ...] | None, limit: int
+) -> QueryFilter:
+    key, decision = wanted.get("key"), wanted.get("decision")
+    kind = wanted.get("kind")
+    kinds: tuple[str, ...] | None = None if kind is None else (_kind(kind),)
+    if decision is not None and decision in OUTCOME_KINDS:
+        kinds, decision = OUTCOME_KINDS[decision], None
+    since, until, after = wanted.get("since"), wanted.get("until"), wanted.get("after")
+    if after is not None and not (after.isascii() and after.isdigit()):
+        raise MalformedError("after", got=repr(after)[:40], expected="an index")
+    return QueryFilter(
+        key=None if key is None else str(parse_key_id(key)),
+        tenants=tenants,
+        decision=decision,
+        kinds=kinds,
+        policy=wanted.get("policy"),
+        since=None if since is None else parse_time(since, "since"),
+        until=None if until is None else parse_time(until, "until"),
+        after_index=None if after is None else int(after[:18]),
+        newest=wanted.get("newest") == "true",
+        limit=max(1, limit),
+    )
+
+
+def _kind(text: str) -> str:
+    if text not in {kind.value for kind in Kind}:
+        raise MalformedError(
+            "kind",
+            got=repr(text)[:40],
+            expected=", ".join(kind.value for kind in Kind),
+        )
+    return text
+
+
+def _entry_json(entry: LogEntry) -> dict[str, object]:
+    body = parse_body(entry.body)
+    return {
+        "index": entry.index,
+        "id": entry.id,
+        "kind": entry.kind,
+        "decision": entry.decision,
+        "body": _body_json(entry, body.members),
+    }
+
+
+def _body_json(entry: LogEntry, members: Mapping[str, object]) -> dict[str, object]:
+    return {
+        "id": entry.id,
+        "time": format_time(entry.time),
+        "kind": entry.kind,
+        **members,
+    }

@@ -1,0 +1,349 @@
+"""Enrolment: a guest proves that its AK lives in the TPM of a certified EK.
+
+1. `begin`: the EK's certificate chains to a governed CA of purpose `ek` in that
+   tenant, the AK has the attributes of one; the answer is a credential that only that
+   TPM opens, and a token that carries everything, so that nothing is stored.
+2. `activate`: the secret comes back; the enrolment is pending, logged, and trusts
+   nobody until an administrator's signed statement makes it so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cryptography import x509
+
+from kbs.audit.events import EnrolmentPending
+from kbs.broker.actors import Actor
+from kbs.broker.commit import Work
+from kbs.broker.governance import Governance, Snapshot
+from kbs.broker.identity import Identity
+from kbs.broker.journal import Journal
+from kbs.broker.ports import Database, PendingEnrolment
+from kbs.core.clock import Clock, format_time, parse_time
+from kbs.core.encode import (
+    b64,
+    b64u,
+    canonical_json,
+    parse_b64,
+    parse_b64u,
+    parse_hex,
+    parse_json_object,
+    require_list,
+    require_members,
+)
+from kbs.core.errors import (
+    AuthenticationError,
+    NotFoundError,
+    UnavailableError,
+    VerificationError,
+)
+from kbs.core.ids import SHARED_TENANT, ScopedName, parse_scoped_name
+from kbs.evidence.model import TrustedCA
+from kbs.evidence.vtpm.ak import FORBIDDEN, REQUIRED
+from kbs.evidence.vtpm.credential import (
+    check_endorsement_certificate,
+    make_credential,
+)
+from kbs.evidence.vtpm.public import parse_public
+from kbs.governance.authority import Role
+from kbs.pki import certificates as pki
+from kbs.pki.chain import Chain, build_chain, out_of_date
+
+MAX_PUBLIC_BYTES = 1024
+MAX_CHAIN = 8
+MAX_TOKEN_BYTES = 64 * 1024
+MAX_PENDING = 10_000
+"""Pending enrolments kept at once."""
+
+SECRET_BYTES = 32
+LIFETIME = timedelta(minutes=5)
+"""How long a guest has to open its credential."""
+
+PENDING_LIFETIME = timedelta(days=30)
+
+_CONTEXT = b"kbs.enrolment/1\x00"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidate:
+    """An AK and EK that passed every check that needs no TPM."""
+
+    group: ScopedName
+    ak_public: bytes
+    ak_name: bytes
+    ek_certificate: bytes
+    ca: str
+    expires: datetime
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "group": str(self.group),
+            "ak": b64(self.ak_public),
+            "ak_name": self.ak_name.hex(),
+            "ek_certificate": b64(self.ek_certificate),
+            "ca": self.ca,
+            "expires": format_time(self.expires),
+        }
+
+
+class Enrolment:
+    """The use cases around attestation keys that want to be trusted."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        governance: Governance,
+        identity: Identity,
+        journal: Journal,
+        clock: Clock,
+    ) -> None:
+        """Use what the composition root made."""
+        self._database = database
+        self._governance = governance
+        self._identity = identity
+        self._journal = journal
+        self._clock = clock
+
+    def begin(self, body: dict[str, object]) -> dict[str, object]:
+        """Answer with a credential that only this EK's TPM can open for this AK.
+
+        Raises:
+            MalformedError: a structure lacks its shape.
+            VerificationError: the EK is not certified here, or the AK is no AK.
+        """
+        members = require_members(
+            body,
+            "enrolment",
+            required={"group", "ak", "ek", "ek_certificate", "ek_chain"},
+        )
+        group = parse_scoped_name(members["group"], "group")
+        ak_public = parse_b64(members["ak"], "ak", limit=MAX_PUBLIC_BYTES)
+        attestation = parse_public(ak_public)
+        endorsement = parse_public(
+            parse_b64(members["ek"], "ek", limit=MAX_PUBLIC_BYTES)
+        )
+        _require_attestation_key(ak_public)
+        certificate, pool = _certificates(members)
+        check_endorsement_certificate(endorsement, certificate)
+        now = self._clock.now()
+        with self._database.read() as tx:
+            ca = _certified_by(
+                certificate, pool, self._governance.snapshot(tx), group.tenant, now
+            )
+        secret = secrets.token_bytes(SECRET_BYTES)
+        credential = make_credential(endorsement, attestation.name, secret)
+        candidate = _Candidate(
+            group=group,
+            ak_public=ak_public,
+            ak_name=attestation.name,
+            ek_certificate=pki.der(certificate),
+            ca=ca,
+            expires=now + LIFETIME,
+        )
+        return {
+            "enrolment": self._token(candidate, secret),
+            "credential_blob": b64(credential.credential_blob),
+            "encrypted_secret": b64(credential.secret),
+            "expires": format_time(candidate.expires),
+        }
+
+    def activate(self, body: dict[str, object]) -> dict[str, object]:
+        """Keep a pending enrolment whose TPM opened the credential.
+
+        Raises:
+            AuthenticationError: the token is not ours, too old, or the secret wrong.
+            UnavailableError: too many are pending.
+        """
+        members = require_members(body, "activation", required={"enrolment", "secret"})
+        secret = parse_b64(members["secret"], "secret", limit=SECRET_BYTES)
+        candidate = self._opened(members["enrolment"], secret)
+        now = self._clock.now()
+        pending = PendingEnrolment(
+            id=secrets.token_hex(16),
+            tenant=candidate.group.tenant,
+            group=candidate.group.name,
+            ak_public=candidate.ak_public,
+            ak_name=candidate.ak_name,
+            ek_certificate=candidate.ek_certificate,
+            ca=candidate.ca,
+            created=now,
+            expires=now + PENDING_LIFETIME,
+        )
+
+        def run(work: Work) -> None:
+            if work.tx.enrolments.count() >= MAX_PENDING:
+                raise UnavailableError(
+                    "enrolments",
+                    got=f"{MAX_PENDING} pending",
+                    expected="fewer",
+                    hint="an administrator has to accept or forget some",
+                    code="enrolment.full",
+                )
+            work.tx.enrolments.insert(pending)
+            work.append(
+                self._journal.entry(
+                    EnrolmentPending(
+                        enrolment=pending.id,
+                        tenant=pending.tenant,
+                        group=pending.group,
+                        ak_name=pending.ak_name.hex(),
+                        ek=self._identity.pseudonym(_ek_digest(pending)),
+                        ca=pending.ca,
+                    )
+                )
+            )
+
+        self._journal.change(run)
+        return {
+            "id": pending.id,
+            "status": "pending",
+            "group": str(candidate.group),
+            "ak_name": pending.ak_name.hex(),
+        }
+
+    def list(self, actor: Actor) -> dict[str, object]:
+        """Return the pending enrolments of the caller's tenants."""
+        actor.require_any()
+        with self._database.read() as tx:
+            rows = tx.enrolments.list(actor.tenants(*Role))
+        return {"enrolments": [_to_json(row) for row in rows]}
+
+    def show(self, actor: Actor, enrolment_id: str) -> dict[str, object]:
+        """Return one pending enrolment.
+
+        Raises:
+            NotFoundError: there is none, or no role reaches its tenant.
+        """
+        with self._database.read() as tx:
+            found = tx.enrolments.find(enrolment_id)
+        if found is None or not actor.may_see(found.tenant):
+            raise NotFoundError(f"enrolment {enrolment_id}", got="none pending")
+        return _to_json(found)
+
+    def _token(self, candidate: _Candidate, secret: bytes) -> str:
+        # The token commits to the secret without showing it: HMAC under a key of ours.
+        payload = canonical_json(candidate.to_json())
+        return b64u(payload + self._mac(payload, secret))
+
+    def _opened(self, token: object, secret: bytes) -> _Candidate:
+        data = parse_b64u(token, "enrolment token", limit=MAX_TOKEN_BYTES)
+        payload, mac = data[:-32], data[-32:]
+        if not hmac.compare_digest(self._mac(payload, secret), mac):
+            raise AuthenticationError(
+                "enrolment",
+                got="a secret that is not the credential's",
+                expected="the secret that ActivateCredential returns",
+                hint="AK and EK must live in one TPM; begin again",
+                code="enrolment.secret",
+            )
+        members = parse_json_object(payload, "enrolment token", limit=MAX_TOKEN_BYTES)
+        candidate = _Candidate(
+            group=parse_scoped_name(members["group"]),
+            ak_public=parse_b64(members["ak"], "ak", limit=MAX_PUBLIC_BYTES),
+            ak_name=parse_hex(members["ak_name"], "ak name"),
+            ek_certificate=parse_b64(
+                members["ek_certificate"], "ek", limit=pki.MAX_CERTIFICATE_BYTES
+            ),
+            ca=str(members["ca"]),
+            expires=parse_time(members["expires"]),
+        )
+        if candidate.expires <= self._clock.now():
+            raise AuthenticationError(
+                "enrolment",
+                got=f"one that ended at {format_time(candidate.expires)}",
+                expected="an answer within five minutes",
+                hint="begin again",
+                code="enrolment.expired",
+            )
+        return candidate
+
+    def _mac(self, payload: bytes, secret: bytes) -> bytes:
+        message = _CONTEXT + hashlib.sha256(secret).digest() + payload
+        return hmac.digest(self._identity.state_key.reveal(), message, "sha256")
+
+
+def _require_attestation_key(ak_public: bytes) -> None:
+    public = parse_public(ak_public)
+    wrong = [f"{flag.name} not set" for flag in REQUIRED if not public.has(flag)]
+    wrong += [f"{flag.name} set" for flag in FORBIDDEN if public.has(flag)]
+    if wrong:
+        raise VerificationError(
+            "attestation key",
+            got=", ".join(wrong),
+            expected=", ".join(str(flag.name) for flag in REQUIRED) + ", not DECRYPT",
+            hint="a key with other attributes can sign a forged quote",
+            code="vtpm.ak.attributes",
+        )
+
+
+def _certificates(
+    members: dict[str, object],
+) -> tuple[x509.Certificate, tuple[x509.Certificate, ...]]:
+    limit = pki.MAX_CERTIFICATE_BYTES
+    der = parse_b64(members["ek_certificate"], "ek certificate", limit=limit)
+    chain = require_list(members["ek_chain"], "ek chain", limit=MAX_CHAIN)
+    pool = tuple(
+        pki.load_der_certificate(parse_b64(one, "ek chain", limit=limit), "ek chain")
+        for one in chain
+    )
+    return pki.load_der_certificate(der, "ek certificate"), pool
+
+
+def _certified_by(
+    certificate: x509.Certificate,
+    pool: tuple[x509.Certificate, ...],
+    snapshot: Snapshot,
+    tenant: str,
+    now: datetime,
+) -> str:
+    scopes = {tenant}
+    if snapshot.view(tenant).shared:
+        scopes.add(SHARED_TENANT)
+    cas = [ca for ca in snapshot.cas if ca.purpose == "ek" and ca.tenant in scopes]
+    for ca in cas:
+        if _chains_to(certificate, pool, ca, now):
+            return f"{ca.tenant}/{ca.name}"
+    raise VerificationError(
+        "endorsement certificate",
+        got=f"one issued by {pki.describe(certificate.issuer)}",
+        expected=f"one that chains to a CA of purpose ek in {tenant}"
+        + (f" ({', '.join(ca.name for ca in cas)})" if cas else " (none registered)"),
+        hint="an administrator registers it: kbs ref add ca … --purpose ek",
+        code="vtpm.ek.chain",
+    )
+
+
+def _chains_to(
+    certificate: x509.Certificate,
+    pool: tuple[x509.Certificate, ...],
+    ca: TrustedCA,
+    now: datetime,
+) -> bool:
+    found = build_chain(certificate, pool, roots={}, anchors=(ca.certificate,))
+    return isinstance(found, Chain) and not out_of_date(found.certificates, now)
+
+
+def _ek_digest(pending: PendingEnrolment) -> bytes:
+    certificate = pki.load_der_certificate(pending.ek_certificate, "ek certificate")
+    return bytes.fromhex(pki.spki_sha256(certificate))
+
+
+def _to_json(row: PendingEnrolment) -> dict[str, object]:
+    return {
+        "id": row.id,
+        "tenant": row.tenant,
+        "group": row.group,
+        "ak_public": b64(row.ak_public),
+        "ak_name": row.ak_name.hex(),
+        "ek": _ek_digest(row).hex(),
+        "ek_certificate": b64(row.ek_certificate),
+        "ca": row.ca,
+        "created": format_time(row.created),
+        "expires": format_time(row.expires),
+    }

@@ -1,0 +1,222 @@
+"""Explaining: what a policy says to evidence or claims, and what governs a key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kbs.broker.actors import Actor
+from kbs.broker.collateral import CollateralTable
+from kbs.broker.decide import named_objects
+from kbs.broker.governance import ActivePolicy, Governance, Snapshot
+from kbs.broker.ports import Database, Transaction
+from kbs.channel.binding import RuntimeBinding, parse_runtime_data
+from kbs.core.checks import Check, Verdict
+from kbs.core.claims import Claims
+from kbs.core.clock import Clock, format_time, parse_time
+from kbs.core.encode import parse_b64, require_members, require_object
+from kbs.core.errors import MalformedError, NotFoundError, VerificationError
+from kbs.core.ids import KeyId, KeyRef, parse_scoped_name
+from kbs.evidence.bundle import BundleResult, bundle_of, verify_bundle
+from kbs.evidence.model import Trust, Verifier
+from kbs.governance.denials import ReleaseSubject, denials_against
+from kbs.governance.objects import MAX_OBJECT_BYTES
+from kbs.policy.appraise import appraise
+from kbs.policy.cases import parse_claims
+from kbs.policy.explain import explain_json
+from kbs.policy.parse import ParsedPolicy, parse_release_policy
+
+
+class Explaining:
+    """Appraises without releasing; for administrators, who see what is expected."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        governance: Governance,
+        collateral: CollateralTable,
+        verifiers: Mapping[str, Verifier],
+        clock: Clock,
+        development: bool,
+    ) -> None:
+        """Use what the composition root made."""
+        self._database = database
+        self._governance = governance
+        self._collateral = collateral
+        self._verifiers = verifiers
+        self._clock = clock
+        self._development = development
+
+    def explain(self, actor: Actor, body: dict[str, object]) -> dict[str, object]:
+        """Return the whole tree of one policy over evidence or claims.
+
+        Raises:
+            MalformedError: policy, evidence or claims lack their shape.
+            VerificationError: the evidence does not hold; carries the checks.
+            NotFoundError: no active policy of this name.
+        """
+        members = require_members(
+            body,
+            "explain",
+            required=set(),
+            optional={"policy", "name", "bundle", "claims", "request", "at"},
+        )
+        at = members.get("at")
+        now = self._clock.now() if at is None else parse_time(at, "at")
+        with self._database.read() as tx:
+            snapshot = self._governance.snapshot(tx)
+            parsed, version = self._policy(members, snapshot)
+            tenant = parsed.policy.tenant
+            actor.require_tenant(tenant)
+            request = _request(members.get("request"), format_time(now))
+            claims, checks = self._claims(tx, snapshot, members, request)
+        view = snapshot.view(tenant)
+        appraisal = appraise(
+            parsed,
+            claims.scoped_to(tenant, shared=view.shared),
+            view,
+            version=version,
+            development=self._development,
+        )
+        return {
+            **explain_json(appraisal),
+            "request": dict(request),
+            "assumed_request": "request" not in members,
+            "checks": [check.to_json() for check in checks],
+        }
+
+    def _policy(
+        self, members: Mapping[str, object], snapshot: Snapshot
+    ) -> tuple[ParsedPolicy, int]:
+        if "policy" in members:
+            source = parse_b64(members["policy"], "policy", limit=MAX_OBJECT_BYTES)
+            return (
+                parse_release_policy(
+                    source, vocabulary=self._governance.vocabulary, what="policy"
+                ),
+                0,
+            )
+        wanted = parse_scoped_name(members.get("name"), "policy name")
+        for policy in snapshot.policies.get(wanted.tenant, ()):
+            if policy.subject == wanted:
+                return policy.parsed, policy.version
+        raise NotFoundError(f"policy {wanted}", got="no active policy of this name")
+
+    def _claims(
+        self,
+        tx: Transaction,
+        snapshot: Snapshot,
+        members: Mapping[str, object],
+        request: Mapping[str, str],
+    ) -> tuple[Claims, tuple[Check, ...]]:
+        if "claims" in members:
+            return (
+                Claims(
+                    items=parse_claims(
+                        members["claims"], self._governance.vocabulary, "claims"
+                    ),
+                    request=request,
+                ),
+                (),
+            )
+        if "bundle" not in members:
+            raise MalformedError("explain", got="neither", expected="bundle or claims")
+        result = self._verify(tx, snapshot, members["bundle"], request)
+        if result.claims is None or result.verdict is not Verdict.VERIFIED:
+            failed = ", ".join(check.id for check in result.failed()) or "unchecked"
+            raise VerificationError(
+                "evidence", got=failed, expected="verified", checks=result.checks
+            )
+        return result.claims, result.checks
+
+    def _verify(
+        self,
+        tx: Transaction,
+        snapshot: Snapshot,
+        document: object,
+        request: Mapping[str, str],
+    ) -> BundleResult:
+        bundle = bundle_of(document)
+        recorded = bundle.runtime_data is None
+        binding = (
+            None
+            if bundle.runtime_data is None
+            else RuntimeBinding(parse_runtime_data(dict(bundle.runtime_data)))
+        )
+        return verify_bundle(
+            bundle,
+            trust=Trust(
+                now=parse_time(request["request.time"]),
+                collateral=self._collateral.current(tx),
+                enrolled_keys=snapshot.enrolled_keys,
+                cas=snapshot.cas,
+                require_revocation=False,
+                recorded=True,
+                development=self._development,
+            ),
+            verifiers=self._verifiers,
+            binding=binding,
+            request=request,
+            recorded=recorded,
+        )
+
+    def explain_key(self, actor: Actor, key_id: KeyId) -> dict[str, object]:
+        """Return which policies govern a key, what they ask, and what stands against.
+
+        Raises:
+            ForbiddenError: no role reaches the key's tenant.
+        """
+        actor.require_tenant(key_id.tenant)
+        with self._database.read() as tx:
+            snapshot = self._governance.snapshot(tx)
+            versions = tx.keys.versions(key_id)
+        governing = snapshot.governing(key_id)
+        subject = ReleaseSubject(
+            key=KeyRef(key_id),
+            policies=frozenset(policy.subject for policy in governing),
+        )
+        return {
+            "key": str(key_id),
+            "exists": bool(versions),
+            "versions": [row.key.to_json() for row in versions],
+            "policies": [_asks(snapshot, policy) for policy in governing],
+            "denied_by": [
+                {"name": str(entry.subject), **entry.content.to_json()}
+                for entry in denials_against(snapshot.state, subject)
+            ],
+            "governance": snapshot.state.head_seq,
+            "summary": _summary(len(governing)),
+        }
+
+
+def _asks(snapshot: Snapshot, policy: ActivePolicy) -> dict[str, object]:
+    document = policy.parsed.policy
+    return {
+        "name": str(policy.subject),
+        "version": policy.version,
+        "digest": policy.digest,
+        "releases": list(document.releases),
+        "accept": document.accept.to_json(),
+        "rules": [rule.to_json() for rule in document.allow],
+        "rests_on": [
+            {"name": str(one.subject), "version": one.version, "digest": one.digest}
+            for one in named_objects(snapshot, policy)
+        ],
+    }
+
+
+def _summary(count: int) -> str:
+    if count == 0:
+        return "no active policy matches this key: every request is denied"
+    if count == 1:
+        return "one policy governs this key: one of its rules has to grant"
+    return f"{count} policies govern this key: every one of them has to grant"
+
+
+def _request(value: object, time: str) -> dict[str, str]:
+    given = {} if value is None else require_object(value, "request")
+    request = {"request.door": "v1", "request.freshness": "challenge"}
+    for name in ("door", "freshness"):
+        if isinstance(given.get(name), str):
+            request[f"request.{name}"] = str(given[name])
+    return {**request, "request.time": time}

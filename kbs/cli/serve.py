@@ -1,0 +1,149 @@
+"""`kbs init` and `kbs serve`: the broker's own two commands."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from kbs.adapters.trust import trust_folder_default
+from kbs.cli.context import CliContext, common_options, emit
+from kbs.settings import (
+    DEFAULT_LISTEN,
+    Settings,
+    default_data_folder,
+    parse_listen,
+)
+
+DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Data folder: database, certificate. [/var/lib/kbs as root]",
+)
+DB = click.option("--db", metavar="URL", help="PostgreSQL instead of SQLite.")
+TRUST = click.option(
+    "--trust",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Trust folder: key-encryption key, pins. Never inside the data folder.",
+)
+
+
+@click.command()
+@DATA
+@DB
+@TRUST
+@common_options
+def init(
+    context: CliContext, data: Path | None, db: str | None, trust: Path | None
+) -> None:
+    """Make a broker: data folder, keys, certificate, and its administrator.
+
+    The administrator's private key goes to the profile folder, not to the broker.
+    """
+    from kbs.initialising import initialise
+
+    settings = _settings(data, db, trust)
+    made = initialise(settings, profile=context.profile)
+    emit(
+        context,
+        {
+            "instance": made.instance,
+            "data": str(settings.data),
+            "trust": str(settings.trust),
+            "profile": str(context.profile),
+            "tls_sha256": made.tls_sha256,
+            "response_key": str(made.response_key),
+        },
+        lambda: click.echo(_next_steps(settings, made.instance, context.profile)),
+    )
+
+
+@click.command()
+@DATA
+@DB
+@TRUST
+@click.option(
+    "--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", show_default=True
+)
+@click.option("--dev", is_flag=True, help="Development: sample evidence counts.")
+@click.option("--plain-http", is_flag=True, help="No TLS; on loopback only.")
+@click.option("--rate-limit", default=50, metavar="N", help="Per client; 0 is off.")
+@click.option("--workers", default=1, metavar="N", help="Worker processes.")
+@click.option("--threads", default=8, metavar="N", help="Threads in each worker.")
+@click.option(
+    "--evidence-retention-days", default=30, metavar="N", help="0 keeps none."
+)
+@click.option(
+    "--accept-rollback",
+    metavar="REASON",
+    help="Start although the database is older than its high-water mark.",
+)
+@common_options
+def serve(
+    context: CliContext,
+    data: Path | None,
+    db: str | None,
+    trust: Path | None,
+    listen: str,
+    dev: bool,
+    plain_http: bool,
+    rate_limit: int,
+    workers: int,
+    threads: int,
+    evidence_retention_days: int,
+    accept_rollback: str | None,
+) -> None:
+    """Run the broker; an empty data folder is initialised first.
+
+    TLS 1.3 with a generated certificate, whose digest is printed.
+    """
+    from kbs.serving import run
+
+    base = _settings(data, db, trust)
+    settings = Settings(
+        data=base.data,
+        trust=base.trust,
+        db=db,
+        listen=parse_listen(listen),
+        development=dev,
+        plain_http=plain_http,
+        rate_limit=rate_limit,
+        workers=workers,
+        threads=threads,
+        evidence_retention_days=evidence_retention_days,
+        accept_rollback=accept_rollback,
+    )
+    run(
+        settings,
+        profile=context.profile,
+        ready=lambda serving: emit(
+            context, serving.to_json(), lambda: click.echo(serving.to_text())
+        ),
+    )
+
+
+def _settings(data: Path | None, db: str | None, trust: Path | None) -> Settings:
+    folder = data or default_data_folder()
+    return Settings(
+        data=folder,
+        db=db,
+        trust=trust
+        or trust_folder_default(folder, db, environ=os.environ, uid=os.geteuid()),
+    )
+
+
+def _next_steps(settings: Settings, instance: str, profile: Path) -> str:
+    return (
+        f"Instance {instance} is ready.\n"
+        f"  data     {settings.data}\n"
+        f"  trust    {settings.trust}   (back it up apart from the data)\n"
+        f"  profile  {profile}   (the administrator's key: keep it safe)\n"
+        "\n"
+        "Next:\n"
+        f"  kbs serve --data {settings.data}\n"
+        "  kbs key create acme/model/chat --kind aes256\n"
+        "  kbs policy register policy.yaml\n"
+    )
