@@ -108,9 +108,7 @@ class History:
             yield from self._add_log_key(announced.public_key)
 
     def _state(self, index: int, members: Mapping[str, object]) -> Iterator[str]:
-        statement = members["statement"]
-        if not isinstance(statement, Mapping):
-            return
+        (statement,) = _objects([members["statement"]])
         seq, prev = statement.get("seq"), statement.get("prev")
         self.seq += 1
         if seq != self.seq:

@@ -51,6 +51,8 @@ class ExportReport:
     """What was checked and found; `pinned` says whether the caller vouched for a key.
 
     `bodies` were checked against their leaves, `withheld` were not in the export.
+    `unchecked` are checks that something else that is wrong stood in the way of,
+    `skipped` those that nobody asked for.
     """
 
     origin: str = ""
@@ -66,7 +68,8 @@ class ExportReport:
     kinds: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
     problem_count: int = 0
-    unchecked: list[str] = field(default_factory=list)
+    unchecked: set[str] = field(default_factory=set)
+    skipped: set[str] = field(default_factory=set)
 
     def add(
         self,
@@ -101,14 +104,16 @@ class ExportReport:
         ]
         bad = {check.id for check in failed}
         rest = [
-            Check(
-                id=check,
-                status=Status.UNCHECKED if check in self.unchecked else Status.PASS,
-            )
+            Check(id=check, status=self._status(check))
             for check in CHECKS
             if check not in bad
         ]
         return (*failed, *rest)
+
+    def _status(self, check: str) -> Status:
+        if check in self.unchecked:
+            return Status.UNCHECKED
+        return Status.SKIPPED if check in self.skipped else Status.PASS
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON form."""

@@ -123,7 +123,7 @@ class _Verification:
     def _read_checkpoint(self, note: bytes, known: tuple[LogKey, ...]) -> None:
         if not known:
             # The second line is damaged, which was said; the first may be good.
-            self._report.unchecked.append("audit.checkpoint")
+            self._report.unchecked.add("audit.checkpoint")
             return
         try:
             checkpoint, key = verify_checkpoint(
@@ -139,7 +139,7 @@ class _Verification:
 
     def _read_previous(self, known: tuple[LogKey, ...]) -> None:
         if self._previous_note is None:
-            self._report.unchecked.append("audit.previous")
+            self._report.skipped.add("audit.previous")
             return
         try:
             self._previous, _ = verify_checkpoint(
@@ -247,7 +247,7 @@ class _Verification:
         self._check_previous()
         self._check_keys()
         if not self._judged:
-            self._report.unchecked.append("audit.history")
+            self._report.unchecked.add("audit.history")
 
     def _check_size(self) -> None:
         size, found = self._report.size, self._report.entries
@@ -262,7 +262,7 @@ class _Verification:
 
     def _check_root(self) -> None:
         if self._checkpoint is None or not self._whole:
-            self._report.unchecked.append("audit.root")
+            self._report.unchecked.add("audit.root")
             return
         found = self._frontier.root()
         if found != self._checkpoint.root:
@@ -284,7 +284,7 @@ class _Verification:
                 "as the earlier checkpoint says: the log was rolled back",
             )
         elif not self._whole:
-            self._report.unchecked.append("audit.previous")
+            self._report.unchecked.add("audit.previous")
         elif self._previous_root != earlier.root:
             self._report.add(
                 "audit.previous",
@@ -294,7 +294,7 @@ class _Verification:
 
     def _check_keys(self) -> None:
         if not self._judged or self._keys is None or self._checkpoint is None:
-            self._report.unchecked.append("audit.keys")
+            self._report.unchecked.add("audit.keys")
             return
         told = tuple(self._history.log_keys)
         if told != self._keys:

@@ -24,7 +24,7 @@ from kbs.audit.merkle import Frontier
 from kbs.audit.proof import leaf_hash
 from kbs.audit.report import CHECKS, MAX_PROBLEMS, ExportError, ExportReport, Problem
 from kbs.audit.verification import verify_export
-from kbs.core.checks import Status
+from kbs.core.checks import Status, Verdict, verdict
 from kbs.core.encode import b64, canonical_json
 from kbs.core.errors import IntegrityError, MalformedError
 from tests.unit.audit.samples import (
@@ -104,11 +104,10 @@ def test_a_good_export_verifies_with_and_without_a_pinned_key(
     assert report.pinned
     assert (report.entries, report.bodies, report.withheld) == (6, 6, 0)
     assert report.kinds["statement"] == 2
-    assert {check.status for check in report.checks()} == {
-        Status.PASS,
-        Status.UNCHECKED,
-    }
-    assert report.unchecked == ["audit.previous"]
+    assert [check.id for check in report.checks() if check.status != "pass"] == [
+        "audit.previous"
+    ]
+    assert verdict(report.checks()) is Verdict.VERIFIED
     document = report.to_json()
     assert document["consistent"] is True
     assert document["first_time"] == "2026-11-22T08:00:00Z"
@@ -170,12 +169,8 @@ def test_an_export_without_keys_proves_nothing(
     lines = [good[0], b'{"keys":[]}\n', *good[2:]]
     report = refused(lines)
     assert report.problems[0].check == "audit.keys"
-    assert report.unchecked == [
-        "audit.checkpoint",
-        "audit.previous",
-        "audit.root",
-        "audit.keys",
-    ]
+    assert report.unchecked == {"audit.checkpoint", "audit.keys", "audit.root"}
+    assert verdict(report.checks()) is Verdict.REFUSED
     assert first(lines, keys=built.keys) == ("audit.keys", 2, None)
 
 
@@ -280,6 +275,22 @@ def test_a_damaged_body_or_leaf_in_the_database_is_exported_and_found() -> None:
         assert first(export(tampered))[1:] == (6, 3)
 
 
+def test_a_leaf_that_is_no_entry_is_named_though_the_tree_holds_it(
+    good: list[bytes],
+) -> None:
+    leaf = b'{"v":2}'
+    line = {"hash": leaf_hash(leaf).hex(), "index": 0, "leaf": leaf.decode()}
+    members = {"body": None, "salt": None, **line}
+    note = sign_checkpoint(Checkpoint(ORIGIN, 1, leaf_hash(leaf)), signer())
+    head = canonical_json({"checkpoint": note.decode()}) + b"\n"
+    lines = [head, good[1], canonical_json(members) + b"\n"]
+    report = refused(lines)
+    (problem,) = report.problems
+    assert (problem.check, problem.line, problem.index) == ("audit.entries", 3, 0)
+    assert problem.message.startswith("leaf: got no body_sha256")
+    assert report.unchecked == {"audit.history", "audit.keys"}
+
+
 def test_the_checkpoint_must_be_of_the_pinned_log_and_key(
     built: BuiltLog, good: list[bytes]
 ) -> None:
@@ -336,7 +347,7 @@ def test_an_earlier_checkpoint_must_be_extended(built: BuiltLog) -> None:
     earlier = log.note
     log.append(release(denied_key(), mode=Mode.CHECK, governance=2))
     report = verify_export(export(log), previous=earlier, keys=log.keys)
-    assert report.unchecked == []
+    assert not report.unchecked | report.skipped
     assert {check.status for check in report.checks()} == {Status.PASS}
     assert {check.id for check in report.checks()} == set(CHECKS)
     start = sign_checkpoint(Checkpoint(ORIGIN, 0, Frontier().root()), signer())
