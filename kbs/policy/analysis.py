@@ -132,13 +132,11 @@ def families_of(rule: Rule, vocabulary: Vocabulary) -> tuple[str, ...]:
     return tuple(found)
 
 
-def fixes(part: Part, positive: bool) -> bool:  # noqa: FBT001 - a test of `constrains`
+def fixes(leaf: Leaf, positive: bool) -> bool:  # noqa: FBT001 - as `constrains` asks
     """Whether a leaf ties its claim to listed values: equals, in, or not not_in."""
-    if not isinstance(part, Leaf):
-        return False
     if positive:
-        return part.op in {Operator.EQUALS, Operator.IN}
-    return part.op is Operator.NOT_IN
+        return leaf.op in {Operator.EQUALS, Operator.IN}
+    return leaf.op is Operator.NOT_IN
 
 
 def name_of(leaf: Leaf, vocabulary: Vocabulary) -> ClaimName:

@@ -185,7 +185,10 @@ def _versions(located: Located) -> list[tuple[int, Located]]:
     for text, member in located.mapping("workload policy").items():
         if not text.isascii() or not text.isdecimal() or not 0 < len(text) < 10:  # noqa: PLR2004
             raise member.fault(
-                "workload policy version", got=repr(text)[:40], expected="1, 2, 3 …"
+                "workload policy version",
+                got=repr(text)[:40],
+                expected="1, 2, 3 …",
+                at_name=True,
             )
         versions.append((int(text), member))
     return versions

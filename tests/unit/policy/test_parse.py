@@ -126,6 +126,7 @@ def test_dependencies_name_everything_that_has_to_exist() -> None:
     assert needs.references == frozenset()
     listed = parsed(
         "[{safe: true}, {claim: vtpm.ak.group, in: [a, b]},"
+        " {claim: vtpm.ak.ca, present: false},"
         " {claim: cpu.measurement, not_in: {reference: old}}]"
     ).policy.dependencies()
     assert listed.ak_groups == {"a", "b"}
@@ -252,6 +253,7 @@ def whole(**changes: str | None) -> bytes:
 @pytest.mark.parametrize(
     ("changes", "place", "words"),
     [
+        ({"kind": "~"}, "1 column 7", "got null"),
         ({"kind": "WorkloadPolicy"}, "1 column 7", "expected ReleasePolicy"),
         ({"name": "Big Name"}, "2 column 7", "a-z 0-9"),
         ({"name": "5"}, "2 column 7", "quote it"),

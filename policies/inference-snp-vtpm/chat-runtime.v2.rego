@@ -1,0 +1,4 @@
+package agent_policy
+
+# Second version: still allowed exec. Retired.
+default AllowExec := true
