@@ -153,8 +153,12 @@ class PostgresServer:
             )
         )
 
-    def execute(self, statement: sql.Composed | sql.SQL) -> None:
+    def run_sql(self, statement: str) -> None:
         """Run one statement as the superuser."""
+        self.execute(statement.encode())
+
+    def execute(self, statement: sql.Composed | bytes) -> None:
+        """Run one composed statement as the superuser."""
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(statement)
 

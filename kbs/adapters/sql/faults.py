@@ -7,11 +7,12 @@ https://www.postgresql.org/docs/15/errcodes-appendix.html).
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from kbs.core.errors import (
@@ -69,6 +70,8 @@ _POSTGRESQL = {
     "08": _AWAY,
     "57": _AWAY,
 }
+# What psycopg raises when no server answered; there is no code then.
+_NO_ANSWER = ("OperationalError", "InterfaceError", "ConnectionTimeout")
 _SQLITE_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _SQLITE_TAKEN = ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY")
 _POSTGRESQL_DAMAGED = ("XX001", "XX002")
@@ -79,18 +82,18 @@ def fault(exc: SQLAlchemyError, what: str = "database") -> KbsError:
     """Return the error that says the same in our words; statements are left out."""
     if isinstance(exc, PoolTimeoutError):
         return _unavailable(_BUSY_POOL, what)
-    if isinstance(exc, StatementError) and isinstance(exc.orig, KbsError):
-        return exc.orig  # from a column type of ours
+    if isinstance(exc, DataError):
+        return _unstorable(what)
     if not isinstance(exc, DBAPIError):
         return _unavailable(_OTHER, what)
     name = str(getattr(exc.orig, "sqlite_errorname", None) or "")
     state = str(getattr(exc.orig, "sqlstate", None) or "")
     if name in _SQLITE_TAKEN or state == _POSTGRESQL_TAKEN:
         return ConflictError(what, got="one that is taken", expected="a new one")
-    if name.startswith(_SQLITE_DAMAGED) or state in _POSTGRESQL_DAMAGED:
+    if _is_damage(exc, name, state):
         return IntegrityError(
             what,
-            got="damaged pages",
+            got="damaged pages or text",
             expected="a sound database",
             hint="restore a backup; kbs audit verify shows what is lost",
         )
@@ -109,6 +112,8 @@ def translated(what: str = "database") -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as exc:
+        if isinstance(exc, StatementError) and isinstance(exc.orig, KbsError):
+            raise exc.orig from None  # a column type of ours refused the value
         raise fault(exc, what) from exc
 
 
@@ -123,11 +128,7 @@ def translated_values(what: str = "database") -> Iterator[None]:
         with translated(what):
             yield
     except (UnicodeError, OverflowError) as exc:
-        raise MalformedError(
-            what,
-            got="a value that cannot be stored",
-            expected="well-formed text and integers of 64 bits",
-        ) from exc
+        raise _unstorable(what) from exc
 
 
 @contextmanager
@@ -144,6 +145,14 @@ def translated_connect() -> Iterator[None]:
         raise UnavailableError("database", got=str(exc), code=_AWAY.code) from exc
 
 
+def _is_damage(exc: DBAPIError, name: str, state: str) -> bool:
+    # Text that is no UTF-8 fails in Python's module, without a code of SQLite's.
+    undecodable = isinstance(exc.orig, sqlite3.OperationalError) and not name
+    return (
+        undecodable or name.startswith(_SQLITE_DAMAGED) or state in _POSTGRESQL_DAMAGED
+    )
+
+
 def _known(exc: DBAPIError, name: str, state: str) -> _Fault:
     primary = "_".join(name.split("_")[:2])
     if primary in _SQLITE:
@@ -156,7 +165,12 @@ def _known(exc: DBAPIError, name: str, state: str) -> _Fault:
     return _AWAY if exc.connection_invalidated or never_answered else _OTHER
 
 
-_NO_ANSWER = ("OperationalError", "InterfaceError", "ConnectionTimeout")
+def _unstorable(what: str) -> MalformedError:
+    return MalformedError(
+        what,
+        got="a value that cannot be stored",
+        expected="well-formed text and integers of 64 bits",
+    )
 
 
 def _unavailable(found: _Fault, what: str) -> UnavailableError:

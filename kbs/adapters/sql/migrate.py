@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 
 from kbs.adapters.sql.engine import begun
+from kbs.adapters.sql.faults import translated
 from kbs.core.errors import ConfigurationError
 
 REVISIONS = ("0001",)
@@ -79,10 +80,11 @@ def current_revision(engine: Engine) -> str | None:
     """Return the revision of the schema, None for an empty database.
 
     Raises:
-        ConfigurationError: it is one that this code does not know.
+        ConfigurationError: it is one that this code does not know, or the server is
+            not set up as commits need it.
         UnavailableError: the database is away.
     """
-    with begun(engine) as connection:
+    with translated(), engine.begin() as connection:
         revision = _revision(connection)
     _require_known(revision)
     return revision
