@@ -133,8 +133,9 @@ def update_profile(settings: Settings, *, profile: Path, url: str) -> Path | Non
         return None
     if document.get("instance") != instance.get("instance"):
         return None
-    if document.get("server") != url:
-        write_private(path, canonical_json({**document, "server": url}) + b"\n")
+    changed = {**document, "server": url, "tls_sha256": _pin(settings)}
+    if changed != document:
+        write_private(path, canonical_json(changed) + b"\n")
     return profile
 
 
@@ -200,12 +201,16 @@ def _write_profile(
     document = {
         "server": f"{scheme}://{settings.listen.authority}",
         "instance": identity.instance,
-        "tls_sha256": certificate_sha256(settings.data),
+        "tls_sha256": _pin(settings),
         "log_key": identity.log_vkey,
-        "response_key": identity.response_public_pem.decode("ascii"),
+        "response_key": str((settings.data / RESPONSE_KEY_NAME).resolve()),
         "keyid": authority.administrators[0].keyid,
     }
     write_private(profile / PROFILE_NAME, canonical_json(document) + b"\n")
+
+
+def _pin(settings: Settings) -> str | None:
+    return None if settings.plain_http else certificate_sha256(settings.data)
 
 
 def _spki(key: Ed25519PrivateKey) -> bytes:

@@ -21,22 +21,24 @@ RETRY_AFTER_SECONDS = 2
 
 def answer(document: object, status: int = 200) -> Response:
     """Return a JSON answer."""
-    body = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    return _response(body, status, "application/json")
+    return _response(_text(document), status, "application/json")
 
 
 def refusal(document: dict[str, object]) -> Response:
     """Return a problem document under the status that it names."""
     status = document["status"]
     code = status if isinstance(status, int) else HTTPStatus.INTERNAL_SERVER_ERROR
-    response = _response(
-        json.dumps(document, ensure_ascii=False, separators=(",", ":")),
-        int(code),
-        MEDIA_TYPE,
-    )
+    response = _response(_text(document), int(code), MEDIA_TYPE)
     if code == HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response
+
+
+def _text(document: object) -> str:
+    # Sorted, so that an answer that was stored reads the same as when it was new.
+    return json.dumps(
+        document, ensure_ascii=False, separators=(",", ":"), sort_keys=True
+    )
 
 
 def _response(body: str, status: int, media_type: str) -> Response:
