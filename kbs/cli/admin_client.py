@@ -1,0 +1,297 @@
+"""The administrators' HTTP API, from the command line.
+
+Every request carries a token of its own, signed by the profile's key over method, path
+and body. Statements are signed here, over digests that were computed here: a broker
+cannot make an administrator sign something else than what he registered.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote, urlencode
+
+from kbs.channel.token import SignedRequest, mint_token
+from kbs.cli.admin_transport import AdminTransport
+from kbs.cli.context import CliContext
+from kbs.cli.profile import Profile, load_profile
+from kbs.client.transport import Reply
+from kbs.core.clock import Clock, SystemClock
+from kbs.core.encode import b64, parse_hex, require_integer
+from kbs.core.errors import (
+    AuthenticationError,
+    ConflictError,
+    ForbiddenError,
+    KbsError,
+    MalformedError,
+    NotFoundError,
+    UnavailableError,
+    VerificationError,
+)
+from kbs.core.ids import parse_hex32
+from kbs.governance.signature import sign_statement
+from kbs.governance.statement import Action, Envelope, Kind, Statement
+
+STATEMENT_RETRIES = 5
+"""How often a statement is signed anew when another administrator was faster."""
+
+_RETRY_SECONDS = 0.2
+_MAX_DETAIL = 1000
+_OK = range(200, 300)
+_ERRORS: Mapping[int, type[KbsError]] = {
+    400: MalformedError,
+    401: AuthenticationError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    405: MalformedError,
+    409: ConflictError,
+    413: MalformedError,
+    415: MalformedError,
+}
+
+
+class AdminClient:
+    """Calls the broker as the administrator of a profile; a context manager."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        transport: AdminTransport,
+        *,
+        clock: Clock | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Read the private key; connect when first asked."""
+        self.profile = profile
+        self._transport = transport
+        self._key = profile.admin_key()
+        self._clock = clock or SystemClock()
+        self._sleep = sleep
+
+    @classmethod
+    def from_context(cls, context: CliContext) -> Self:
+        """Return a client of the profile's broker, or of `--server`.
+
+        Raises:
+            MalformedError: there is no profile.
+            ForbiddenError: its private key may be read by others.
+        """
+        profile = load_profile(context.profile)
+        server = context.server or profile.server or context.require_server()
+        transport = AdminTransport(server, tls_sha256=profile.tls_sha256)
+        return cls(profile, transport)
+
+    def __enter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def get(
+        self, path: str, params: Mapping[str, str | int | None] | None = None
+    ) -> dict[str, object]:
+        """Read a JSON object; parameters that are None are left out.
+
+        Raises:
+            KbsError: the broker refuses, or does not answer.
+        """
+        whole = path_with(path, params)
+        headers = self._headers("GET", whole, b"")
+        return _checked(self._transport.get(whole, headers)).json()
+
+    def post(self, path: str, body: Mapping[str, object]) -> dict[str, object]:
+        """Send a JSON object and return the answer.
+
+        Raises:
+            KbsError: the broker refuses, or does not answer.
+        """
+        data = json.dumps(body, ensure_ascii=True, separators=(",", ":")).encode()
+        headers = self._headers("POST", path, data)
+        return _checked(self._transport.post(path, data, headers)).json()
+
+    def get_public(self, path: str) -> Reply:
+        """Read what anybody may read, such as the log's checkpoint.
+
+        Raises:
+            KbsError: the broker refuses, or does not answer.
+        """
+        return _checked(self._transport.get(path))
+
+    @contextmanager
+    def lines(self, path: str) -> Iterator[Iterator[bytes]]:
+        """Give the lines of an answer of any length, with their ends.
+
+        Raises:
+            KbsError: the broker refuses, or does not answer.
+        """
+        headers = self._headers("GET", path, b"")
+        with self._transport.streaming(path, headers) as (reply, lines):
+            _checked(reply)
+            yield lines
+
+    def sign_and_submit(
+        self,
+        action: Action,
+        kind: Kind,
+        *,
+        tenant: str,
+        name: str,
+        version: int,
+        digest: str,
+    ) -> dict[str, object]:
+        """Sign the next statement and have it accepted; it is in force on return.
+
+        When another administrator was faster, the statement is signed anew.
+
+        Raises:
+            ConflictError: the object does not fit what is in force, or others were
+                faster every time.
+            KbsError: the broker refuses, or does not answer.
+        """
+        for attempt in range(STATEMENT_RETRIES + 1):
+            seq, prev = self._head()
+            statement = Statement(
+                instance=self.profile.instance,
+                seq=seq + 1,
+                prev=prev,
+                action=action,
+                kind=kind,
+                tenant=tenant,
+                name=name,
+                version=version,
+                digest=digest,
+            )
+            envelope = Envelope(statement, (sign_statement(statement, self._key),))
+            body = {"envelope": envelope.to_json()}
+            try:
+                return self.post("/admin/v1/governance/statements", body)
+            except ConflictError as exc:
+                if exc.code != "statement.sequence" or attempt == STATEMENT_RETRIES:
+                    raise
+            # Apart from each other, or the same ones would meet again.
+            self._sleep(_RETRY_SECONDS * (attempt + 1) * random.random())  # noqa: S311
+        raise AssertionError("the last attempt returns or raises")
+
+    def store_object(
+        self, kind: Kind, *, tenant: str, name: str, source: bytes, digest: str
+    ) -> dict[str, object]:
+        """Store the next version of an object; it is not in force.
+
+        Returns at least `version`, `digest` and `warnings`. `digest` is what was
+        computed here, and what the broker must have understood.
+
+        Raises:
+            VerificationError: the broker understood something else.
+            KbsError: it refuses, or does not answer.
+        """
+        body = {
+            "kind": kind.value,
+            "tenant": tenant,
+            "name": name,
+            "source": b64(source),
+        }
+        stored = self.post("/admin/v1/objects", body)
+        require_integer(stored.get("version"), "stored version", least=1, most=2**53)
+        if stored.get("digest") != digest:
+            raise VerificationError(
+                f"{kind} {tenant}/{name} at the broker",
+                got=f"digest {str(stored.get('digest'))[:80]}",
+                expected=f"{digest}, as computed here",
+                hint="the broker reads it in another way; nothing was signed",
+                code="statement.digest",
+            )
+        return stored
+
+    def create_key(
+        self, key_id: str, kind: str, value: bytes | None = None
+    ) -> dict[str, object]:
+        """Create version 1 of a key: generated by the broker, or these bytes.
+
+        Raises:
+            ConflictError: the key exists.
+            KbsError: the broker refuses, or does not answer.
+        """
+        body: dict[str, object] = {"id": key_id, "kind": kind}
+        if value is not None:
+            body["value"] = b64(value)
+        return self.post("/admin/v1/keys", body)
+
+    def rotate_key(self, key_id: str, value: bytes | None = None) -> dict[str, object]:
+        """Give a key its next version: generated by the broker, or these bytes.
+
+        Raises:
+            KbsError: the broker refuses, or does not answer.
+        """
+        body = {} if value is None else {"value": b64(value)}
+        return self.post(f"/admin/v1/keys/{key_id}/rotate", body)
+
+    def import_key(self, key_id: str, kind: str, value: bytes) -> dict[str, object]:
+        """Bring bytes in as version 1 of a key, or as its next version.
+
+        Raises:
+            KbsError: the broker refuses, or does not answer.
+        """
+        try:
+            return self.create_key(key_id, kind, value)
+        except ConflictError as exc:
+            if exc.code != "key.exists":
+                raise
+            return self.rotate_key(key_id, value)
+
+    def _head(self) -> tuple[int, str]:
+        head = self.get("/admin/v1/governance/head")
+        instance = parse_hex32(head.get("instance"), "head instance")
+        if instance != self.profile.instance:
+            raise VerificationError(
+                f"instance at {self._transport.server}",
+                got=instance,
+                expected=f"{self.profile.instance}, the profile's",
+                hint="this is another broker; nothing was signed",
+                code="profile.instance",
+            )
+        seq = require_integer(head.get("seq"), "head seq", least=0, most=2**53 - 1)
+        return seq, parse_hex(head.get("prev"), "head prev", size=32).hex()
+
+    def _headers(self, method: str, path: str, body: bytes) -> dict[str, str]:
+        token = mint_token(
+            self._key,
+            SignedRequest(method, path, body),
+            instance=self.profile.instance,
+            now=self._clock.now(),
+        )
+        return {"Authorization": f"Bearer {token}"}
+
+
+def path_with(path: str, params: Mapping[str, str | int | None] | None) -> str:
+    """Return the path with its query, spelled as it will be sent and signed."""
+    given = {name: value for name, value in (params or {}).items() if value is not None}
+    return f"{path}?{urlencode(given, quote_via=quote, safe='')}" if given else path
+
+
+def _checked(reply: Reply) -> Reply:
+    if reply.status in _OK:
+        return reply
+    raise error_of(reply)
+
+
+def error_of(reply: Reply) -> KbsError:
+    """Return the error that a refusal stands for, with the server's own words."""
+    detail, code = f"status {reply.status}", None
+    if reply.is_problem:
+        problem = reply.json()
+        detail = str(problem.get("detail") or problem.get("title") or detail)
+        code = str(problem.get("code") or "") or None
+    kind = _ERRORS.get(reply.status, UnavailableError)
+    return kind(detail[:_MAX_DETAIL], code=code)

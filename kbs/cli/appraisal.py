@@ -1,0 +1,226 @@
+"""Recorded evidence, verified at the command line: one document, one exit code.
+
+`contract.md`, section 2. Nothing here talks to the network, and nothing here releases:
+a missing revocation list is `skipped`, evidence without runtime data is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from kbs.channel.binding import RuntimeBinding, parse_runtime_data
+from kbs.cli.context import EXIT_DONE, EXIT_REFUSED, EXIT_UNCHECKED, EXIT_USAGE
+from kbs.cli.evidence_files import (
+    BUNDLE,
+    GivenFiles,
+    Unparsed,
+    bundle_from,
+    lacks_of_quote,
+)
+from kbs.core.checks import Check, CheckLog, Status, Verdict, verdict
+from kbs.core.claims import Claims, ClaimValue
+from kbs.core.encode import parse_b64u
+from kbs.core.errors import KbsError, MalformedError
+from kbs.evidence.bundle import Bundle, verify_bundle
+from kbs.evidence.model import GivenCollateral, Trust
+from kbs.evidence.registry import VERIFIERS
+from kbs.evidence.vtpm.abi import Attest, parse_attest
+
+# AMD 56860, table 23 (REPORT_DATA); the longest nonce that any raw evidence carries.
+_MAX_NONCE = 64
+
+_QUOTE_CHECKS = (
+    "vtpm.quote.signature",
+    "vtpm.quote.pcr_selection",
+    "vtpm.quote.pcr_digest",
+)
+_EXIT = {
+    Verdict.VERIFIED: EXIT_DONE,
+    Verdict.REFUSED: EXIT_REFUSED,
+    Verdict.UNCHECKED: EXIT_UNCHECKED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What was found; `parsed` is false for evidence without its shape."""
+
+    checks: tuple[Check, ...]
+    claims: Claims | None = None
+    parsed: bool = True
+
+    @property
+    def verdict(self) -> Verdict:
+        """What all checks add up to."""
+        return verdict(self.checks)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the verdict; 2 for malformed evidence."""
+        return _EXIT[self.verdict] if self.parsed else EXIT_USAGE
+
+    def to_json(self) -> dict[str, object]:
+        """Return the document of the contract."""
+        verified = self.claims is not None and self.verdict is Verdict.VERIFIED
+        return {
+            "verdict": self.verdict.value,
+            "checks": [check.to_json() for check in self.checks],
+            "claims": self.claims.to_json() if verified and self.claims else {},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What to verify evidence with, from the options of the command."""
+
+    at: datetime
+    files: GivenFiles
+    nonce: str | None = None
+
+    def run(self, kind: str, data: bytes) -> Result:
+        """Verify one file of evidence.
+
+        Raises:
+            MalformedError: an option or a file beside the evidence is wrong.
+        """
+        self.files.refuse_for(kind)
+        if self.nonce is not None and kind != BUNDLE:
+            _nonce_bytes(self.nonce)
+        try:
+            if kind == "vtpm" and lacks_of_quote(self.files):
+                return self._run_incomplete_quote(data)
+            bundle = bundle_from(kind, data, self.files)
+            result = verify_recorded(bundle, self._trust(kind))
+        except Unparsed as exc:
+            return malformed(exc.kind, exc.error)
+        return self._with_nonce(result, kind, bundle)
+
+    def _trust(self, kind: str) -> Trust:
+        collateral = self.files.given_collateral()
+        if kind == BUNDLE:
+            collateral = GivenCollateral(
+                self.files.given_certificates() + collateral.given_certificates,
+                collateral.given_revocation_lists,
+            )
+        return Trust(
+            now=self.at,
+            collateral=collateral,
+            require_revocation=False,
+            recorded=True,
+            override_ak=self.files.named_ak(),
+        )
+
+    def _run_incomplete_quote(self, data: bytes) -> Result:
+        try:
+            attest = parse_attest(data)
+        except MalformedError as exc:
+            return malformed("vtpm", exc)
+        lacking = lacks_of_quote(self.files)
+        log = CheckLog()
+        log.passed("vtpm.parse")
+        for check in _QUOTE_CHECKS:
+            log.unchecked(check, f"not given: {', '.join(lacking)}")
+        if "--ak" in lacking:
+            log.failed(
+                "vtpm.ak.trust",
+                "nobody vouched for the key that signed",
+                got="no key",
+                expected="--ak FILE",
+            )
+        checks = tuple(check.at(0) for check in log.checks)
+        if self.nonce is not None:
+            checks += (_raw_nonce_check(self.nonce, attest.extra_data, "vtpm"),)
+        return Result(checks=checks)
+
+    def _with_nonce(self, result: Result, kind: str, bundle: Bundle) -> Result:
+        if self.nonce is None or not result.parsed:
+            return result
+        if kind == BUNDLE:
+            check = _bundle_nonce_check(self.nonce, bundle)
+        else:
+            bound = VERIFIERS[kind].parse(bundle.items[0], 0).bound
+            check = _raw_nonce_check(self.nonce, bound, kind)
+        return replace(result, checks=(*result.checks, check))
+
+
+def verify_recorded(
+    bundle: Bundle, trust: Trust, request: Mapping[str, ClaimValue] | None = None
+) -> Result:
+    """Verify a bundle, with its binding where it has runtime data.
+
+    Raises:
+        Unparsed: its runtime data lack their shape.
+    """
+    binding = None
+    if bundle.runtime_data is not None:
+        try:
+            binding = RuntimeBinding(parse_runtime_data(dict(bundle.runtime_data)))
+        except MalformedError as exc:
+            raise Unparsed(BUNDLE, exc) from exc
+    found = verify_bundle(
+        bundle,
+        trust=trust,
+        verifiers=VERIFIERS,
+        binding=binding,
+        request=request,
+        recorded=True,
+    )
+    return Result(checks=found.checks, claims=found.claims, parsed=found.parsed)
+
+
+def malformed(kind: str, error: KbsError) -> Result:
+    """Return the result of evidence that does not parse."""
+    check = Check(
+        id=f"{kind}.parse",
+        status=Status.FAIL,
+        detail=str(error),
+        item=None if kind == BUNDLE else 0,
+        got=error.got,
+        expected=error.expected,
+    )
+    return Result(checks=(check,), parsed=False)
+
+
+def inspect_attest(attest: Attest) -> dict[str, object]:
+    """Return the fields of a quote that came without signature, PCRs and key."""
+    return {
+        "extra_data": attest.extra_data.hex(),
+        "qualified_signer": attest.qualified_signer.hex(),
+        "clock": f"{attest.clock:016x}",
+        "reset_count": attest.reset_count,
+        "restart_count": attest.restart_count,
+        "safe": attest.safe,
+        "firmware_version": f"{attest.firmware_version:016x}",
+        "pcr_select": [
+            {"alg": selection.bank.name.lower(), "pcrs": list(selection.pcrs)}
+            for selection in attest.pcr_select
+        ],
+        "pcr_digest": attest.pcr_digest.hex(),
+    }
+
+
+def _nonce_bytes(text: str) -> bytes:
+    data = parse_b64u(text, "--nonce", limit=_MAX_NONCE)
+    if not data:
+        # Nothing at all would match a report whose REPORT_DATA is all zero.
+        raise MalformedError("--nonce", got="nothing", expected="1 to 64 bytes")
+    return data
+
+
+def _bundle_nonce_check(text: str, bundle: Bundle) -> Check:
+    runtime_data = bundle.runtime_data or {}
+    return _nonce_check(str(runtime_data.get("nonce", "none")), text, "runtime_data")
+
+
+def _raw_nonce_check(text: str, bound: bytes, kind: str) -> Check:
+    nonce = _nonce_bytes(text)
+    expected = nonce.ljust(len(bound), b"\0") if kind == "snp" else nonce
+    return _nonce_check(bound.hex(), expected.hex(), "the signed field", item=0)
+
+
+def _nonce_check(got: str, expected: str, where: str, item: int | None = None) -> Check:
+    log = CheckLog()
+    log.compared("binding.nonce", f"--nonce against {where}", got, expected)
+    return replace(log.checks[0], item=item)

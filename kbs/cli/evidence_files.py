@@ -1,0 +1,228 @@
+"""Evidence in files: what a file is, and a bundle's item made of loose files.
+
+`contract.md`, section 1: a bundle is JSON; an SNP report has 1184 bytes; a TPM quote
+starts with TPM_GENERATED; anything else has to be named with --kind. What the evidence
+itself lacks in shape is a finding about it (`Unparsed`), what an option's file lacks is
+a usage error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from kbs.cli.inputs import read_input
+from kbs.core.encode import b64
+from kbs.core.errors import KbsError, MalformedError
+from kbs.evidence.bundle import MAX_BUNDLE_BYTES, Bundle, parse_bundle
+from kbs.evidence.model import GivenCollateral
+from kbs.evidence.snp.abi import REPORT_BYTES
+from kbs.evidence.vtpm.item import item_from_files, load_ak
+from kbs.pki.certificates import der, load_certificates, load_crls
+
+BUNDLE = "bundle"
+RAW_KINDS = ("snp", "vtpm")
+# TPM 2.0 Library, Part 2, section 6.2: TPM_GENERATED_VALUE.
+_TPM_GENERATED = bytes.fromhex("ff544347")
+
+_CERTIFICATE_BLOCK = re.compile(
+    rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL
+)
+
+
+class Unparsed(Exception):  # noqa: N818 - a finding about evidence, not our error
+    """The evidence lacks its promised shape; becomes the check `<kind>.parse`."""
+
+    def __init__(self, kind: str, error: KbsError) -> None:
+        """Name the kind whose shape it lacks."""
+        self.kind = kind
+        self.error = error
+        super().__init__(str(error))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenFiles:
+    """The files that stand beside the evidence on the command line."""
+
+    certificates: tuple[Path, ...] = ()
+    revocation_lists: tuple[Path, ...] = ()
+    collateral: Path | None = None
+    rims: tuple[Path, ...] = ()
+    event_log: Path | None = None
+    signature: Path | None = None
+    pcrs: Path | None = None
+    ak: Path | None = None
+
+    def refuse_for(self, kind: str) -> None:
+        """Return if every file given means something for evidence of this kind.
+
+        Raises:
+            MalformedError: one would be ignored without a word.
+        """
+        quote = {
+            "--signature": self.signature,
+            "--pcrs": self.pcrs,
+            "--event-log": self.event_log,
+        }
+        unused = {"--rim": next(iter(self.rims), None)}
+        if kind != "vtpm":
+            unused |= quote
+        if kind == "snp":
+            unused["--ak"] = self.ak
+        for option, path in unused.items():
+            if path is not None:
+                raise MalformedError(
+                    option,
+                    got=f"a file beside evidence of kind {kind}",
+                    expected="only files that evidence of this kind has",
+                    code="usage",
+                )
+
+    def given_certificates(self) -> tuple[x509.Certificate, ...]:
+        """Return the certificates of every --cert, in order.
+
+        Raises:
+            MalformedError: a file cannot be read, or holds none.
+        """
+        return tuple(
+            certificate
+            for path in self.certificates
+            for certificate in load_certificates(
+                read_input(path, "--cert"), f"--cert {path}"
+            )
+        )
+
+    def given_collateral(self) -> GivenCollateral:
+        """Return what --crl and --collateral hold.
+
+        Raises:
+            MalformedError: a file cannot be read, or holds something else.
+        """
+        certificates: tuple[x509.Certificate, ...] = ()
+        lists: tuple[x509.CertificateRevocationList, ...] = ()
+        for path in self.revocation_lists:
+            lists += load_crls(
+                read_input(path, "--crl", limit=4 * MAX_BUNDLE_BYTES), f"--crl {path}"
+            )
+        if self.collateral is not None:
+            data = read_input(
+                self.collateral, "--collateral", limit=4 * MAX_BUNDLE_BYTES
+            )
+            more = load_collateral(data, f"--collateral {self.collateral}")
+            certificates += more.given_certificates
+            lists += more.given_revocation_lists
+        return GivenCollateral(certificates, lists)
+
+    def named_ak(self) -> bytes | None:
+        """Return the key that --ak vouches for.
+
+        Raises:
+            MalformedError: the file cannot be read, or holds no key.
+        """
+        if self.ak is None:
+            return None
+        data = read_input(self.ak, "--ak")
+        try:
+            load_ak(data)
+        except MalformedError as exc:
+            raise MalformedError(
+                f"--ak {self.ak}", got=str(exc), expected="TPM2B_PUBLIC, PEM or DER"
+            ) from exc
+        return data
+
+
+def load_collateral(data: bytes, what: str) -> GivenCollateral:
+    """Read certificates and revocation lists: one in DER, or any number in PEM.
+
+    Raises:
+        MalformedError: anything else.
+    """
+    if data.lstrip()[:10] != b"-----BEGIN":
+        try:
+            return GivenCollateral(load_certificates(data, what), ())
+        except MalformedError:
+            return GivenCollateral((), load_crls(data, what))
+    blocks = _CERTIFICATE_BLOCK.findall(data)
+    rest = _CERTIFICATE_BLOCK.sub(b"", data)
+    return GivenCollateral(
+        load_certificates(b"\n".join(blocks), what, most=1024) if blocks else (),
+        load_crls(rest, what) if rest.strip() else (),
+    )
+
+
+def guess_kind(data: bytes) -> str | None:
+    """Return what a file of evidence is, where its bytes leave no doubt."""
+    if data.lstrip(b" \t\r\n")[:1] == b"{":
+        return BUNDLE
+    if data.startswith(_TPM_GENERATED):
+        return "vtpm"
+    return "snp" if len(data) == REPORT_BYTES else None
+
+
+def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
+    """Return the kind of a file of evidence, and its bytes.
+
+    Raises:
+        MalformedError: it cannot be read, or its kind cannot be told.
+    """
+    data = read_input(path, "evidence", limit=MAX_BUNDLE_BYTES)
+    found = kind or guess_kind(data)
+    if found is None:
+        raise MalformedError(
+            f"evidence {path}",
+            got=f"{len(data)} bytes of no known shape",
+            expected="a bundle (JSON), an SNP report or a TPM quote",
+            hint="say what it is with --kind",
+            code="evidence.kind",
+        )
+    return found, data
+
+
+def bundle_from(kind: str, data: bytes, files: GivenFiles) -> Bundle:
+    """Return the bundle that a file is, or one around the raw evidence in it.
+
+    Raises:
+        Unparsed: the evidence lacks its shape.
+        MalformedError: a file beside it does.
+    """
+    if kind == BUNDLE:
+        try:
+            return parse_bundle(data)
+        except MalformedError as exc:
+            raise Unparsed(BUNDLE, exc) from exc
+    certificates = [b64(der(one)) for one in files.given_certificates()]
+    if kind == "snp":
+        item: dict[str, object] = {"kind": "snp", "report": b64(data)}
+        return Bundle(({**item, "certificates": certificates},))
+    return Bundle(({**_quote_item(data, files), "ak_certificates": certificates},))
+
+
+def lacks_of_quote(files: GivenFiles) -> tuple[str, ...]:
+    """Return the options without which a TPM quote cannot be verified."""
+    wanted: Mapping[str, Path | None] = {
+        "--signature": files.signature,
+        "--pcrs": files.pcrs,
+        "--ak": files.ak,
+    }
+    return tuple(option for option, path in wanted.items() if path is None)
+
+
+def _quote_item(message: bytes, files: GivenFiles) -> dict[str, object]:
+    ak = files.named_ak()
+    if files.signature is None or files.pcrs is None or ak is None:
+        raise MalformedError(
+            "TPM quote",
+            got="no " + ", ".join(lacks_of_quote(files)),
+            expected="--signature, --pcrs and --ak",
+        )
+    signature = read_input(files.signature, "--signature")
+    pcrs = read_input(files.pcrs, "--pcrs")
+    log = files.event_log and read_input(files.event_log, "--event-log")
+    try:
+        return item_from_files(message, signature, pcrs, ak, log or None)
+    except MalformedError as exc:
+        raise Unparsed("vtpm", exc) from exc

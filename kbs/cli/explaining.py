@@ -1,0 +1,247 @@
+"""`kbs policy explain`: here with a context file, else by the broker with its store.
+
+Here, the context's AK groups and CAs are what evidence may rest on, and evidence that
+does not hold is explained too: its failed checks come first among the reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from kbs.cli.appraisal import Result, malformed, verify_recorded
+from kbs.cli.context import EXIT_DONE, EXIT_REFUSED, CliContext
+from kbs.cli.evidence import time_of
+from kbs.cli.evidence_files import Unparsed
+from kbs.cli.inputs import read_input
+from kbs.core.checks import Status, Verdict
+from kbs.core.claims import Claims, ClaimValue
+from kbs.core.clock import format_time, parse_time
+from kbs.core.encode import (
+    MAX_INTEGER,
+    b64,
+    parse_json_object,
+    require_integer,
+    require_list,
+    require_members,
+    require_text,
+)
+from kbs.core.errors import MalformedError
+from kbs.core.ids import KeyId, parse_key_ref, parse_scoped_name
+from kbs.evidence.bundle import MAX_BUNDLE_BYTES, parse_bundle
+from kbs.evidence.model import EnrolledKey, Trust, TrustedCA
+from kbs.governance.attestation_key import tpm_name
+from kbs.pki.certificates import load_certificates
+from kbs.policy.appraise import appraise
+from kbs.policy.context import Context
+from kbs.policy.contextfile import load_context
+from kbs.policy.explain import explain_json
+from kbs.policy.parse import ParsedPolicy
+from kbs.policy.yaml import MAX_BYTES
+
+_MAX_REQUEST = 64 * 1024
+_ASSUMED = "no --request: door v1 and freshness challenge are assumed"
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """The document of the contract, notes for people, and the exit code."""
+
+    document: dict[str, object]
+    notes: tuple[str, ...]
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What to explain: evidence, a time, and the request's own claims."""
+
+    evidence: bytes
+    at: datetime
+    given: Mapping[str, object] | None
+    claims: Mapping[str, ClaimValue]
+    keys: tuple[KeyId, ...]
+    development: bool
+
+    @staticmethod
+    def read(*, evidence: Path, at: str | None, request: Path | None) -> Explanation:
+        """Read the files that the options name.
+
+        Raises:
+            MalformedError: one cannot be read, or the request lacks its shape.
+        """
+        members: dict[str, object] = {}
+        if request is not None:
+            data = read_input(request, "--request", limit=_MAX_REQUEST)
+            members = parse_json_object(data, "--request", limit=_MAX_REQUEST)
+        require_members(
+            members,
+            "--request",
+            required=set(),
+            optional={"keys", "door", "freshness", "time", "token_age", "development"},
+        )
+        development = members.get("development", False)
+        if not isinstance(development, bool):
+            raise MalformedError("--request development", expected="true or false")
+        time = time_of(at)
+        keys = require_list(members.get("keys", []), "--request keys", limit=64)
+        return Explanation(
+            evidence=read_input(evidence, "--evidence", limit=MAX_BUNDLE_BYTES),
+            at=time,
+            given=members if request is not None else None,
+            claims=_request_claims(members, time),
+            keys=tuple(parse_key_ref(key).key_id for key in keys),
+            development=development,
+        )
+
+    def notes(self, parsed: ParsedPolicy | None) -> tuple[str, ...]:
+        """Return what people should know beside the document."""
+        found = [] if self.given is not None else [_ASSUMED]
+        globs = parsed.globs if parsed is not None else ()
+        found += [
+            f"the policy does not cover key {key}"
+            for key in self.keys
+            if globs and not any(glob.matches(key) for glob in globs)
+        ]
+        return tuple(found)
+
+
+def explain_here(asked: Explanation, parsed: ParsedPolicy, names: Path) -> Explained:
+    """Verify and appraise with what a context file says.
+
+    Raises:
+        MalformedError: the context cannot be read.
+    """
+    tenant = parsed.policy.tenant
+    context = load_context(names, tenant=tenant)
+    try:
+        bundle = parse_bundle(asked.evidence)
+        result = verify_recorded(bundle, _trust(asked, context), asked.claims)
+    except Unparsed as exc:
+        result = malformed(exc.kind, exc.error)
+    except MalformedError as exc:
+        result = malformed("bundle", exc)
+    claims = result.claims or Claims(items=(), request=asked.claims)
+    appraisal = appraise(
+        parsed,
+        claims.scoped_to(tenant, shared=context.shared),
+        context.view(tenant),
+        development=asked.development,
+    )
+    document = explain_json(appraisal)
+    verified = result.claims is not None
+    if not verified:
+        document["decision"] = "denied"
+        document["reasons"] = [*_check_reasons(result), *_listed(document["reasons"])]
+    document |= _extras(asked, [check.to_json() for check in result.checks])
+    code = EXIT_DONE if appraisal.granted else EXIT_REFUSED
+    if not verified:
+        code = EXIT_REFUSED if result.verdict is Verdict.VERIFIED else result.exit_code
+    return Explained(document, asked.notes(parsed), code)
+
+
+def explain_by_server(
+    context: CliContext, asked: Explanation, target: str
+) -> Explained:
+    """Ask the broker, whose store says what names refer to.
+
+    Raises:
+        KbsError: the broker refuses, or does not answer.
+    """
+    from kbs.cli.admin_client import AdminClient
+
+    body: dict[str, object] = {
+        "bundle": parse_json_object(
+            asked.evidence, "--evidence", limit=MAX_BUNDLE_BYTES
+        ),
+        "at": format_time(asked.at),
+    }
+    if asked.given is not None:
+        body["request"] = dict(asked.given)
+    if Path(target).is_file():
+        body["policy"] = b64(read_input(Path(target), "policy", limit=MAX_BYTES))
+    else:
+        body["name"] = str(parse_scoped_name(target, "policy"))
+    with AdminClient.from_context(context) as client:
+        document = client.post("/admin/v1/explain", body)
+    granted = document.get("decision") == "granted"
+    return Explained(
+        document, asked.notes(None), EXIT_DONE if granted else EXIT_REFUSED
+    )
+
+
+def _request_claims(
+    members: Mapping[str, object], at: datetime
+) -> dict[str, ClaimValue]:
+    time = at
+    if "time" in members:
+        time = parse_time(members["time"], "--request time")
+    claims: dict[str, ClaimValue] = {
+        "request.door": require_text(members.get("door", "v1"), "--request door"),
+        "request.freshness": require_text(
+            members.get("freshness", "challenge"), "--request freshness"
+        ),
+        "request.time": format_time(time),
+    }
+    if "token_age" in members:
+        claims["request.token_age"] = require_integer(
+            members["token_age"], "--request token_age", least=0, most=MAX_INTEGER
+        )
+    return claims
+
+
+def _trust(asked: Explanation, context: Context) -> Trust:
+    enrolled: dict[bytes, tuple[EnrolledKey, ...]] = {}
+    for group, publics in context.ak_groups.items():
+        for public in publics:
+            name = tpm_name(public)
+            key = EnrolledKey(
+                tenant=group.tenant, group=group.name, name=name, public=public
+            )
+            enrolled[name] = (*enrolled.get(name, ()), key)
+    return Trust(
+        now=asked.at,
+        enrolled_keys=enrolled,
+        cas=tuple(
+            TrustedCA(
+                tenant=ca.tenant, name=ca.name, purpose="ak", certificate=certificate
+            )
+            for ca, data in context.cas.items()
+            for certificate in _certificates(data, str(ca))
+        ),
+        require_revocation=False,
+        development=asked.development,
+    )
+
+
+def _certificates(data: bytes, name: str) -> tuple[x509.Certificate, ...]:
+    return load_certificates(data, f"CA {name}")
+
+
+def _check_reasons(result: Result) -> list[dict[str, object]]:
+    stopping = {Status.FAIL, Status.UNCHECKED}
+    return [
+        {
+            name: value
+            for name, value in check.to_json().items()
+            if value is not None and name != "status"
+        }
+        for check in result.checks
+        if check.status in stopping
+    ]
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _extras(asked: Explanation, checks: list[dict[str, object]]) -> dict[str, object]:
+    return {
+        "request": dict(asked.claims),
+        "assumed_request": asked.given is None,
+        "checks": checks,
+    }

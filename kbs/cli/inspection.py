@@ -1,0 +1,152 @@
+"""`kbs evidence inspect`: the fields of bundles, reports, quotes, logs, certificates.
+
+`{"items": [{"kind", <kind>: {…fields…}}], "runtime_data"?}`; an item that does not
+parse has an `error` in place of its fields. Nothing shown is proven.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography import x509
+
+from kbs.cli.appraisal import inspect_attest
+from kbs.cli.evidence_files import (
+    BUNDLE,
+    GivenFiles,
+    Unparsed,
+    bundle_from,
+    guess_kind,
+    lacks_of_quote,
+    read_evidence,
+)
+from kbs.cli.inputs import read_input
+from kbs.core.clock import format_time
+from kbs.core.errors import KbsError, MalformedError
+from kbs.evidence.bundle import MAX_BUNDLE_BYTES, Bundle
+from kbs.evidence.registry import VERIFIERS
+from kbs.evidence.snp.certificates import is_endorsement_key, parse_endorsement_key
+from kbs.evidence.vtpm.abi import parse_attest
+from kbs.evidence.vtpm.algorithms import bank_name
+from kbs.evidence.vtpm.eventlog import EventLog, parse_event_log, replay
+from kbs.pki.certificates import load_certificates, spki_sha256
+
+# Data of an event beyond this is shown by its size only.
+_MAX_SHOWN = 256
+
+
+def inspect_file(path: Path, kind: str | None, files: GivenFiles) -> dict[str, object]:
+    """Return all fields of a file of evidence.
+
+    Raises:
+        MalformedError: it cannot be read, or its kind cannot be told.
+    """
+    if kind is None:
+        kind = _guess(read_input(path, "evidence", limit=MAX_BUNDLE_BYTES))
+    found, data = read_evidence(path, kind)
+    if found == "eventlog":
+        return _single(found, _inspect_log(parse_event_log(data)))
+    if found == "certificate":
+        shown = [_inspect_certificate(one) for one in load_certificates(data, found)]
+        return {"items": [{"kind": found, found: fields} for fields in shown]}
+    files.refuse_for(found)
+    try:
+        if found == "vtpm" and lacks_of_quote(files):
+            return _single(found, {"attest": inspect_attest(parse_attest(data))})
+        return _inspect_bundle(bundle_from(found, data, files))
+    except Unparsed as exc:
+        return {"items": [{"kind": exc.kind, "error": str(exc)}]}
+    except MalformedError as exc:
+        if found == BUNDLE:
+            raise
+        return {"items": [{"kind": found, "error": str(exc)}]}
+
+
+def _guess(data: bytes) -> str | None:
+    """Return what a file is; logs and certificates are tried last."""
+    found = guess_kind(data)
+    if found is not None:
+        return found
+    try:
+        load_certificates(data, "certificate")
+    except MalformedError:
+        pass
+    else:
+        return "certificate"
+    try:
+        parse_event_log(data)
+    except MalformedError:
+        return None
+    return "eventlog" if data else None
+
+
+def _inspect_bundle(bundle: Bundle) -> dict[str, object]:
+    document: dict[str, object] = {
+        "items": [_inspect_item(bundle, index) for index in range(len(bundle.items))]
+    }
+    if bundle.runtime_data is not None:
+        document["runtime_data"] = dict(bundle.runtime_data)
+    return document
+
+
+def _inspect_item(bundle: Bundle, index: int) -> dict[str, object]:
+    kind = bundle.kind(index)
+    verifier = VERIFIERS.get(kind)
+    if verifier is None:
+        return {"kind": kind, "error": f"unknown kind, expected {', '.join(VERIFIERS)}"}
+    try:
+        parsed = verifier.parse(bundle.items[index], index)
+    except KbsError as exc:
+        return {"kind": kind, "error": str(exc)}
+    return {"kind": kind, kind: dict(verifier.inspect(parsed))}
+
+
+def _single(kind: str, fields: dict[str, object]) -> dict[str, object]:
+    return {"items": [{"kind": kind, kind: fields}]}
+
+
+def _inspect_log(log: EventLog) -> dict[str, object]:
+    registers: dict[str, dict[str, str]] = {}
+    for (bank, pcr), value in sorted(replay(log).items()):
+        registers.setdefault(bank_name(bank), {})[str(pcr)] = value.hex()
+    return {
+        "format": log.format.value,
+        "algorithms": [bank_name(bank) for bank in log.algorithms],
+        "startup_locality": log.startup_locality,
+        "pcrs": registers,
+        "events": [
+            {
+                "index": event.index,
+                "pcr": event.pcr,
+                "type": event.type_name,
+                "digests": {
+                    bank_name(bank): value.hex() for bank, value in event.digests
+                },
+                "size": len(event.data),
+                "data": event.data.hex() if len(event.data) <= _MAX_SHOWN else None,
+            }
+            for event in log.events
+        ],
+    }
+
+
+def _inspect_certificate(certificate: x509.Certificate) -> dict[str, object]:
+    document: dict[str, object] = {
+        "subject": certificate.subject.rfc4514_string(),
+        "issuer": certificate.issuer.rfc4514_string(),
+        "serial": f"{certificate.serial_number:x}",
+        "not_before": format_time(certificate.not_valid_before_utc),
+        "not_after": format_time(certificate.not_valid_after_utc),
+        "spki_sha256": spki_sha256(certificate),
+    }
+    if is_endorsement_key(certificate):
+        key = parse_endorsement_key(certificate)
+        document["endorsement_key"] = {
+            "kind": key.kind.value,
+            "product_name": key.product_name,
+            "struct_version": key.struct_version,
+            "tcb": dict(key.tcb),
+            "hwid": None if key.hwid is None else key.hwid.hex(),
+            "csp_id": key.csp_id,
+        }
+    return document
