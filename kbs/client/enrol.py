@@ -26,8 +26,10 @@ from kbs.evidence.vtpm.public import parse_public, spki_of
 _OK = 200
 _CREATED = 201
 _MAX_STRUCTURE = 1024
-# X.690, section 8.1.3: a constructed SEQUENCE with a length of two bytes.
-_SEQUENCE_TWO_BYTES = b"\x30\x82"
+# X.690, sections 8.1.3 and 8.9: a SEQUENCE; a length up to 127 in one byte, longer
+# ones behind a byte that says how many bytes they have.
+_SEQUENCE = 0x30
+_LONG = 0x80
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +162,14 @@ def require_certified(ek_public: bytes, endorsement: EndorsementKey) -> None:
 def without_padding(data: bytes) -> bytes:
     """Return the DER certificate at the start of an NV index.
 
-    Makers define the index larger than the certificate and fill it up.
+    Makers define the index larger than the certificate and fill it up. What is not
+    DER is returned as it is, for the parser to refuse.
     """
-    if data.startswith(_SEQUENCE_TWO_BYTES):
-        return data[: 4 + int.from_bytes(data[2:4], "big")]
-    return data
+    if len(data) < 2 or data[0] != _SEQUENCE:  # noqa: PLR2004 - tag and length
+        return data
+    extra = data[1] - _LONG if data[1] > _LONG else 0
+    size = int.from_bytes(data[2 : 2 + extra], "big") if extra else data[1]
+    return data[: 2 + extra + size]
 
 
 def _load(certificate: bytes) -> x509.Certificate:

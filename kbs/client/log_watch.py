@@ -82,7 +82,10 @@ class LogWatch:
             UnavailableError: the log does not show what is needed to say so.
         """
         key = self._log_key(answer.audience)
-        verified = verify_receipt(receipt, keys=[key], origin=answer.audience)
+        try:
+            verified = verify_receipt(receipt, keys=[key], origin=answer.audience)
+        except VerificationError as exc:
+            raise self._other_signer(exc) from exc
         _require_same_decision(answer, verified.body)
         if self._require_growth(key, verified.checkpoint):
             self._remember(answer.audience, key, receipt.checkpoint)
@@ -101,6 +104,19 @@ class LogWatch:
             return parse_vkey(reply.json().get("log_key"))
         except MalformedError as exc:
             raise UnavailableError("broker's log key", got=str(exc)) from exc
+
+    def _other_signer(self, exc: VerificationError) -> VerificationError:
+        if exc.code != "audit.checkpoint.signer":
+            return exc
+        kept = "--log-key" if self._pinned is not None else f"the state {self._state}"
+        return VerificationError(
+            exc.what,
+            got=exc.got,
+            expected=exc.expected,
+            hint=f"another key signs the log than {kept} says; "
+            "ask the broker's administrator whether it was replaced",
+            code=exc.code,
+        )
 
     def _require_growth(self, key: LogKey, now: Checkpoint) -> bool:
         """Check `now` against what was seen; return whether it is worth remembering."""
@@ -221,7 +237,10 @@ def _require_same_decision(answer: Answer, body: Body | None) -> None:
         # A denial's receipt comes without its body: that is for administrators.
         if answer.outcome is Outcome.GRANTED:
             raise VerificationError(
-                "receipt", got="no body", expected="that of the grant"
+                "receipt",
+                got="no body",
+                expected="that of the grant",
+                code="audit.receipt.answer",
             )
         return
     for name, expected in (("decision", answer.decision), ("answer", answer.digest())):

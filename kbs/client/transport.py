@@ -27,8 +27,8 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 TOTAL_SECONDS = 60.0
 
-MAX_ANSWER = 2 * 1024 * 1024
-"""Largest answer that is read; 64 keys with a receipt each are far below."""
+MAX_ANSWER = 20 * 1024 * 1024
+"""Largest answer that is read: 64 keys of 64 KiB, sealed, in base64, and a receipt."""
 
 _CHUNK = 64 * 1024
 _JSON_TYPES = frozenset({"application/json", "application/problem+json"})
@@ -210,23 +210,22 @@ def parse_server(text: str) -> str:
     Raises:
         MalformedError: anything else.
     """
-    parts = urlsplit(text)
     try:
-        port_is_good = parts.port is None or parts.port > 0
+        parts = urlsplit(text)
+        host, has_port = parts.hostname or "", parts.port != 0
     except ValueError:
-        port_is_good = False
+        # Brackets without an address, a port that is no number.
+        parts, host, has_port = urlsplit(""), "", False
     is_plain = not (parts.query or parts.fragment or parts.username or parts.password)
-    if not (port_is_good and is_plain and parts.hostname):
-        raise MalformedError(
-            "server URL", got=repr(text)[:120], expected="https://HOST[:PORT]"
-        )
-    if parts.scheme == "https" or (
-        parts.scheme == "http" and is_loopback(parts.hostname)
-    ):
+    is_visible = text.isascii() and text.isprintable() and " " not in text
+    is_allowed = parts.scheme == "https" or (
+        parts.scheme == "http" and is_loopback(host)
+    )
+    if host and has_port and is_plain and is_visible and is_allowed:
         return text.rstrip("/")
     raise MalformedError(
         "server URL",
-        got=repr(text)[:120],
+        got=ascii(text)[:120],
         expected="https://HOST[:PORT]; http:// on loopback only",
     )
 

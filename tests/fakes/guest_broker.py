@@ -50,6 +50,7 @@ from kbs.channel.opening import ChallengeOffer, sign_answer, sign_challenge
 from kbs.channel.signing import ResponseSignature, serialize_response_key
 from kbs.core.decision import PolicyRef, Reason
 from kbs.core.encode import canonical_json, parse_b64
+from kbs.core.errors import NotFoundError
 from kbs.core.ids import KeyId, KeyRef, new_decision_id
 from tests.fakes.logs import MemoryLog
 
@@ -285,6 +286,8 @@ def _forge(
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Head and body in one packet, or each answer waits for a delayed acknowledgement.
+    wbufsize = -1
     broker: FakeBroker
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
@@ -295,10 +298,15 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/v1/broker":
             self.reply(200, {"log_key": self.broker.signer.key.vkey})
         elif self.path.startswith("/v1/log/") and "no_tiles" not in self.broker.faults:
-            data = self.broker.tile(self.path.removeprefix("/v1/log/"))
-            self.raw(200, data, "application/octet-stream")
+            self.tile(self.path.removeprefix("/v1/log/"))
         else:
             self.reply(*problem(404, "http.not_found"))
+
+    def tile(self, path: str) -> None:
+        try:
+            self.raw(200, self.broker.tile(path), "application/octet-stream")
+        except NotFoundError:
+            self.reply(*problem(404, "not_found"))
 
     def do_POST(self) -> None:
         self.broker.paths.append(self.path)
@@ -443,7 +451,7 @@ _RAW: dict[str, Callable[[_Handler], None]] = {
         302, b"", "text/html", Location="http://127.0.0.1:1/"
     ),
     "huge": lambda handler: handler.raw(
-        200, b" " * (20 * 1024 * 1024), "application/json"
+        200, b" " * (21 * 1024 * 1024), "application/json"
     ),
     "busy": lambda handler: handler.raw(
         503,

@@ -244,6 +244,39 @@ def test_somebody_who_extends_at_the_same_time_is_noticed(tpm: Tpm) -> None:
     assert caught.value.code == "vtpm.pcr.not_initial"
 
 
+class _Banks(Tpm):
+    """A TPM with other banks than swtpm has."""
+
+    def __init__(self, real: Tpm, banks: tuple[Algorithm, ...]) -> None:
+        super().__init__(real._context, real._library)
+        self._banks = banks
+
+    def banks(self) -> tuple[Algorithm, ...]:
+        return self._banks
+
+
+@pytest.mark.parametrize("banks", [(), (SHA256, Algorithm.SM3_256)])
+def test_a_bank_that_we_cannot_measure_into_is_not_left_open(
+    tpm: Tpm, banks: tuple[Algorithm, ...]
+) -> None:
+    with pytest.raises(UnavailableError):
+        measure_workload(_Banks(tpm, banks), b"policy")
+    assert pcr(tpm, 15) == bytes(32)
+
+
+def test_the_boot_log_of_this_machine_belongs_to_its_own_tpm(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from kbs.client import tpm_attester
+
+    log = tmp_path / "log"
+    monkeypatch.setattr(tpm_attester, "DEFAULT_EVENT_LOG", log)
+    assert tpm_attester.default_event_log("device:/dev/tpmrm0") is None
+    log.write_bytes(b"")
+    assert tpm_attester.default_event_log("device:/dev/tpmrm0") == log
+    assert tpm_attester.default_event_log("swtpm:port=1") is None
+
+
 @pytest.mark.parametrize("kind", list(EkKind))
 def test_the_tpm_activates_what_was_made_for_its_ek_and_ak(
     tpm: Tpm, kind: EkKind

@@ -1,0 +1,148 @@
+"""Keys appear whole, together, for their owner alone, and never on a screen."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from kbs.channel.answer import ReleasedKey
+from kbs.client.deliver import is_in_memory, write_descriptor, write_keys
+from kbs.core.errors import ConfigurationError, MalformedError, UnavailableError
+from kbs.core.ids import parse_key_ref
+
+
+def key(text: str, value: bytes = b"value") -> ReleasedKey:
+    return ReleasedKey(parse_key_ref(text), value)
+
+
+def files(folder: Path) -> set[str]:
+    return {
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_each_key_is_a_file_named_by_its_id(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    paths = write_keys(out, [key("a/b/c@1", b"one"), key("a/b/d@2", b"two")])
+    assert files(out) == {"a/b/c", "a/b/d"}
+    assert [path.read_bytes() for path in paths] == [b"one", b"two"]
+
+
+def test_only_the_owner_may_read_even_under_a_wide_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        (path,) = write_keys(tmp_path / "out", [key("a/b/c@1")])
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for folder in (path.parent, path.parent.parent, tmp_path / "out"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_newer_value_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    write_keys(tmp_path, [key("a/b/c@1", b"old")])
+    (path,) = write_keys(tmp_path, [key("a/b/c@2", b"new")])
+    assert path.read_bytes() == b"new"
+    assert files(tmp_path) == {"a/b/c"}
+
+
+def test_none_is_left_when_one_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"in the way of a folder")
+    with pytest.raises((UnavailableError, ConfigurationError)):
+        write_keys(tmp_path, [key("a/b/c@1"), key("x/b/c@1")])
+    assert files(tmp_path) == {"x"}
+
+
+def test_none_is_left_when_one_cannot_be_placed(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b" / "d" / "full").mkdir(parents=True)
+    with pytest.raises(UnavailableError):
+        write_keys(tmp_path, [key("a/b/c@1"), key("a/b/d@1")])
+    assert files(tmp_path) == set()
+
+
+def test_a_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "a").symlink_to(elsewhere)
+    with pytest.raises(ConfigurationError, match="--out"):
+        write_keys(tmp_path, [key("a/b/c@1")])
+    assert files(elsewhere) == set()
+
+
+def test_a_link_under_a_keys_name_is_replaced_not_followed(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"before")
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c").symlink_to(target)
+    write_keys(tmp_path, [key("a/b/c@1")])
+    assert target.read_bytes() == b"before"
+
+
+def test_a_descriptor_gets_the_bytes_and_nothing_else() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as file:
+        write_descriptor(writer, key("a/b/c@1", b"\x00secret\n"))
+        os.close(writer)
+        assert file.read() == b"\x00secret\n"
+
+
+def test_a_reader_that_went_away_is_reported() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with pytest.raises(UnavailableError, match="reader"):
+        write_descriptor(writer, key("a/b/c@1"))
+    os.close(writer)
+
+
+def test_a_terminal_is_refused() -> None:
+    leader, follower = os.openpty()
+    try:
+        with pytest.raises(MalformedError, match="people"):
+            write_descriptor(follower, key("a/b/c@1"))
+    finally:
+        os.close(leader)
+        os.close(follower)
+
+
+@pytest.mark.parametrize("descriptor", [0, 2, 987654, -1, 2**40])
+def test_what_is_closed_or_goes_to_the_log_is_refused(descriptor: int) -> None:
+    with pytest.raises(MalformedError):
+        write_descriptor(descriptor, key("a/b/c@1"))
+
+
+MOUNTS = """\
+21 1 8:1 / / rw - ext4 /dev/sda1 rw
+22 21 0:20 / /run rw shared:5 - tmpfs tmpfs rw
+23 22 8:2 / /run/disk rw - ext4 /dev/sdb1 rw
+24 21 0:30 / /with\\040space rw - ramfs none rw
+broken
+25 21 0:31 / - tmpfs
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [
+        ("/run", True),
+        ("/run/keys/deep", True),
+        ("/run/disk/keys", False),
+        ("/with space/x", True),
+        ("/srv", False),
+        ("/runner", False),
+    ],
+)
+def test_the_innermost_mount_says_whether_it_is_memory(
+    tmp_path: Path,
+    folder: str,
+    expected: bool,  # noqa: FBT001
+) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(MOUNTS)
+    assert is_in_memory(Path(folder), mounts) is expected
+
+
+def test_without_a_list_of_mounts_nothing_is_known_to_be_memory() -> None:
+    assert not is_in_memory(Path("/run"), Path("/nowhere"))
