@@ -43,7 +43,7 @@ def write_private(path: Path, content: bytes, *, replace: bool = True) -> None:
 
 
 def create_folder(path: Path) -> None:
-    """Make a folder of mode 0700, and those above it, unless it is there.
+    """Make a folder of mode 0700 unless it is there; those above as the umask says.
 
     Raises:
         ConfigurationError: it cannot be made.

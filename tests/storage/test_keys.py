@@ -161,3 +161,42 @@ def test_a_reader_only_delays_the_erasure(sqlite_place: Place) -> None:
         with database.write() as transaction:
             transaction.tokens.use("any other write", NOW)
         assert row.envelope.wrapped not in _bytes_of(sqlite_place.folder)
+
+
+def test_what_a_killed_process_left_is_erased_by_the_next(sqlite_place: Place) -> None:
+    row = _row()
+    assert row.envelope is not None
+    with closing(sqlite_place.connect()) as killed:
+        with killed.write() as transaction:
+            transaction.keys.insert_version(row)
+        # It erased, and did not come to empty the log.
+        with killed.engine.begin() as connection:
+            connection.exec_driver_sql("DELETE FROM key_versions")
+        assert row.envelope.wrapped in _bytes_of(sqlite_place.folder)
+        with closing(sqlite_place.connect()) as following:
+            with following.write() as transaction:
+                transaction.tokens.use("any", NOW)
+            assert row.envelope.wrapped not in _bytes_of(sqlite_place.folder)
+
+
+def test_a_scrubbing_that_fails_does_not_fail_the_commit(sqlite_place: Place) -> None:
+    with (
+        closing(sqlite_place.connect()) as database,
+        closing(sqlite_place.connect()) as other,
+    ):
+        with database.write() as transaction:
+            transaction.keys.insert_version(_row())
+        with other.read() as reader:
+            assert reader.log.head().size == 0
+            with database.write() as transaction:
+                transaction.broker_keys.remove("challenge", 1)
+                transaction.tokens.use("first", NOW)
+        with database.read() as after:
+            assert len(after.keys.versions(CHAT)) == 1
+        with pytest.raises(ConflictError):
+            _use_again(database)
+
+
+def _use_again(database: SqlDatabase) -> None:
+    with database.write() as transaction:
+        transaction.tokens.use("first", NOW)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -131,6 +132,18 @@ def test_a_migration_that_fails_leaves_nothing(empty: SqlDatabase) -> None:
         upgrade(empty.engine)
     with empty.engine.connect() as connection:
         assert inspect(connection).get_table_names() == ["used_tokens"]
+
+
+def test_going_back_is_refused(empty: SqlDatabase) -> None:
+    upgrade(empty.engine)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    with empty.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        with pytest.raises(NotImplementedError, match="restore a backup"):
+            command.downgrade(config, "base")
+    check_schema(empty.engine)
 
 
 def test_two_processes_may_start_at_once(empty_place: Place) -> None:

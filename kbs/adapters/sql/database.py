@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import final
+from typing import cast, final
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
@@ -37,10 +37,10 @@ from kbs.adapters.sql.expiring import (
 from kbs.adapters.sql.governance import SqlGovernanceStore
 from kbs.adapters.sql.keys import SqlKeyStore
 from kbs.adapters.sql.log import SqlLogStore
-from kbs.core.errors import UnavailableError
+from kbs.core.errors import KbsError, UnavailableError
 
-# How long to wait for readers before the log is emptied some other time.
-_SCRUB_MILLISECONDS = 50
+# Milliseconds to wait for readers, before the log is emptied some other time.
+_PATIENCE = 50
 
 
 @final
@@ -127,10 +127,11 @@ class SqlDatabase:
         """For `upgrade` and `check_schema`."""
         self._reading = engines.reading
         self._lock_seconds = lock_seconds
-        self._residue = False
         # Threads that find SQLite's file locked sleep and try again; here they queue.
         is_embedded = self.engine.dialect.name == "sqlite"
         self._queue = threading.Lock() if is_embedded else None
+        # The process before may have died between an erasure and its scrubbing.
+        self._residue = is_embedded
 
     @contextmanager
     def read(self) -> Iterator[SqlTransaction]:
@@ -154,9 +155,8 @@ class SqlDatabase:
                 transaction = SqlTransaction(connection)
                 transaction.log.lock_head()
                 yield transaction
-            self._residue |= transaction.erased
-            if self._residue:
-                self._scrub()
+            if self._queue is not None:
+                self._scrub(erased=transaction.erased)
 
     def close(self) -> None:
         """Close every connection; one that is in use closes when it is given back."""
@@ -180,22 +180,25 @@ class SqlDatabase:
         finally:
             self._queue.release()
 
-    def _scrub(self) -> None:
+    def _scrub(self, *, erased: bool) -> None:
         """Empty SQLite's write-ahead log, which still has what was erased.
 
-        Readers of an older snapshot prevent it; then the next write tries again.
+        Readers of an older snapshot prevent it; then every next write tries again. The
+        commit is done: nothing here may look as if it were not.
         """
-        if self._queue is None:
-            self._residue = False
+        self._residue |= erased
+        if not self._residue:
             return
-        with suppress(SQLAlchemyError, sqlite3.Error), self.engine.connect() as held:
-            driver = held.connection.driver_connection
-            if isinstance(driver, sqlite3.Connection):
-                self._residue = not _emptied(driver, self._lock_seconds)
+        with (
+            suppress(SQLAlchemyError, sqlite3.Error, KbsError),
+            self.engine.connect() as held,
+        ):
+            driver = cast("sqlite3.Connection", held.connection.driver_connection)
+            driver.execute(f"PRAGMA busy_timeout={_PATIENCE if erased else 0}")
+            self._residue = not _emptied(driver, self._lock_seconds)
 
 
 def _emptied(driver: sqlite3.Connection, lock_seconds: float) -> bool:
-    driver.execute(f"PRAGMA busy_timeout={_SCRUB_MILLISECONDS}")
     try:
         (busy, *_) = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return bool(busy == 0)
