@@ -235,6 +235,7 @@ def check_start(parts: Parts, settings: Settings) -> None:
         with parts.database.write() as tx:
             composed.broker.identity.rotate_challenge_key(tx, parts.clock.now())
         composed.journal.record(event)
+        composed.mark.replace()
     with parts.database.read() as tx:
         composed.broker.governing.prove(tx)
     composed.mark.write()

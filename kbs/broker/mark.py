@@ -44,11 +44,36 @@ class MarkKeeper:
         Raises:
             UnavailableError: the file cannot be written.
         """
-        with self._lock:
+        # Read, compare and write in one turn, or a slower worker takes the mark back.
+        with self._lock, self._highwater.locked():
+            with self._database.read() as tx:
+                mark = self._current(tx)
+            if self._is_further(mark):
+                self._highwater.write(sign_mark(mark, self._identity.log_signer))
+            self._size = mark.size
+
+    def replace(self) -> None:
+        """Write the mark of a database whose rollback the operator accepted.
+
+        Raises:
+            UnavailableError: the file cannot be written.
+        """
+        with self._lock, self._highwater.locked():
             with self._database.read() as tx:
                 mark = self._current(tx)
             self._highwater.write(sign_mark(mark, self._identity.log_signer))
             self._size = mark.size
+
+    def _is_further(self, mark: HighWaterMark) -> bool:
+        data = self._highwater.read()
+        if data is None:
+            return True
+        try:
+            written = verify_mark(data, keys=[self._identity.log_key])
+        except IntegrityError:
+            # Damaged while we run: what the database proves is better than nothing.
+            return True
+        return (mark.size, mark.seq) > (written.size, written.seq)
 
     def write_if_behind(self) -> None:
         """Write the mark if the log has grown since.

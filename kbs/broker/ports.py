@@ -391,6 +391,10 @@ class Highwater(Protocol):
         """Return the mark, or None before the first one."""
         ...
 
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other threads and processes from writing meanwhile."""
+        ...
+
     def write(self, mark: bytes) -> None:
         """Replace the mark atomically and durably."""
         ...
