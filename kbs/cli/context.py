@@ -182,8 +182,6 @@ def main_with(group: click.Group, arguments: Sequence[str] | None = None) -> int
     context = initial_context(json="--json" in given, verbose="--verbose" in given)
     try:
         result = group.main(given, prog_name="kbs", standalone_mode=False)
-    except click.exceptions.Exit as exc:
-        return exc.exit_code
     except click.ClickException as exc:
         report(context, _usage_error(exc))
         return EXIT_USAGE

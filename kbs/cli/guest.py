@@ -159,7 +159,7 @@ def fetch(
     document = _document(fetched)
     if out is not None:
         document["files"] = _write(out, fetched)
-    elif out_fd is not None:
+    if out_fd is not None:
         from kbs.client.deliver import write_descriptor
 
         write_descriptor(out_fd, fetched.keys[0])

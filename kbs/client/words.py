@@ -17,6 +17,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
     ("key.", "the key is in no state to be released"),
     ("policy.none", "no policy covers this key"),
     ("policy.", "the policy for this key does not allow it"),
+    ("request.not_all", "another key is refused, and a part was not asked for"),
     ("request.", "the policy does not allow this kind of request"),
     ("sample.development", "sample evidence counts in development mode only"),
     ("sample.", "the sample evidence does not fit the policy"),

@@ -170,7 +170,8 @@ class FakeBroker:
     def sign(self, answer: Answer) -> Answered:
         """Return a signed answer with the receipt of its entry."""
         document = signed(answer.to_json(), sign_answer(self.response_key, answer))
-        body = answer.outcome is not Outcome.DENIED
+        # As the real one: a body goes to who was granted something, to nobody else.
+        body = answer.outcome is Outcome.GRANTED
         document["receipt"] = self.record(answer, body=body).to_json()
         if answer.outcome is not Outcome.DENIED:
             return 200, document

@@ -340,6 +340,17 @@ def test_a_bank_that_is_not_allocated_is_named(tpm: Tpm) -> None:
         tpm.read_pcrs([PcrSelection(Algorithm.SHA3_256, (0,))])
 
 
+def test_a_bank_that_gives_nothing_is_named(tpm: Tpm) -> None:
+    """What a TPM answers about a bank that it knows and has not allocated."""
+
+    class Silent:
+        def pcr_read(self, selection: object) -> tuple[int, object, list[bytes]]:
+            return 1, selection, []
+
+    with pytest.raises(UnavailableError, match="bank sha384"):
+        Tpm(Silent(), tpm._library).read_pcrs([PcrSelection(Algorithm.SHA384, (0,))])
+
+
 def test_no_tpm_is_said_with_what_to_do() -> None:
     with (
         pytest.raises(UnavailableError, match="--tcti"),

@@ -333,6 +333,18 @@ def test_the_command_line_enrols_with_certificates_from_files(
     assert broker.seen[0]["ek_chain"] == [b64(der)]
 
 
+def test_an_enrolment_for_programs(
+    software: SoftwareTpm, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    with open_tpm(software.tcti) as tpm:
+        ecc = EkKind.ECC
+        write_nv(tpm, ecc.nv_certificate, ek_certificate(tpm, ecc))
+    with serving(EnrollingBroker()) as url:
+        code, out, _ = run("enroll", "--group", "acme/hosts", "--json", "--server", url)
+    assert code == 0
+    assert sorted(json.loads(out)) == ["ak_name", "group", "id", "status"]
+
+
 def test_another_broker_than_the_pinned_one_is_not_enrolled_at(
     run: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:

@@ -142,6 +142,22 @@ def test_wrong_use_is_2_and_reaches_no_broker(
     assert bench.broker.paths == []
 
 
+def test_stdout_may_be_the_descriptor_when_it_is_a_pipe(bench: Bench) -> None:
+    """Nothing but the key goes there: `kbs guest fetch KEY --out-fd 1 | workload`."""
+    reader, writer = os.pipe()
+    saved = os.dup(1)
+    os.dup2(writer, 1)
+    os.close(writer)
+    try:
+        code = bench.run("fetch", str(CHAT), "--out-fd", "1")
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+    with os.fdopen(reader, "rb") as file:
+        assert file.read() == SECRET
+    assert (code, bench.out) == (0, "")
+
+
 def test_a_denial_is_1_with_reasons_and_without_files(bench: Bench) -> None:
     bench.broker.denied[CHAT] = ("deny.key",)
     out = bench.folder / "keys"
