@@ -74,7 +74,7 @@ def verify(item: Mapping[str, object], trust: Trust) -> ItemResult:
 
 
 def named(ak: bytes) -> Trust:
-    return Trust(now=NOW, override_ak=ak, require_revocation=False)
+    return Trust(now=NOW, override_ak=ak, require_revocation=False, recorded=True)
 
 
 def keylime_item(folder: Path, ak: str = "keylime-ak.pub") -> dict[str, object]:

@@ -390,7 +390,12 @@ class TestVouchedFor:
     def test_a_bare_key_named_by_key_alone_has_unknown_attributes(
         self, ecc_tpm: FakeTpm
     ) -> None:
-        trust = Trust(now=NOW, override_ak=ecc_tpm.ak_spki, require_revocation=False)
+        trust = Trust(
+            now=NOW,
+            override_ak=ecc_tpm.ak_spki,
+            require_revocation=False,
+            recorded=True,
+        )
         result = verify(bare_item(ecc_tpm), trust)
         assert statuses(result)["vtpm.ak.attributes"] is Status.SKIPPED
         assert result.claims is not None
