@@ -54,7 +54,7 @@ class Machine:
         self.event_log.write_bytes(log.to_bytes())
 
     def measure(self, policy: bytes) -> None:
-        """Extend a policy into PCR 15 without the guard that `kbs guest measure` has."""
+        """Extend a policy into PCR 15, without the guard of `kbs guest measure`."""
         with open_tpm(self.tcti) as tpm:
             tpm.extend(15, policy_digests(tpm.banks(), policy))
 
