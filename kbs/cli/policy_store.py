@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kbs.cli.context import CliContext, common_options, emit, one_line
+from kbs.cli.render import escaped
 from kbs.core.errors import ConflictError, MalformedError
 from kbs.core.ids import ScopedName, parse_scoped_name
 
@@ -191,7 +192,7 @@ def show(
         state = "in force" if one.active else "not in force"
         click.echo(f"# {one.subject} version {one.version}, {state}, {one.digest}")
         for line in text.splitlines():
-            click.echo(one_line(line) if not line.isprintable() else line)
+            click.echo(escaped(line))
 
     emit(context, document, human)
 
@@ -235,7 +236,7 @@ def diff(
 
     def human() -> None:
         for line in (*result.lines, *result.notes()):
-            click.echo(one_line(line) if not line.isprintable() else line)
+            click.echo(escaped(line))
         if not result.lines:
             click.echo("no difference")
 

@@ -45,7 +45,7 @@ class Profile:
 
     `server` is None until the broker was served once; `tls_sha256` (hex of the
     certificate's DER) is None for plain HTTP on loopback.
-    `response_key` is the public key (PEM) that guests pin.
+    `response_key` is the file that guests take as `--broker-key`.
     """
 
     folder: Path
