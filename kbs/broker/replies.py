@@ -135,8 +135,9 @@ class Replies:
     def receipted(reply: Reply, placed: Placed) -> Reply:
         """Return a reply with the receipt of its entry."""
         # A body holds what was got and expected: an administrator may see that of a
-        # denial, the workload that was denied may not.
-        granted = not reply.refused and "sealed" in _answer(reply)
+        # denial, the workload that was denied may not, not even for one key of many.
+        answer = _answer(reply)
+        granted = "sealed" in answer and not answer.get("denied")
         receipt = Receipt(
             leaf=placed.entry.leaf,
             index=placed.entry.index,

@@ -234,8 +234,8 @@ def _rolled_back(now: Checkpoint, seen: Checkpoint) -> VerificationError:
 
 def _require_same_decision(answer: Answer, body: Body | None) -> None:
     if body is None:
-        # A denial's receipt comes without its body: that is for administrators.
-        if answer.outcome is Outcome.GRANTED:
+        # The body tells why a key was denied: that is for administrators.
+        if answer.outcome is Outcome.GRANTED and not answer.denied:
             raise VerificationError(
                 "receipt",
                 got="no body",

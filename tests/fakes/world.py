@@ -51,7 +51,9 @@ from kbs.channel.recipient import (
 from kbs.channel.token import SignedRequest, mint_token
 from kbs.core.encode import b64, canonical_json
 from kbs.core.ids import InstanceId, parse_key_ref
+from kbs.evidence.model import ItemResult, ParsedItem, Trust, Verifier
 from kbs.evidence.registry import VERIFIERS
+from kbs.evidence.snp.verify import SnpVerifier
 from kbs.governance.signature import sign_statement, spki_of
 from kbs.governance.statement import (
     Action,
@@ -95,6 +97,22 @@ class FakeClock:
         self.time += timedelta(seconds=seconds)
 
 
+class PinnedSnp(SnpVerifier):
+    """The SNP verifier of a broker that was built with other roots."""
+
+    def __init__(self, pins: Mapping[str, str]) -> None:
+        super().__init__()
+        self._pins = pins
+
+    def verify(self, parsed: ParsedItem, trust: Trust) -> ItemResult:
+        return super().verify(parsed, replace(trust, pinned_roots=self._pins))
+
+
+def trusting(pins: Mapping[str, str]) -> Mapping[str, Verifier]:
+    """All verifiers, with these roots for SNP (`FakeAmd.pins`)."""
+    return {**VERIFIERS, "snp": PinnedSnp(pins)}
+
+
 @dataclass(frozen=True)
 class Request:
     """A request ready to send, with what the guest keeps to itself."""
@@ -124,6 +142,7 @@ class World:
         database: Database | None = None,
         development: bool = False,
         steps: Callable[[str], None] = lambda _: None,
+        verifiers: Mapping[str, Verifier] = VERIFIERS,
         **settings: object,
     ) -> World:
         """Make a new instance in `folder` (SQLite unless a database is given)."""
@@ -157,6 +176,7 @@ class World:
             genesis_digest=made.genesis_digest,
             clock=clock,
             steps=steps,
+            verifiers=verifiers,
         )
         chosen = Settings(
             data=data,
@@ -265,6 +285,12 @@ class World:
         assert response.status_code == 201, response.get_data(as_text=True)
         return stored
 
+    def govern_workload(
+        self, tenant: str = "acme", name: str = "runtime", source: bytes = WORKLOAD
+    ) -> dict[str, object]:
+        """Put a workload policy in force."""
+        return self.govern(Action.ACTIVATE, Kind.WORKLOAD_POLICY, tenant, name, source)
+
     def activate_policy(
         self, source: str, name: str = "chat", tenant: str = "acme"
     ) -> dict[str, object]:
@@ -352,6 +378,18 @@ class World:
         primary = primary_binding("vtpm", data, [])
         item = tpm.quote_item(primary[:32])
         return request_of(data, private, primary, [item])
+
+    def request_by(
+        self,
+        kind: str,
+        item: Callable[[bytes], dict[str, object]],
+        keys: Sequence[str] = ("acme/model/chat",),
+        **options: object,
+    ) -> Request:
+        """A complete request whose one item is made for the primary's binding."""
+        data, private = self.runtime_data(keys, **options)  # type: ignore[arg-type]
+        primary = primary_binding(kind, data, [])
+        return request_of(data, private, primary, [item(primary)])
 
     def composite(
         self,

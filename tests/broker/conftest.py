@@ -1,0 +1,47 @@
+"""A broker for each test; `any_world` runs a test on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.databases import (
+    Place,
+    database,
+    empty_place,
+    place,
+    postgresql_place,
+    postgresql_server,
+    postgresql_template,
+    sqlite_place,
+    sqlite_template,
+)
+from tests.fakes.world import World
+
+__all__ = [
+    "database",
+    "empty_place",
+    "place",
+    "postgresql_place",
+    "postgresql_server",
+    "postgresql_template",
+    "sqlite_place",
+    "sqlite_template",
+]
+
+
+@pytest.fixture
+def world(tmp_path: Path, sqlite_place: Place) -> Iterator[World]:
+    """A broker on SQLite."""
+    with closing(sqlite_place.connect()) as opened:
+        yield World.create(tmp_path, database=opened)
+
+
+@pytest.fixture
+def any_world(tmp_path: Path, place: Place) -> Iterator[World]:
+    """A broker on each kind of database in turn."""
+    with closing(place.connect()) as opened:
+        yield World.create(tmp_path, database=opened)
