@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kbs.cli.context import one_line
+from kbs.cli.render import escaped
 from kbs.client.words import words_for
 
 COLUMNS = ("index", "time", "kind", "id", "about")
@@ -116,7 +116,7 @@ def lines_of(document: Mapping[str, object]) -> list[str]:
 def _kept(line: str) -> str:
     # The indent is ours; everything after it came from the log.
     indent = line[: len(line) - len(line.lstrip(" "))]
-    return indent + one_line(line)
+    return indent + escaped(line.lstrip(" "))
 
 
 def _key_lines(key: Mapping[str, object]) -> list[str]:

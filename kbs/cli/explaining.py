@@ -14,7 +14,7 @@ from pathlib import Path
 from cryptography import x509
 
 from kbs.cli.appraisal import Result, malformed, verify_recorded
-from kbs.cli.context import EXIT_DONE, EXIT_REFUSED, CliContext
+from kbs.cli.context import EXIT_DONE, EXIT_REFUSED, CliContext, one_line
 from kbs.cli.evidence import time_of
 from kbs.cli.evidence_files import Unparsed
 from kbs.cli.inputs import read_input
@@ -43,6 +43,7 @@ from kbs.policy.explain import explain_json
 from kbs.policy.parse import ParsedPolicy
 from kbs.policy.yaml import MAX_BYTES
 
+_STOPPING = frozenset({Status.FAIL, Status.UNCHECKED})
 _MAX_REQUEST = 64 * 1024
 _ASSUMED = "no --request: door v1 and freshness challenge are assumed"
 
@@ -54,6 +55,15 @@ class Explained:
     document: dict[str, object]
     notes: tuple[str, ...]
     exit_code: int
+
+    def check_lines(self) -> list[str]:
+        """Return a line for every check of the evidence that does not hold."""
+        return [
+            one_line(f"check {check.get('status')}: {check.get('id')}: {detail}")
+            for check in _listed(self.document.get("checks"))
+            if isinstance(check, dict) and check.get("status") in _STOPPING
+            for detail in [check.get("detail")]
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +233,6 @@ def _certificates(data: bytes, name: str) -> tuple[x509.Certificate, ...]:
 
 
 def _check_reasons(result: Result) -> list[dict[str, object]]:
-    stopping = {Status.FAIL, Status.UNCHECKED}
     return [
         {
             name: value
@@ -231,7 +240,7 @@ def _check_reasons(result: Result) -> list[dict[str, object]]:
             if value is not None and name != "status"
         }
         for check in result.checks
-        if check.status in stopping
+        if check.status in _STOPPING
     ]
 
 

@@ -122,6 +122,8 @@ def explain(
 
     def human() -> None:
         explanation(found.document)
+        for line in found.check_lines():
+            click.echo(line)
         for note in found.notes:
             click.echo(f"note: {one_line(note)}")
 
