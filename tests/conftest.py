@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+MAX_ID = 40
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -23,3 +24,17 @@ def vectors() -> Path:
     if not (folder / "README.md").is_file():
         pytest.skip(f"recorded evidence is not at {folder}; set KBS_VECTORS")
     return folder
+
+
+def pytest_make_parametrize_id(
+    config: pytest.Config,
+    val: object,
+    argname: str,
+) -> str | None:
+    """Name bytes and long texts by their argument: keys made at random have no name.
+
+    Workers that run tests side by side have to collect the same names.
+    """
+    if isinstance(val, bytes) or (isinstance(val, str) and len(val) > MAX_ID):
+        return argname
+    return None
