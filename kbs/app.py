@@ -24,6 +24,7 @@ from kbs.api.requests import rate_limited
 from kbs.broker.actors import Actors
 from kbs.broker.attest import Attestation
 from kbs.broker.auditing import Auditing
+from kbs.broker.checking import check_head
 from kbs.broker.collateral import CollateralTable
 from kbs.broker.commit import Committer
 from kbs.broker.enrol import Enrolment
@@ -52,6 +53,9 @@ from kbs.evidence.model import Verifier
 from kbs.evidence.registry import VERIFIERS, vocabulary
 from kbs.keys.wrap import KeyEncryptionKey, LocalKEK
 from kbs.settings import Settings
+
+WATCH_SECONDS = 60.0
+"""How often everything in force is proven anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +184,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
             clock,
             instance=parts.instance,
             refused=refused_token,
+            forbidden=journal.refused,
         ),
         governing=Governing(database, governance, journal, clock, mark),
         explaining=Explaining(
@@ -198,6 +203,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
             identity=identity,
             locker=locker,
             upkeep=upkeep,
+            journal=journal,
         ),
         health=Health(
             database=database,
@@ -217,7 +223,7 @@ def check_start(parts: Parts, settings: Settings) -> None:
     1. The database is the pinned instance's.
     2. Development and production do not mix.
     3. The database extends the high-water mark, or the operator says otherwise.
-    4. Governance is what was signed.
+    4. Governance is what was signed, and what the log tells of.
 
     Raises:
         ConfigurationError: 1 or 2.
@@ -237,7 +243,8 @@ def check_start(parts: Parts, settings: Settings) -> None:
         composed.journal.record(event)
         composed.mark.replace()
     with parts.database.read() as tx:
-        composed.broker.governing.prove(tx)
+        state = composed.broker.governing.prove(tx)
+        check_head(tx, composed.broker.identity.log_key, state)
     composed.mark.write()
 
 
@@ -250,6 +257,8 @@ def create_app_with(parts: Parts, settings: Settings, *, upkeep: bool = False) -
     """Return the application made of these parts."""
     composed = compose(parts, settings)
     app = Flask("kbs", static_folder=None)
+    # Flask would answer OPTIONS by itself, in no shape that this service documents.
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.extensions["kbs"] = composed.broker
     problems.install(app)
@@ -274,6 +283,8 @@ def _run_upkeep(composed: Composed, settings: Settings) -> None:
         Ticker(
             composed.upkeep.every_minute, settings.refusal_seconds, name="kbs-upkeep"
         ),
+        # A row that nobody asks for is watched too.
+        Ticker(composed.broker.governing.watch, WATCH_SECONDS, name="kbs-governance"),
     )
     for ticker in tickers:
         ticker.start()

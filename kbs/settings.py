@@ -90,15 +90,15 @@ class Settings:
                 expected="a folder outside it",
                 hint="whoever copies the data folder must not get the key to it",
             )
-        for name, value, least in (
-            ("--workers", self.workers, 1),
-            ("--threads", self.threads, 1),
-            ("--rate-limit", self.rate_limit, 0),
-            ("--evidence-retention-days", self.evidence_retention_days, 0),
+        for name, value, least, most in (
+            ("--workers", self.workers, 1, 256),
+            ("--threads", self.threads, 1, 1024),
+            ("--rate-limit", self.rate_limit, 0, 1_000_000),
+            ("--evidence-retention-days", self.evidence_retention_days, 0, 36_500),
         ):
-            if value < least:
+            if not least <= value <= most:
                 raise ConfigurationError(
-                    name, got=str(value), expected=f"at least {least}"
+                    name, got=str(value), expected=f"{least} to {most}"
                 )
 
 

@@ -6,12 +6,18 @@ use case it calls checks the role. Nothing here grants by where a request comes 
 
 from __future__ import annotations
 
+import logging
+
 from flask import Blueprint, Response, g, request
 
-from kbs.api.problems import answer
+from kbs.api.problems import answer, refusal
 from kbs.api.requests import argument, body_object, broker, integer_argument
 from kbs.broker.actors import Actor
+from kbs.core.errors import ForbiddenError
 from kbs.core.ids import parse_hex32, parse_key_id
+from kbs.wire.problem import problem_of
+
+log = logging.getLogger("kbs.admin")
 
 blueprint = Blueprint("admin", __name__, url_prefix="/admin/v1")
 
@@ -30,6 +36,28 @@ def authenticate() -> None:
         path=path,
         body=request.get_data(cache=True),
     )
+
+
+@blueprint.after_request
+def note(response: Response) -> Response:
+    """Write a log line of every call, read or write; bodies stay out of it."""
+    administrator = getattr(g, "administrator", None)
+    name = administrator.name if isinstance(administrator, Actor) else "nobody"
+    # What a stranger may spell freely is escaped: one call is one line.
+    log.info(
+        "%s: %s %a: %d", name, request.method, request.path[:200], response.status_code
+    )
+    return response
+
+
+@blueprint.errorhandler(ForbiddenError)
+def forbidden(error: ForbiddenError) -> Response:
+    """Record what a known administrator was refused, and refuse."""
+    administrator = getattr(g, "administrator", None)
+    if isinstance(administrator, Actor):
+        rule = request.url_rule.rule if request.url_rule else request.path[:200]
+        broker().actors.forbid(administrator, f"{request.method} {rule}", error)
+    return refusal(problem_of(error, reveal=True))
 
 
 def _actor() -> Actor:

@@ -7,7 +7,8 @@ old, and single use for writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -16,10 +17,17 @@ from kbs.broker.governance import Governance
 from kbs.broker.ports import Database
 from kbs.channel.token import SignedRequest, VerifiedToken, verify_token
 from kbs.core.clock import Clock
-from kbs.core.errors import AuthenticationError, ConflictError, ForbiddenError
+from kbs.core.errors import (
+    AuthenticationError,
+    ConflictError,
+    ForbiddenError,
+    KbsError,
+)
 from kbs.core.ids import SHARED_TENANT
 from kbs.governance.authority import Administrator, Authority, Role
 from kbs.governance.statement import EVERY_TENANT
+
+log = logging.getLogger("kbs.admin")
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 
@@ -46,11 +54,19 @@ class Actor:
         Raises:
             ForbiddenError: not so.
         """
-        if not self.may(role, tenant):
+        self.require_one_of({role}, tenant)
+
+    def require_one_of(self, roles: Collection[Role], tenant: str) -> None:
+        """Return if this administrator has one of `roles` in `tenant`.
+
+        Raises:
+            ForbiddenError: not so.
+        """
+        if not any(self.may(role, tenant) for role in roles):
             raise ForbiddenError(
                 f"administrator {self.name}",
                 got=self._roles(),
-                expected=f"{role} in {tenant}",
+                expected=f"{' or '.join(sorted(roles))} in {tenant}",
                 hint="an authority change gives roles",
                 code="admin.role",
             )
@@ -124,13 +140,18 @@ class Actors:
         *,
         instance: str,
         refused: Callable[[AuthenticationError], None] = lambda _: None,
+        forbidden: Callable[[Actor, str, ForbiddenError], object] = lambda *_: None,
     ) -> None:
-        """Tell `refused` of every token that does not authenticate."""
+        """Tell `refused` of every token that does not authenticate.
+
+        `forbidden` is told of known administrators who may not do what they try.
+        """
         self._database = database
         self._governance = governance
         self._clock = clock
         self._instance = instance
         self._refused = refused
+        self._forbidden = forbidden
 
     def authenticate(
         self, header: str | None, *, method: str, path: str, body: bytes
@@ -145,6 +166,13 @@ class Actors:
         except AuthenticationError as exc:
             self._refused(exc)
             raise
+
+    def forbid(self, actor: Actor, action: str, error: ForbiddenError) -> None:
+        """Record that a known administrator was refused; the refusal stands anyway."""
+        try:
+            self._forbidden(actor, action, error)
+        except KbsError as exc:
+            log.error("refusal of %s is not recorded: %s", actor.name, exc)  # noqa: TRY400
 
     def _authenticate(
         self, header: str | None, *, method: str, path: str, body: bytes

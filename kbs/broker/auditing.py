@@ -12,19 +12,29 @@ from kbs.audit.log import LogEntry, QueryFilter
 from kbs.audit.receipt import Receipt
 from kbs.audit.tiles import entry_bundle, parse_path, read_tile
 from kbs.broker.actors import Actor
+from kbs.broker.checking import check_head, check_log
 from kbs.broker.evidence import EvidenceLocker
 from kbs.broker.governance import Governance
 from kbs.broker.identity import Identity
+from kbs.broker.journal import Journal
 from kbs.broker.ports import Database, Transaction
 from kbs.broker.upkeep import Upkeep
 from kbs.core.clock import format_time, parse_time
 from kbs.core.encode import b64, parse_hex
-from kbs.core.errors import MalformedError, NotFoundError, UnavailableError
-from kbs.core.ids import parse_key_id
+from kbs.core.errors import (
+    IntegrityError,
+    MalformedError,
+    NotFoundError,
+    UnavailableError,
+)
+from kbs.core.ids import parse_hex32, parse_key_id, parse_scoped_name
 from kbs.governance.authority import Role
 
 SAMPLES_SEARCHED = 1000
 """Aggregate entries looked through for the sample of one decision."""
+
+MAX_INDEX_DIGITS = 18
+"""Digits of an index, so that it fits every database's integers."""
 
 OUTCOME_KINDS: Mapping[str, tuple[str, ...]] = {
     Outcome.GRANTED.value: (Kind.RELEASE_GRANTED.value,),
@@ -55,8 +65,10 @@ class Auditing:
         identity: Identity,
         locker: EvidenceLocker,
         upkeep: Upkeep,
+        journal: Journal,
     ) -> None:
         """Use what the composition root made."""
+        self._journal = journal
         self._database = database
         self._governance = governance
         self._identity = identity
@@ -113,7 +125,8 @@ class Auditing:
         self._upkeep.flush()
         with self._database.read() as tx:
             entry, sample = self._find(tx, actor, wanted)
-        document = _entry_json(entry)
+        whole = _may_see(entry, actor.tenants(Role.AUDITOR))
+        document = _entry_json(entry, withheld=not whole)
         if sample is not None:
             document["sample"] = sample
         return document
@@ -127,6 +140,8 @@ class Auditing:
         actor.require_anywhere(Role.AUDITOR)
         with self._database.read() as tx:
             entry, _ = self._find(tx, actor, wanted)
+            # An aggregate holds the samples of every tenant's callers.
+            whole = _may_see(entry, actor.tenants(Role.AUDITOR))
             latest = tx.log.latest_checkpoint()
             if latest is None or latest.size <= entry.index:
                 raise UnavailableError("checkpoint", got="none over this entry yet")
@@ -135,8 +150,8 @@ class Auditing:
                 index=entry.index,
                 checkpoint=latest.note,
                 inclusion=merkle.inclusion_proof(tx.log, entry.index, latest.size),
-                body=entry.body,
-                salt=entry.salt,
+                body=entry.body if whole else None,
+                salt=entry.salt if whole else None,
             )
         return receipt.to_json()
 
@@ -144,13 +159,14 @@ class Auditing:
         """Yield the whole log as JSON lines; other tenants' bodies are withheld."""
         actor.require_anywhere(Role.AUDITOR)
         self._upkeep.flush()
+        self._log_reading(actor, "audit.export", None)
         return self._export(actor.tenants(Role.AUDITOR))
 
     def _export(self, tenants: tuple[str, ...] | None) -> Iterator[bytes]:
         with self._database.read() as tx:
             latest = tx.log.latest_checkpoint()
             if latest is None:
-                raise NotFoundError("checkpoint", got="an empty log")
+                return
             yield from write_export(
                 tx.log,
                 checkpoint=latest.note,
@@ -189,10 +205,15 @@ class Auditing:
                 raise NotFoundError(f"evidence {digest}", got="none kept")
             self._find(tx, actor, found.decision)
             data = self._locker.open(tx, wanted)
+        self._log_reading(actor, "audit.evidence", f"evidence {digest}")
         return {"digest": digest, "decision": found.decision, "bundle": b64(data)}
 
+    def _log_reading(self, actor: Actor, action: str, target: str | None) -> None:
+        # Device identities and bodies leave the broker: who took them is on record.
+        self._journal.administer(actor, action, lambda _: None, target=target)
+
     def integrity(self, actor: Actor) -> dict[str, object]:
-        """Read and verify governance anew, and the log's root against its head.
+        """Read and verify governance and the whole log anew.
 
         Raises:
             IntegrityError: something is not what was signed.
@@ -200,12 +221,16 @@ class Auditing:
         actor.require_anywhere(Role.AUDITOR)
         with self._database.read() as tx:
             snapshot = self._governance.reload(tx)
-            size = tx.log.head().size
-            root = merkle.root(tx.log, size)
+            try:
+                check_head(tx, self._identity.log_key, snapshot.state)
+                checkpoint = check_log(tx, self._identity.log_key)
+            except IntegrityError as exc:
+                self._upkeep.report_integrity(exc)
+                raise
         return {
             "statements": snapshot.state.head_seq,
-            "entries": size,
-            "root": root.hex(),
+            "entries": checkpoint.size,
+            "root": checkpoint.root.hex(),
         }
 
     def _find(
@@ -254,26 +279,39 @@ def _find_sample(
 def _filter(
     wanted: Mapping[str, str | None], tenants: tuple[str, ...] | None, limit: int
 ) -> QueryFilter:
-    key, decision = wanted.get("key"), wanted.get("decision")
-    kind = wanted.get("kind")
+    key, kind, decision = wanted.get("key"), wanted.get("kind"), wanted.get("decision")
     kinds: tuple[str, ...] | None = None if kind is None else (_kind(kind),)
     if decision is not None and decision in OUTCOME_KINDS:
-        kinds, decision = OUTCOME_KINDS[decision], None
-    since, until, after = wanted.get("since"), wanted.get("until"), wanted.get("after")
-    if after is not None and not (after.isascii() and after.isdigit()):
-        raise MalformedError("after", got=repr(after)[:40], expected="an index")
+        outcome = OUTCOME_KINDS[decision]
+        kinds = outcome if kinds is None else tuple({*kinds}.intersection(outcome))
+        decision = None
+    policy, since, until = (wanted.get(name) for name in ("policy", "since", "until"))
     return QueryFilter(
         key=None if key is None else str(parse_key_id(key)),
         tenants=tenants,
-        decision=decision,
+        decision=None if decision is None else parse_hex32(decision, "decision"),
         kinds=kinds,
-        policy=wanted.get("policy"),
+        policy=None if policy is None else str(parse_scoped_name(policy, "policy")),
         since=None if since is None else parse_time(since, "since"),
         until=None if until is None else parse_time(until, "until"),
-        after_index=None if after is None else int(after[:18]),
-        newest=wanted.get("newest") == "true",
+        after_index=_index(wanted.get("after")),
+        newest=_flag(wanted.get("newest"), "newest"),
         limit=max(1, limit),
     )
+
+
+def _index(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_INDEX_DIGITS):
+        raise MalformedError("after", got=repr(text)[:40], expected="an index")
+    return int(text)
+
+
+def _flag(text: str | None, what: str) -> bool:
+    if text not in (None, "true", "false"):
+        raise MalformedError(what, got=repr(text)[:40], expected="true or false")
+    return text == "true"
 
 
 def _kind(text: str) -> str:
@@ -286,14 +324,14 @@ def _kind(text: str) -> str:
     return text
 
 
-def _entry_json(entry: LogEntry) -> dict[str, object]:
-    body = parse_body(entry.body)
+def _entry_json(entry: LogEntry, *, withheld: bool = False) -> dict[str, object]:
+    members = {} if withheld else parse_body(entry.body).members
     return {
         "index": entry.index,
         "id": entry.id,
         "kind": entry.kind,
         "decision": entry.decision,
-        "body": _body_json(entry, body.members),
+        "body": _body_json(entry, members),
     }
 
 

@@ -193,7 +193,7 @@ class Enrolment:
                         tenant=pending.tenant,
                         group=pending.group,
                         ak_name=pending.ak_name.hex(),
-                        ek=self._identity.pseudonym(_ek_digest(pending)),
+                        ek=self._identity.pseudonym(ek_digest(pending)),
                         ca=pending.ca,
                     )
                 )
@@ -220,6 +220,7 @@ class Enrolment:
         Raises:
             NotFoundError: there is none, or no role reaches its tenant.
         """
+        actor.require_any()
         with self._database.read() as tx:
             found = tx.enrolments.find(enrolment_id)
         if found is None or not actor.may_see(found.tenant):
@@ -329,7 +330,8 @@ def _chains_to(
     return isinstance(found, Chain) and not out_of_date(found.certificates, now)
 
 
-def _ek_digest(pending: PendingEnrolment) -> bytes:
+def ek_digest(pending: PendingEnrolment) -> bytes:
+    """Return SHA-256 of the endorsement key's SubjectPublicKeyInfo."""
     certificate = pki.load_der_certificate(pending.ek_certificate, "ek certificate")
     return bytes.fromhex(pki.spki_sha256(certificate))
 
@@ -341,7 +343,7 @@ def _to_json(row: PendingEnrolment) -> dict[str, object]:
         "group": row.group,
         "ak_public": b64(row.ak_public),
         "ak_name": row.ak_name.hex(),
-        "ek": _ek_digest(row).hex(),
+        "ek": ek_digest(row).hex(),
         "ek_certificate": b64(row.ek_certificate),
         "ca": row.ca,
         "created": format_time(row.created),

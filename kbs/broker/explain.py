@@ -13,7 +13,7 @@ from kbs.channel.binding import RuntimeBinding, parse_runtime_data
 from kbs.core.checks import Check, Verdict
 from kbs.core.claims import Claims
 from kbs.core.clock import Clock, format_time, parse_time
-from kbs.core.encode import parse_b64, require_members, require_object
+from kbs.core.encode import parse_b64, require_members, require_text
 from kbs.core.errors import MalformedError, NotFoundError, VerificationError
 from kbs.core.ids import KeyId, KeyRef, parse_scoped_name
 from kbs.evidence.bundle import BundleResult, bundle_of, verify_bundle
@@ -214,9 +214,14 @@ def _summary(count: int) -> str:
 
 
 def _request(value: object, time: str) -> dict[str, str]:
-    given = {} if value is None else require_object(value, "request")
+    given = require_members(
+        {} if value is None else value,
+        "request",
+        required=set(),
+        optional={"door", "freshness", "keys"},
+    )
     request = {"request.door": "v1", "request.freshness": "challenge"}
     for name in ("door", "freshness"):
-        if isinstance(given.get(name), str):
-            request[f"request.{name}"] = str(given[name])
+        if name in given:
+            request[f"request.{name}"] = require_text(given[name], name, limit=40)
     return {**request, "request.time": time}

@@ -7,25 +7,33 @@ signatures decide, not who carries it here.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
 from kbs.audit.events import GovernanceChange
+from kbs.broker.acceptance import (
+    check_enrolment,
+    check_one_group,
+    require_unmoved,
+    stored_content,
+)
 from kbs.broker.actors import Actor
 from kbs.broker.commit import Work
-from kbs.broker.governance import Governance, Proven
+from kbs.broker.governance import Governance, Proven, Snapshot
 from kbs.broker.journal import Journal
 from kbs.broker.objects import read_source
 from kbs.broker.ports import Database, StoredObject, StoredStatement, Transaction
 from kbs.broker.view import GovernedView
 from kbs.core.clock import Clock, format_time
 from kbs.core.encode import b64, parse_b64, require_members
-from kbs.core.errors import ConflictError, MalformedError, NotFoundError
+from kbs.core.errors import ConflictError, KbsError, MalformedError, NotFoundError
 from kbs.core.ids import ScopedName, parse_name
-from kbs.governance.attestation_key import Enrolment
+from kbs.governance.authority import Role
 from kbs.governance.chain import extend
-from kbs.governance.contents import digest_of, read_attestation_key
+from kbs.governance.contents import read_attestation_key
 from kbs.governance.objects import MAX_OBJECT_BYTES
+from kbs.governance.rules import SIGNERS
 from kbs.governance.state import GovernanceState
 from kbs.governance.statement import (
     ACTIONS,
@@ -38,6 +46,9 @@ from kbs.governance.statement import (
 )
 from kbs.policy.context import missing_names
 from kbs.policy.parse import parse_release_policy
+
+InForceName = tuple[str, ScopedName, int, str]
+"""Kind, name, version and digest of an object."""
 
 
 class Mark(Protocol):
@@ -66,13 +77,18 @@ class Governing:
         self._clock = clock
         self._mark = mark
 
-    def prove(self, tx: Transaction) -> None:
-        """Return if everything in force is what was signed.
+    def prove(self, tx: Transaction) -> GovernanceState:
+        """Return what is in force if all of it is what was signed.
 
         Raises:
             IntegrityError: it is not.
         """
-        self._governance.reload(tx)
+        return self._governance.reload(tx).state
+
+    def watch(self) -> None:
+        """Prove everything in force anew; what is found is reported, not raised."""
+        with suppress(KbsError), self._database.read() as tx:
+            self.prove(tx)
 
     def head(self, actor: Actor) -> dict[str, object]:
         """Return what the next statement must follow, and the authority in force."""
@@ -118,8 +134,8 @@ class Governing:
         tenant = _parse_tenant(members["tenant"], kind)
         name = parse_name(members["name"], f"{kind} name")
         source = parse_b64(members["source"], "source", limit=MAX_OBJECT_BYTES)
-        # Signing needs a role of its own; storing needs any role in the tenant.
-        actor.require_tenant(tenant)
+        # It puts nothing in force, but it fills the database: for those who sign.
+        actor.require_one_of({*SIGNERS[kind], Role.APPROVER}, tenant)
         content = read_source(
             kind, source, subject=ScopedName(tenant, name), governance=self._governance
         )
@@ -159,7 +175,11 @@ class Governing:
         actor.require_any()
         members = require_members(body, "statement", required={"envelope"})
         envelope = parse_envelope(members["envelope"])
-        done = self._journal.change(lambda work: self._accept(work, envelope))
+        # Proven outside the write transaction: what a transaction sees that is then
+        # rolled back must never be taken for what is in force.
+        with self._database.read() as tx:
+            snapshot = self._governance.snapshot(tx)
+        done = self._journal.change(lambda work: self._accept(work, envelope, snapshot))
         self._mark.write()
         statement = envelope.statement
         return {
@@ -174,13 +194,14 @@ class Governing:
             "entry": done.placed[0].entry.id,
         }
 
-    def _accept(self, work: Work, envelope: Envelope) -> None:
+    def _accept(self, work: Work, envelope: Envelope, snapshot: Snapshot) -> None:
         statement = envelope.statement
         now = self._clock.now()
-        snapshot = self._governance.snapshot(work.tx)
+        require_unmoved(work.tx, snapshot)
+        self._governance.confirm(work.tx, snapshot, ())
         content = None
         if statement.action in BRINGING:
-            content = _stored_content(work.tx, statement)
+            content = stored_content(work.tx, statement)
         after = extend(snapshot.state, envelope, content, accepted=now)
         if content is not None:
             self._check_usable(work.tx, statement, content, after)
@@ -210,7 +231,9 @@ class Governing:
         if statement.kind is Kind.RELEASE_POLICY:
             self._check_policy(statement, content, after)
         elif statement.kind is Kind.AK:
-            _check_enrolment(tx, statement, content)
+            key = read_attestation_key(content)
+            check_one_group(statement.subject, key, after)
+            check_enrolment(tx, statement.subject, key, self._clock.now())
 
     def _check_policy(
         self, statement: Statement, content: bytes, after: GovernanceState
@@ -235,6 +258,8 @@ class Governing:
         """List versions of governed objects, with what is in force marked."""
         actor.require_any()
         kinds = [_parse_kind(kind)] if kind is not None else list(Kind)
+        tenant = None if tenant is None else _parse_any_tenant(tenant)
+        name = None if name is None else parse_name(name, "object name")
         with self._database.read() as tx:
             state = self._governance.snapshot(tx).state
             rows = [
@@ -247,8 +272,7 @@ class Governing:
         return {
             "seq": state.head_seq,
             "objects": [
-                {**_row_json(row), "active": (row.kind, row.digest) in active}
-                for row in rows
+                {**_row_json(row), "active": _named(row) in active} for row in rows
             ],
         }
 
@@ -263,13 +287,17 @@ class Governing:
         actor.require_any()
         with self._database.read() as tx:
             active = _active(self._governance.snapshot(tx).state)
-            rows = tx.governance.objects(_parse_kind(kind).value, tenant, name)
+            rows = tx.governance.objects(
+                _parse_kind(kind).value,
+                _parse_any_tenant(tenant),
+                parse_name(name, "object name"),
+            )
         for row in rows:
             visible = row.tenant == EVERY_TENANT or actor.may_see(row.tenant)
             if row.version == version and visible:
                 return {
                     **_row_json(row),
-                    "active": (row.kind, row.digest) in active,
+                    "active": _named(row) in active,
                     "source": b64(row.source),
                     "content": b64(row.content),
                 }
@@ -288,36 +316,6 @@ def _keep(tx: Transaction, draft: StoredObject) -> StoredObject:
     return stored
 
 
-def _stored_content(tx: Transaction, statement: Statement) -> bytes:
-    content = tx.governance.contents([statement.digest]).get(statement.digest)
-    if content is None or digest_of(content) != statement.digest:
-        raise NotFoundError(
-            f"{statement.kind} {statement.subject} version {statement.version}",
-            got="no stored object with this digest",
-            expected=statement.digest,
-            hint="store the object first, then sign its digest",
-            code="statement.content",
-        )
-    return content
-
-
-def _check_enrolment(tx: Transaction, statement: Statement, content: bytes) -> None:
-    key = read_attestation_key(content)
-    if key.how is Enrolment.MANUAL:
-        return
-    for pending in tx.enrolments.list((statement.tenant,)):
-        if pending.ak_name == key.name and pending.group == key.group:
-            tx.enrolments.remove(pending.id)
-            return
-    raise ConflictError(
-        f"ak {statement.subject}",
-        got="no pending enrolment of this key in this group",
-        expected="one that the guest proved by credential activation",
-        hint="run `kbs guest enroll` again, or register the key by hand",
-        code="enrolment.missing",
-    )
-
-
 def _parse_kind(value: object) -> Kind:
     if isinstance(value, str) and value in {kind.value for kind in ACTIONS}:
         return Kind(value)
@@ -332,6 +330,10 @@ def _parse_tenant(value: object, kind: Kind) -> str:
     return parse_name(value, f"{kind} tenant")
 
 
+def _parse_any_tenant(value: str) -> str:
+    return value if value == EVERY_TENANT else parse_name(value, "tenant")
+
+
 def _row_json(row: StoredObject) -> dict[str, object]:
     return {
         "kind": row.kind,
@@ -343,7 +345,11 @@ def _row_json(row: StoredObject) -> dict[str, object]:
     }
 
 
-def _active(state: GovernanceState) -> set[tuple[str, str]]:
+def _named(row: StoredObject) -> InForceName:
+    return (row.kind, ScopedName(row.tenant, row.name), row.version, row.digest)
+
+
+def _active(state: GovernanceState) -> set[InForceName]:
     groups: tuple[tuple[Kind, Iterable[Proven]], ...] = (
         (Kind.RELEASE_POLICY, state.release_policies.values()),
         (Kind.WORKLOAD_POLICY, state.workload_policies.values()),
@@ -353,4 +359,8 @@ def _active(state: GovernanceState) -> set[tuple[str, str]]:
         (Kind.DENY, state.denials.values()),
         (Kind.AUTHORITY, (state.authority,)),
     )
-    return {(kind.value, one.digest) for kind, group in groups for one in group}
+    return {
+        (kind.value, one.subject, one.version, one.digest)
+        for kind, group in groups
+        for one in group
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kbs.audit.events import KeyChange
 from kbs.audit.kinds import KeyOrigin, Kind
 from kbs.broker.actors import Actor
@@ -57,6 +59,7 @@ class Keeping:
         Raises:
             NotFoundError: there is none, or no role reaches it.
         """
+        actor.require_any()
         with self._database.read() as tx:
             rows = self._rows(tx, actor, key_id)
             newest = rows[-1]
@@ -79,7 +82,7 @@ class Keeping:
         key_id = parse_key_id(members["id"])
         actor.require(Role.KEY_ADMIN, key_id.tenant)
         kind = parse_kind(members["kind"])
-        secret, origin = _secret(kind, members.get("value"))
+        secret, origin = _secret(kind, members)
         now = self._clock.now()
         key = first_version(key_id, kind=kind, origin=origin, now=now)
         row = self._vault.seal_key(secret, key)
@@ -113,7 +116,7 @@ class Keeping:
 
         def run(work: Work) -> StoredKeyVersion:
             rows = self._rows(work.tx, actor, key_id)
-            secret, origin = _secret(rows[-1].key.kind, members.get("value"))
+            secret, origin = _secret(rows[-1].key.kind, members)
             for row in rows:
                 if row.key.state is KeyState.ENABLED:
                     retired = self._vault.change_key(row, KeyState.RETIRED, now)
@@ -205,10 +208,10 @@ _CREATED = {
 }
 
 
-def _secret(kind: KeyKind, value: object) -> tuple[Secret, Origin]:
-    if value is None:
+def _secret(kind: KeyKind, members: Mapping[str, object]) -> tuple[Secret, Origin]:
+    if "value" not in members:
         return generate_secret(kind), Origin.GENERATED
-    data = parse_b64(value, "key value", limit=MAX_SECRET_BYTES)
+    data = parse_b64(members["value"], "key value", limit=MAX_SECRET_BYTES)
     return import_secret(kind, data), Origin.IMPORTED
 
 
