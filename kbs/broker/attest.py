@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from kbs.broker.collateral import CollateralTable
@@ -18,7 +18,7 @@ from kbs.broker.governance import Governance, Snapshot
 from kbs.broker.ports import Transaction
 from kbs.channel.binding import RuntimeBinding, RuntimeData, parse_runtime_data
 from kbs.channel.challenge import Challenge, Door
-from kbs.core.checks import Check, Verdict
+from kbs.core.checks import Check, Status, Verdict
 from kbs.core.clock import format_time
 from kbs.core.errors import MalformedError
 from kbs.evidence.bundle import Bundle, BundleResult, parse_bundle, verify_bundle
@@ -123,32 +123,39 @@ class Attestation:
             IntegrityError: governance is not what was signed.
         """
         snapshot = self._governance.snapshot(tx)
-        tolerant = _all_tolerate_missing(snapshot, asked)
-        result = verify_bundle(
-            asked.bundle,
-            trust=Trust(
-                now=now,
-                collateral=self._collateral.current(tx),
-                enrolled_keys=snapshot.enrolled_keys,
-                cas=snapshot.cas,
-                require_revocation=not tolerant,
-                development=self._development,
-            ),
-            verifiers=self._verifiers,
-            binding=RuntimeBinding(asked.runtime_data),
-            request={
-                "request.door": asked.door_name,
-                "request.freshness": "challenge",
-                "request.time": format_time(now),
-            },
+        trust = Trust(
+            now=now,
+            collateral=self._collateral.current(tx),
+            enrolled_keys=snapshot.enrolled_keys,
+            cas=snapshot.cas,
+            development=self._development,
         )
+        result = self._verify(asked, trust)
+        missing = _unknown_revocation(result.checks)
+        if missing and _all_tolerate_missing(snapshot, asked):
+            result = self._verify(asked, replace(trust, require_revocation=False))
+        else:
+            missing = ()
         return Attested(
             asked=asked,
             challenge=challenge,
             snapshot=snapshot,
             result=result,
             now=now,
-            tolerated=_tolerated(result.checks) if tolerant else (),
+            tolerated=missing,
+        )
+
+    def _verify(self, asked: Asked, trust: Trust) -> BundleResult:
+        return verify_bundle(
+            asked.bundle,
+            trust=trust,
+            verifiers=self._verifiers,
+            binding=RuntimeBinding(asked.runtime_data),
+            request={
+                "request.door": asked.door_name,
+                "request.freshness": "challenge",
+                "request.time": format_time(trust.now),
+            },
         )
 
 
@@ -165,13 +172,14 @@ def _all_tolerate_missing(snapshot: Snapshot, asked: Asked) -> bool:
     )
 
 
-def _tolerated(checks: Sequence[Check]) -> tuple[str, ...]:
+def _unknown_revocation(checks: Sequence[Check]) -> tuple[str, ...]:
     return tuple(
         sorted(
             {
                 check.id
                 for check in checks
-                if check.id.endswith(".revocation") and check.status == "skipped"
+                if check.id.endswith(".revocation")
+                and check.status is Status.UNCHECKED
             }
         )
     )
