@@ -73,6 +73,10 @@ def _http(error: HTTPException) -> Response:
             "http.too_large",
             "the body is larger than this endpoint takes",
         ),
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (
+            "http.media_type",
+            "the body must have Content-Type: application/json",
+        ),
     }
     code, detail = codes.get(status, ("http.error", status.phrase))
     response = refusal(problem(status, code=code, detail=detail))

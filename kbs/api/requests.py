@@ -6,6 +6,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from flask import Response, current_app, request
+from werkzeug.exceptions import UnsupportedMediaType
 
 from kbs.api.limits import MAX_BODY_BYTES, RateLimit
 from kbs.api.problems import refusal
@@ -27,15 +28,10 @@ def body_bytes() -> bytes:
     """Return the body of a JSON request.
 
     Raises:
-        MalformedError: another content type.
+        UnsupportedMediaType: another content type.
     """
     if request.mimetype != "application/json":
-        raise MalformedError(
-            "Content-Type",
-            got=repr(request.mimetype)[:60],
-            expected="application/json",
-            code="http.media_type",
-        )
+        raise UnsupportedMediaType
     return request.get_data(cache=True)
 
 
