@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes import snp_world as confidential
+from tests.fakes.amd import FakeAmd
 from tests.fakes.databases import (
     Place,
     database,
@@ -45,3 +47,16 @@ def any_world(tmp_path: Path, place: Place) -> Iterator[World]:
     """A broker on each kind of database in turn."""
     with closing(place.connect()) as opened:
         yield World.create(tmp_path, database=opened)
+
+
+@pytest.fixture
+def amd() -> FakeAmd:
+    """The maker of the CPUs."""
+    return FakeAmd()
+
+
+@pytest.fixture
+def snp_world(tmp_path: Path, sqlite_place: Place, amd: FakeAmd) -> Iterator[World]:
+    """A broker that trusts the fake AMD, with a key under each policy."""
+    with closing(sqlite_place.connect()) as opened:
+        yield confidential.create(tmp_path, opened, amd)

@@ -93,6 +93,11 @@ def releases(world: World) -> list[Document]:
     return [body for body in world.entries() if str(body["kind"]).startswith("release")]
 
 
+def refusals(world: World) -> list[Document]:
+    """Every aggregate of refusals, with what was counted until now."""
+    return list(world.entries("refusals"))
+
+
 def is_spent(world: World, request: Request) -> bool:
     """Whether another request on the same challenge is turned away as a replay."""
     other = json.loads(request.body)

@@ -143,6 +143,7 @@ class World:
         development: bool = False,
         steps: Callable[[str], None] = lambda _: None,
         verifiers: Mapping[str, Verifier] = VERIFIERS,
+        instance: InstanceId = INSTANCE,
         **settings: object,
     ) -> World:
         """Make a new instance in `folder` (SQLite unless a database is given)."""
@@ -156,15 +157,15 @@ class World:
         clock = FakeClock()
         kek = LocalKEK(Secret(bytes(range(32))))
         admin = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
-        vault = Vault(kek, INSTANCE)
+        vault = Vault(kek, instance)
         made = create_instance(
             database,
             vault,
             clock,
-            instance=INSTANCE,
+            instance=instance,
             authority=genesis_authority("root", spki_of(admin.public_key())),
         )
-        identity = Identity(database, vault, clock, INSTANCE)
+        identity = Identity(database, vault, clock, instance)
         sign_first_checkpoint(database, identity)
         highwater = FileHighwater(trust)
         MarkKeeper(database, highwater, identity).write()
@@ -172,7 +173,7 @@ class World:
             database=database,
             highwater=highwater,
             kek=kek,
-            instance=INSTANCE,
+            instance=instance,
             genesis_digest=made.genesis_digest,
             clock=clock,
             steps=steps,
@@ -215,7 +216,7 @@ class World:
         token = mint_token(
             key or self.admin,
             SignedRequest(method, path, data),
-            instance=INSTANCE,
+            instance=self.parts.instance,
             now=self.clock.now(),
         )
         return self.app.test_client().open(
@@ -260,7 +261,7 @@ class World:
         assert isinstance(seq, int)
         assert isinstance(version, int)
         statement = Statement(
-            instance=INSTANCE,
+            instance=self.parts.instance,
             seq=seq + 1,
             prev=str(head["prev"]),
             action=action,
