@@ -267,6 +267,7 @@ def _schemas() -> dict[str, object]:
                         "challenge": _B64U,
                         "expires": _TIME,
                         "time": _TIME,
+                        "log_key": _TEXT,
                     }
                 ),
                 "signature": _B64U,

@@ -59,6 +59,7 @@ class Replies:
             challenge=str(challenge),
             expires=challenge.expires,
             time=now,
+            log_key=self._identity.log_vkey,
         )
         signature = sign_challenge(self._identity.response_key, offer)
         return {"answer": offer.to_json(), **_signed(signature)}

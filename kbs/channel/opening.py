@@ -6,6 +6,7 @@ is make the guest use a key that the broker did not release to this very request
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -56,15 +57,24 @@ from kbs.core.ids import KeyRef, parse_key_id
 CHALLENGE_FORMAT = "kbs.challenge-answer/1"
 _MAX_TEXT = 128
 
+# A vkey (C2SP signed-note) has an origin of at most 255 characters, and 54 more; what
+# it says is for the reader of the log to parse.
+_LOG_KEY = re.compile(r"[!-~]{1,512}", re.ASCII)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChallengeOffer:
-    """What the broker answers to a guest that asks for a challenge."""
+    """What the broker answers to a guest that asks for a challenge.
+
+    `log_key` is the public key of its log (a vkey): who pinned the response key need
+    not pin another one to verify receipts.
+    """
 
     audience: str
     challenge: str
     expires: datetime
     time: datetime
+    log_key: str
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON form."""
@@ -74,6 +84,7 @@ class ChallengeOffer:
             "challenge": self.challenge,
             "expires": format_time(self.expires),
             "time": format_time(self.time),
+            "log_key": self.log_key,
         }
 
 
@@ -110,7 +121,7 @@ def open_challenge(
     members = require_members(
         document,
         "challenge answer",
-        required={"format", "audience", "challenge", "expires", "time"},
+        required={"format", "audience", "challenge", "expires", "time", "log_key"},
     )
     if members["format"] != CHALLENGE_FORMAT:
         raise MalformedError("challenge answer format", expected=CHALLENGE_FORMAT)
@@ -125,6 +136,7 @@ def open_challenge(
         challenge=text,
         expires=expires,
         time=parse_time(members["time"], "challenge time"),
+        log_key=_parse_log_key(members["log_key"]),
     )
 
 
@@ -183,6 +195,16 @@ def parse_keys(plaintext: bytes) -> tuple[ReleasedKey, ...]:
         raise MalformedError(
             "released keys", got="another shape", expected="id, version and value each"
         ) from None
+
+
+def _parse_log_key(value: object) -> str:
+    if not isinstance(value, str) or not _LOG_KEY.fullmatch(value):
+        raise MalformedError(
+            "challenge log_key",
+            got=ascii(value)[:80],
+            expected="1 to 512 printable ASCII characters without white space",
+        )
+    return value
 
 
 def _parse_key(value: object) -> ReleasedKey:

@@ -227,7 +227,11 @@ def _options() -> list[Callable[[Any], Any]]:
             metavar="DIR",
             help="Where the log's last checkpoint is kept.",
         ),
-        click.option("--log-key", type=file, help="The log's key (vkey) to insist on."),
+        click.option(
+            "--log-key",
+            type=file,
+            help="The log's key (vkey) to insist on.  [default: what the broker signs]",
+        ),
         click.option(
             "--tls-sha256",
             type=Fingerprint(),

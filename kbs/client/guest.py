@@ -1,9 +1,9 @@
 """The guest: attest to a broker that was pinned, and take keys from it alone.
 
-One request: a signed challenge; evidence over it and over a key pair that was just
-made; a signed answer, sealed to that key pair; a receipt from the log. The same bytes
-are sent again when a connection dies, so that the broker answers the same and counts
-once (`contract.md`, section 6). A refusal is never tried again.
+One request: a signed challenge, which names the log's key too; evidence over it and
+over a key pair that was just made; a signed answer, sealed to that key pair; a receipt
+from the log. The same bytes are sent again when a connection dies, so that the broker
+answers the same and counts once. A refusal is never tried again.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class Fetched:
 class GuestClient:
     """Asks one broker for keys, with the evidence of one machine.
 
-    `response_key` is the whole trust in the broker. `primary` is the CPU's attester,
-    or the TPM's where it is alone; `devices` are the others.
+    `response_key` is the whole trust in the broker and its log. `primary` is the CPU's
+    attester, or the TPM's where it is alone; `devices` are the others.
     """
 
     def __init__(
@@ -126,10 +126,12 @@ class GuestClient:
 
         Raises:
             AuthenticationError: the challenge is not the pinned broker's.
+            VerificationError: its log has another key than was pinned or seen before.
             UnavailableError: broker or device do not answer.
         """
         started = self._monotonic()
         offer = self.challenge()
+        self._trust_log(offer)
         private_key = generate_recipient_key(self._suite)
         runtime_data = RuntimeData(
             audience=offer.audience,
@@ -177,6 +179,12 @@ class GuestClient:
             raise error_of(reply)
         try:
             return self._open(reply, attested)
+        except MalformedError as exc:
+            raise _not_understood(exc) from exc
+
+    def _trust_log(self, offer: ChallengeOffer) -> None:
+        try:
+            self._log.trust(offer.audience, offer.log_key)
         except MalformedError as exc:
             raise _not_understood(exc) from exc
 

@@ -17,8 +17,8 @@ from kbs.core.errors import UnavailableError
 T = TypeVar("T")
 
 # What waiting does not mend: another certificate than the pinned one, a library that
-# is not installed.
-_HOPELESS = frozenset({"tls.pin", "tpm.library"})
+# is not installed, a state folder that was damaged.
+_HOPELESS = frozenset({"tls.pin", "tpm.library", "guest.state"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,11 @@ Answered = tuple[int, dict[str, object]]
 
 @dataclass
 class FakeBroker:
-    """`faults` are taken one per release request, in order; see `_FAULTS`."""
+    """A broker whose keys, refusals and errors a test chooses.
+
+    `faults` are taken one per release request, in order: `_REFUSALS`, `_FORGERIES`,
+    `_RAW`. `log_key` is what a challenge says of the log's key, if not the truth.
+    """
 
     keys: dict[KeyId, tuple[int, bytes]] = field(default_factory=dict)
     denied: dict[KeyId, tuple[str, ...]] = field(default_factory=dict)
@@ -74,6 +78,7 @@ class FakeBroker:
     bodies: list[bytes] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     enrol: Callable[[str, dict[str, Any]], Answered] | None = None
+    log_key: str | None = None
     errors: list[BaseException] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -102,6 +107,7 @@ class FakeBroker:
             challenge=str(minted),
             expires=minted.expires,
             time=minted.expires - self.lifetime,
+            log_key=self.log_key or self.signer.key.vkey,
         )
         return 200, signed(offer.to_json(), sign_challenge(self.response_key, offer))
 

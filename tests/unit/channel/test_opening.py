@@ -221,7 +221,11 @@ def test_a_malformed_release_is_refused_without_quoting_it(plaintext: bytes) -> 
 KEY = ChallengeKey(1, bytes(32))
 MINTED = mint_challenge(KEY, door=Door.V1, origin=DATA.audience, now=NOW)
 OFFER = ChallengeOffer(
-    audience=DATA.audience, challenge=str(MINTED), expires=MINTED.expires, time=NOW
+    audience=DATA.audience,
+    challenge=str(MINTED),
+    expires=MINTED.expires,
+    time=NOW,
+    log_key="broker.example+00c0ffee+AQID",
 )
 
 
@@ -248,6 +252,12 @@ def test_a_challenge_by_another_key_is_refused() -> None:
         {"expires": "2026-11-22T09:00:00Z"},
         {"expires": "soon"},
         {"audience": "a b"},
+        {"log_key": None},
+        {"log_key": ""},
+        {"log_key": "a b"},
+        {"log_key": "a\n"},
+        {"log_key": "\u00e9"},
+        {"log_key": "k" * 513},
         {"more": 1},
     ],
 )
@@ -256,6 +266,25 @@ def test_a_signed_challenge_still_has_one_form(changes: dict[str, Any]) -> None:
     signature = sign_document(BROKER, CHALLENGE_CONTEXT, document).to_json()
     with pytest.raises(MalformedError):
         open_challenge(document, signature, response_key=BROKER.public_key())
+
+
+@pytest.mark.parametrize("missing", sorted(OFFER.to_json()))
+def test_every_member_of_a_challenge_is_required(missing: str) -> None:
+    document = OFFER.to_json()
+    del document[missing]
+    signature = sign_document(BROKER, CHALLENGE_CONTEXT, document).to_json()
+    with pytest.raises(MalformedError):
+        open_challenge(document, signature, response_key=BROKER.public_key())
+
+
+def test_a_log_key_that_somebody_changed_is_refused() -> None:
+    document = {**OFFER.to_json(), "log_key": "broker.example+00c0ffef+AQID"}
+    with pytest.raises(AuthenticationError):
+        open_challenge(
+            document,
+            sign_challenge(BROKER, OFFER).to_json(),
+            response_key=BROKER.public_key(),
+        )
 
 
 def test_a_broken_challenge_is_named_so() -> None:

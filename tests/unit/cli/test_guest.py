@@ -269,7 +269,10 @@ def test_a_pinned_log_key_is_used(bench: Bench) -> None:
     path = bench.folder / "log.vkey"
     path.write_text(bench.broker.signer.key.vkey + "\n")
     assert bench.run("check", str(CHAT), "--log-key", str(path), "--json") == 0
-    assert json.loads(bench.out)["receipt"]["pinned"] is True
+    assert json.loads(bench.out)["receipt"]["log_key"] == path.read_text().strip()
+    path.write_text(FakeBroker().signer.key.vkey)
+    assert bench.run("check", str(CHAT), "--log-key", str(path)) == 1
+    assert "--log-key names another one" in bench.err
 
 
 def test_where_the_state_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

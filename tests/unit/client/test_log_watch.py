@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from kbs.audit.logkey import LogKey
+from kbs.audit.logkey import LogKey, LogSigner
 from kbs.audit.receipt import read_receipt
 from kbs.channel.answer import Answer, parse_answer
 from kbs.channel.binding import Mode
@@ -23,7 +25,7 @@ from kbs.core.errors import (
     VerificationError,
 )
 from kbs.core.ids import KeyId, KeyRef
-from tests.fakes.guest_broker import FakeBroker, serving
+from tests.fakes.guest_broker import ORIGIN, FakeBroker, serving
 from tests.fakes.logs import MemoryLog
 
 pytestmark = pytest.mark.enable_socket
@@ -58,6 +60,12 @@ class Bench:
             log=watch or self.watch(),
         ).fetch([KeyRef(CHAT)])
 
+    def trusting(self, *, state: Path | None = None) -> LogWatch:
+        """A watch that heard a challenge."""
+        watch = self.watch(state=state)
+        watch.trust(ORIGIN, self.broker.signer.key.vkey)
+        return watch
+
     def answer(self) -> tuple[Answer, object]:
         """An answer and its receipt, not verified yet."""
         client = GuestClient(
@@ -89,33 +97,75 @@ def test_a_log_that_grew_is_accepted(bench: Bench, between: int) -> None:
     bench.release()
 
 
-def test_the_log_key_is_asked_for_once(bench: Bench) -> None:
-    for _ in range(3):
-        bench.release()
-    assert bench.broker.paths.count("/v1/broker") == 1
+def test_the_challenge_names_the_log_key_and_nobody_else_is_asked(
+    bench: Bench,
+) -> None:
+    bench.release()
+    assert bench.broker.paths == ["/v1/challenge", "/v1/release"]
+    (kept,) = bench.state.glob("*/log_key")
+    assert kept.read_text() == bench.broker.signer.key.vkey + "\n"
 
 
-def test_a_pinned_log_key_is_not_asked_for_and_is_said(bench: Bench) -> None:
+def test_a_pinned_log_key_that_the_broker_names_too_is_used(bench: Bench) -> None:
     watch = bench.watch(pinned=bench.broker.signer.key)
+    key = watch.trust(ORIGIN, bench.broker.signer.key.vkey)
     answer, receipt = bench.answer()
     watched = watch.verify(answer, read_receipt(receipt))
-    assert watched.pinned
-    assert watched.to_json()["log_key"] == bench.broker.signer.key.vkey
-    assert "/v1/broker" not in bench.broker.paths
+    assert watched.to_json() == {
+        "index": 0,
+        "size": 1,
+        "entry": watched.receipt.leaf.id,
+        "log_key": key.vkey,
+    }
 
 
 def test_another_log_key_than_the_pinned_one_is_refused(bench: Bench) -> None:
-    with pytest.raises(VerificationError) as caught:
-        bench.release(bench.watch(pinned=FakeBroker().signer.key))
-    assert caught.value.code == "audit.checkpoint.signer"
+    pinned = FakeBroker().signer.key
+    with pytest.raises(VerificationError, match="--log-key") as caught:
+        bench.release(bench.watch(pinned=pinned))
+    assert caught.value.code == "audit.log_key"
+    assert caught.value.expected == pinned.vkey
+    assert bench.broker.bodies == [], "no evidence is sent"
 
 
-def test_another_log_key_than_the_first_one_is_refused(bench: Bench) -> None:
+def test_another_log_key_than_at_the_last_contact_is_refused(bench: Bench) -> None:
     bench.release()
     bench.broker.signer = FakeBroker().signer
+    with pytest.raises(VerificationError, match="do not follow yet") as caught:
+        bench.release(bench.watch(pinned=bench.broker.signer.key))
+    assert caught.value.code == "audit.log_key"
+    assert len(bench.broker.bodies) == 1, "no evidence is sent"
+
+
+def test_a_log_key_of_another_log_is_refused(bench: Bench) -> None:
+    bench.broker.log_key = LogSigner(
+        "other.example/1", Ed25519PrivateKey.generate()
+    ).key.vkey
+    with pytest.raises(VerificationError, match=r"other\.example/1") as caught:
+        bench.release()
+    assert caught.value.code == "audit.log_key"
+
+
+def test_a_log_key_that_is_none_is_not_understood(bench: Bench) -> None:
+    bench.broker.log_key = "nonsense"
+    with pytest.raises(UnavailableError, match="log key") as caught:
+        bench.release()
+    assert caught.value.code == "answer.malformed"
+
+
+def test_a_checkpoint_by_another_key_than_the_challenge_named_is_refused(
+    bench: Bench,
+) -> None:
+    bench.broker.log_key = FakeBroker().signer.key.vkey
     with pytest.raises(VerificationError) as caught:
         bench.release()
     assert caught.value.code == "audit.checkpoint.signer"
+
+
+def test_without_a_challenge_no_log_is_trusted(bench: Bench) -> None:
+    answer, receipt = bench.answer()
+    with pytest.raises(VerificationError, match="none is known"):
+        bench.watch().verify(answer, read_receipt(receipt))
 
 
 @pytest.mark.parametrize("entries", [0, 1, 6])
@@ -139,7 +189,7 @@ def test_a_receipt_older_than_what_was_seen_meanwhile_is_accepted(
     """Two requests of one machine: the retry of the first gets its first receipt."""
     answer, receipt = bench.answer()
     bench.release()
-    watched = bench.watch().verify(answer, read_receipt(receipt))
+    watched = bench.trusting().verify(answer, read_receipt(receipt))
     assert watched.receipt.checkpoint.size == 1
     kept = next(bench.state.glob("*/checkpoint")).read_text()
     assert kept.splitlines()[1] == "2", "the later checkpoint stays remembered"
@@ -158,55 +208,50 @@ def test_a_state_that_cannot_be_written_is_warned_about(
 ) -> None:
     blocked = tmp_path / "file"
     blocked.write_bytes(b"")
-    answer, receipt = bench.answer()
-    bench.watch(pinned=bench.broker.signer.key)._remember(
-        "origin", bench.broker.signer.key, b"note"
-    )
-    LogWatch(bench.transport, state=None).verify(answer, read_receipt(receipt))
-    watch = bench.watch(state=blocked)
-    watch._remember("origin", bench.broker.signer.key, b"note")
+    bench.watch(state=blocked)._remember("origin", bench.broker.signer.key, b"note")
     assert "cannot remember" in bench.warnings[-1]
+
+
+def test_without_a_state_nothing_is_remembered(bench: Bench) -> None:
+    answer, receipt = bench.answer()
+    watch = LogWatch(bench.transport, warn=bench.warnings.append)
+    watch.trust(ORIGIN, bench.broker.signer.key.vkey)
+    assert watch.verify(answer, read_receipt(receipt)).receipt.index == 0
+    assert not bench.state.exists()
+    assert bench.warnings == []
 
 
 def test_a_state_that_cannot_be_read_is_an_error(bench: Bench, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_bytes(b"")
-    with pytest.raises(UnavailableError, match="--state"):
+    with pytest.raises(UnavailableError, match="--state") as caught:
         bench.release(bench.watch(state=blocked))
+    assert caught.value.code == "guest.state"
 
 
-@pytest.mark.parametrize("name", ["log_key", "checkpoint"])
-def test_a_state_that_was_damaged_is_an_error(bench: Bench, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "code"), [("log_key", "audit.log_key"), ("checkpoint", "guest.state")]
+)
+def test_a_state_that_was_damaged_is_an_error(
+    bench: Bench, name: str, code: str
+) -> None:
     bench.release()
-    next(bench.state.glob(f"*/{name}")).write_bytes(b"\xff")
-    with pytest.raises(KbsError):
+    (path,) = bench.state.glob(f"*/{name}")
+    path.write_bytes(b"\xff")
+    with pytest.raises(KbsError, match=re.escape(str(path.parent))) as caught:
         bench.release()
+    assert caught.value.code == code
 
 
-def test_a_broker_without_a_log_key_is_reported(bench: Bench) -> None:
-    class NoKey(Transport):
-        def get(self, path: str, headers: object = None) -> object:  # type: ignore[override]
-            from kbs.client.transport import Reply
-
-            return Reply(status=200, content_type="application/json", body=b"{}")
-
-    answer, receipt = bench.answer()
-    with pytest.raises(UnavailableError, match="log key"):
-        LogWatch(NoKey(bench.url)).verify(answer, read_receipt(receipt))
-
-
-def test_a_broker_that_does_not_describe_itself_is_reported(bench: Bench) -> None:
-    class Away(Transport):
-        def get(self, path: str, headers: object = None) -> object:  # type: ignore[override]
-            from kbs.client.transport import Reply
-
-            return Reply(
-                status=503, content_type="application/problem+json", body=b"{}"
-            )
-
-    answer, receipt = bench.answer()
-    with pytest.raises(UnavailableError, match="503"):
-        LogWatch(Away(bench.url)).verify(answer, read_receipt(receipt))
+def test_a_remembered_checkpoint_by_another_key_is_a_damaged_state(
+    bench: Bench,
+) -> None:
+    bench.release()
+    (path,) = bench.state.glob("*/checkpoint")
+    path.write_bytes(FakeBroker().checkpoint())
+    with pytest.raises(UnavailableError) as caught:
+        bench.release()
+    assert caught.value.code == "guest.state"
 
 
 def test_a_receipt_of_the_wrong_shape_is_malformed() -> None:
