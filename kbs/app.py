@@ -242,20 +242,38 @@ def check_start(parts: Parts, settings: Settings) -> None:
             composed.broker.identity.rotate_challenge_key(tx, parts.clock.now())
         composed.journal.record(event)
         composed.mark.replace()
-    with parts.database.read() as tx:
-        state = composed.broker.governing.prove(tx)
-        check_head(tx, composed.broker.identity.log_key, state)
+    _prove(parts, composed)
     composed.mark.write()
 
 
+def _prove(parts: Parts, composed: Composed) -> None:
+    with parts.database.read() as tx:
+        state = composed.broker.governing.prove(tx)
+        check_head(tx, composed.broker.identity.log_key, state)
+
+
 def create_app(settings: Settings) -> Flask:
-    """Return the application of one worker process, with its upkeep running."""
-    return create_app_with(open_parts(settings), settings, upkeep=True)
+    """Return the application of one worker process, with its upkeep running.
+
+    Raises:
+        IntegrityError: the database is not what it was when the broker started; a
+            worker that is started again later must not believe it.
+    """
+    return create_app_with(open_parts(settings), settings, serving=True)
 
 
-def create_app_with(parts: Parts, settings: Settings, *, upkeep: bool = False) -> Flask:
-    """Return the application made of these parts."""
+def create_app_with(
+    parts: Parts, settings: Settings, *, serving: bool = False
+) -> Flask:
+    """Return the application made of these parts; `serving` ones check and keep up.
+
+    Raises:
+        IntegrityError: as for `create_app`, with `serving`.
+    """
     composed = compose(parts, settings)
+    if serving:
+        composed.mark.check()
+        _prove(parts, composed)
     app = Flask("kbs", static_folder=None)
     # Flask would answer OPTIONS by itself, in no shape that this service documents.
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
@@ -272,7 +290,7 @@ def create_app_with(parts: Parts, settings: Settings, *, upkeep: bool = False) -
         openapi.blueprint,
     ):
         app.register_blueprint(blueprint)
-    if upkeep:
+    if serving:
         _run_upkeep(composed, settings)
     return app
 
