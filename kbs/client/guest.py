@@ -216,9 +216,11 @@ class GuestClient:
             primary=attested.bundle.primary,
             private_key=attested.private_key,
         )
+        receipt = members.get("receipt")
         if opened.answer.outcome is Outcome.DENIED:
-            raise denial(opened.answer, parse_problem(reply).checks)
-        watched = self._log.verify(opened.answer, read_receipt(members.get("receipt")))
+            seen = self._log.verify_denial(opened.answer, receipt)
+            raise denial(opened.answer, parse_problem(reply).checks, receipt=seen)
+        watched = self._log.verify(opened.answer, read_receipt(receipt))
         return Fetched(answer=opened.answer, keys=opened.keys, receipt=watched)
 
 

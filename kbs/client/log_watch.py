@@ -21,11 +21,21 @@ from kbs.audit.entry import Body
 from kbs.audit.logkey import LogKey, parse_vkey
 from kbs.audit.merkle import consistency_proof
 from kbs.audit.proof import verify_consistency
-from kbs.audit.receipt import Receipt, VerifiedReceipt, verify_receipt
+from kbs.audit.receipt import (
+    Receipt,
+    VerifiedReceipt,
+    read_receipt,
+    verify_receipt,
+)
 from kbs.channel.answer import Answer, Outcome
 from kbs.client.log_tiles import NO_TILE, TileNodes
 from kbs.client.transport import Transport
-from kbs.core.errors import MalformedError, UnavailableError, VerificationError
+from kbs.core.errors import (
+    KbsError,
+    MalformedError,
+    UnavailableError,
+    VerificationError,
+)
 
 # Waiting does not mend it (`kbs.client.retry`).
 _STATE = "guest.state"
@@ -51,7 +61,7 @@ class LogWatch:
     """Remembers one broker's log in a folder; without a folder, it forgets.
 
     `pinned` is the log's key where the owner insists on one. `warn` is told when
-    nothing can be remembered.
+    nothing can be remembered, and when a denial's receipt does not hold.
     """
 
     def __init__(
@@ -121,6 +131,25 @@ class LogWatch:
         if self._require_growth(verified.key, verified.checkpoint):
             self._remember(answer.audience, verified.key, receipt.checkpoint)
         return WatchedReceipt(verified)
+
+    def verify_denial(self, answer: Answer, receipt: object) -> WatchedReceipt | None:
+        """Return a denial's receipt if it holds; else None, and a warning says why.
+
+        The denial stands in either case, by the broker's signature. Its receipt has no
+        body, so it proves what the log holds and that it grew, not that the entry is
+        about this answer.
+        """
+        if receipt is None:
+            self._warn(
+                f"denial {answer.decision} has no receipt: right only where the "
+                "evidence is not genuine, which leaves no entry of its own"
+            )
+            return None
+        try:
+            return self.verify(answer, read_receipt(receipt))
+        except KbsError as exc:
+            self._warn(f"receipt of denial {answer.decision} does not hold: {exc}")
+            return None
 
     def _require_growth(self, key: LogKey, now: Checkpoint) -> bool:
         """Check `now` against what was seen; return whether it is worth remembering."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kbs.channel.answer import Answer, WithheldKey
+from kbs.client.log_watch import WatchedReceipt
 from kbs.client.transport import Reply
 from kbs.client.words import explain
 from kbs.core.errors import (
@@ -53,6 +54,7 @@ class RefusalError(ForbiddenError):
     """The broker decided against this guest; trying again will not help.
 
     `checks` are ids of checks that failed, `denied` keys with the ids of the reasons.
+    `receipt` is the verified one of a signed denial, where there is one.
     """
 
     code = "denied"
@@ -68,12 +70,14 @@ class RefusalError(ForbiddenError):
         checks: tuple[str, ...] = (),
         denied: tuple[WithheldKey, ...] = (),
         signed: bool = False,
+        receipt: WatchedReceipt | None = None,
     ) -> None:
         """Keep what a program may want to know."""
         self.decision = decision
         self.checks = checks
         self.denied = denied
         self.signed = signed
+        self.receipt = receipt
         super().__init__(what, got=got, hint=hint, code=code)
 
     def to_json(self) -> dict[str, object]:
@@ -83,6 +87,7 @@ class RefusalError(ForbiddenError):
             "checks": list(self.checks),
             "denied": [one.to_json() for one in self.denied],
             "signed": self.signed,
+            "receipt": None if self.receipt is None else self.receipt.to_json(),
         }
 
 
@@ -97,7 +102,12 @@ class Problem:
     checks: tuple[str, ...]
 
 
-def denial(answer: Answer, checks: tuple[str, ...] = ()) -> RefusalError:
+def denial(
+    answer: Answer,
+    checks: tuple[str, ...] = (),
+    *,
+    receipt: WatchedReceipt | None = None,
+) -> RefusalError:
     """Return the error for a verified answer that grants nothing."""
     reasons = [
         f"{one.ref}: {explain(one.reasons)}" for one in answer.denied if one.reasons
@@ -110,6 +120,7 @@ def denial(answer: Answer, checks: tuple[str, ...] = ()) -> RefusalError:
         checks=checks,
         denied=answer.denied,
         signed=True,
+        receipt=receipt,
     )
 
 

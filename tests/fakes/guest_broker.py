@@ -445,6 +445,17 @@ _FORGERIES: dict[str, Callable[[FakeBroker, Answered], Answered]] = {
         got[0],
         {**got[1], "receipt": _without_body(got[1]["receipt"])},
     ),
+    "shapeless_receipt": lambda broker, got: (got[0], {**got[1], "receipt": []}),
+    "receipt_by_another": lambda broker, got: (
+        got[0],
+        {
+            **got[1],
+            "receipt": {
+                **_members(got[1]["receipt"]),
+                "checkpoint": FakeBroker().checkpoint().decode(),
+            },
+        },
+    ),
     "unlogged": lambda broker, got: (
         got[0],
         {**got[1], "receipt": _with_index(got[1]["receipt"], 5)},
@@ -479,6 +490,10 @@ def _without_body(receipt: Any) -> object:
     return {
         name: value for name, value in receipt.items() if name not in {"body", "salt"}
     }
+
+
+def _members(receipt: Any) -> dict[str, object]:
+    return dict(receipt)
 
 
 def _with_index(receipt: Any, index: int) -> object:

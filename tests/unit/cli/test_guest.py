@@ -165,8 +165,22 @@ def test_a_denial_is_1_with_reasons_and_without_files(bench: Bench) -> None:
     error = json.loads(bench.out)["error"]
     assert error["denied"] == [{"key": str(CHAT), "reasons": ["deny.key"]}]
     assert error["signed"] is True
+    assert error["receipt"]["index"] == 0
+    assert error["receipt"]["log_key"] == bench.broker.signer.key.vkey
     assert "an administrator denied it" in bench.err
+    assert "warning" not in bench.err
     assert not out.exists()
+
+
+def test_a_denial_without_a_receipt_is_1_with_one_warning(bench: Bench) -> None:
+    bench.broker.denied[CHAT] = ("deny.key",)
+    bench.broker.faults = ["no_receipt"]
+    out = str(bench.folder / "keys")
+    assert bench.run("fetch", str(CHAT), "--out", out, "--json") == 1
+    assert json.loads(bench.out)["error"]["receipt"] is None
+    warning, error = bench.err.splitlines()
+    assert warning.startswith("warning: denial ")
+    assert error.startswith("error: denied: ")
 
 
 def test_a_part_is_written_when_a_part_is_enough(bench: Bench) -> None:

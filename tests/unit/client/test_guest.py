@@ -32,6 +32,7 @@ from kbs.core.errors import (
 )
 from kbs.core.ids import KeyId, KeyRef, parse_key_ref
 from tests.fakes.guest_broker import FakeBroker, serving
+from tests.fakes.logs import MemoryLog
 
 pytestmark = pytest.mark.enable_socket
 
@@ -48,6 +49,7 @@ class Bench:
     state: Path
     now: float = 0.0
     waits: list[float] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
@@ -68,7 +70,7 @@ class Bench:
             SampleAttester(),
             devices=devices,
             suite=suite,
-            log=LogWatch(transport, state=self.state),
+            log=LogWatch(transport, state=self.state, warn=self.warnings.append),
             patience=Patience(
                 total_seconds=retry_for,
                 sleep=self.sleep,
@@ -144,11 +146,66 @@ def test_a_signed_denial_is_told_in_words_and_never_tried_again(bench: Bench) ->
     assert bench.waits == []
 
 
+def test_a_denials_receipt_is_verified_and_remembered(bench: Bench) -> None:
+    bench.broker.denied[CHAT] = ("deny.key",)
+    for size in (1, 2):
+        with pytest.raises(RefusalError) as caught:
+            bench.client().fetch(refs(str(CHAT)))
+        receipt = caught.value.receipt
+        assert receipt is not None
+        assert receipt.receipt.body is None, "why is for administrators"
+        assert receipt.receipt.checkpoint.size == size
+        assert caught.value.to_json()["receipt"] == receipt.to_json()
+        (kept,) = bench.state.glob("*/checkpoint")
+        assert kept.read_text().splitlines()[1] == str(size)
+    assert bench.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "warning"),
+    [
+        ("no_receipt", "has no receipt"),
+        ("unlogged", "does not hold: "),
+        ("other_receipt", "does not hold: receipt decision"),
+        ("shapeless_receipt", "does not hold: receipt"),
+        ("receipt_by_another", "does not hold: checkpoint signer"),
+    ],
+)
+def test_a_denial_whose_receipt_does_not_hold_is_a_denial_with_a_warning(
+    bench: Bench, fault: str, warning: str
+) -> None:
+    bench.broker.denied[CHAT] = ("deny.key",)
+    bench.broker.faults = [fault]
+    with pytest.raises(RefusalError) as caught:
+        bench.client(retry_for=100).fetch(refs(str(CHAT)))
+    assert caught.value.signed
+    assert caught.value.receipt is None
+    assert caught.value.to_json()["receipt"] is None
+    assert len(bench.warnings) == 1
+    assert warning in bench.warnings[0]
+    assert bench.waits == []
+    assert not bench.state.exists()
+
+
+def test_a_denial_from_a_log_that_was_rolled_back_is_warned_about(
+    bench: Bench,
+) -> None:
+    bench.client().fetch(refs(str(CHAT)))
+    bench.broker.log = MemoryLog()
+    bench.broker.denied[CHAT] = ("deny.key",)
+    with pytest.raises(RefusalError) as caught:
+        bench.client(retry_for=100).fetch(refs(str(CHAT)))
+    assert caught.value.receipt is None
+    assert "rolled back" in bench.warnings[0]
+    assert bench.waits == []
+
+
 def test_an_unsigned_denial_is_not_taken_for_the_brokers_word(bench: Bench) -> None:
     bench.broker.faults = ["unsigned_denial"]
     with pytest.raises(RefusalError, match="not signed by the broker") as caught:
         bench.client(retry_for=100).fetch(refs(str(CHAT)))
     assert not caught.value.signed
+    assert caught.value.to_json()["receipt"] is None
     assert caught.value.checks == ("vtpm.pcr.sha256.15",)
     assert len(bench.broker.bodies) == 1
 

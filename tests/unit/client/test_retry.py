@@ -97,6 +97,7 @@ def test_a_problem_without_any_member_is_still_an_error() -> None:
             "checks": [],
             "denied": [],
             "signed": False,
+            "receipt": None,
         }
 
 
