@@ -21,6 +21,7 @@ from tests.fakes.databases import (
     sqlite_place,
     sqlite_template,
 )
+from tests.fakes.steps import Bench, open_bench
 from tests.fakes.world import World
 
 __all__ = [
@@ -60,3 +61,17 @@ def snp_world(tmp_path: Path, sqlite_place: Place, amd: FakeAmd) -> Iterator[Wor
     """A broker that trusts the fake AMD, with a key under each policy."""
     with closing(sqlite_place.connect()) as opened:
         yield confidential.create(tmp_path, opened, amd)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, place: Place) -> Iterator[Bench]:
+    """A broker with a probe at its steps, on each kind of database in turn."""
+    with open_bench(tmp_path, place) as opened:
+        yield opened
+
+
+@pytest.fixture
+def sqlite_bench(tmp_path: Path, sqlite_place: Place) -> Iterator[Bench]:
+    """The same on SQLite only."""
+    with open_bench(tmp_path, sqlite_place) as opened:
+        yield opened

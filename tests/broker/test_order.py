@@ -1,0 +1,111 @@
+"""The order of a release: what is true at each step, and what a fault there leaves."""
+
+from __future__ import annotations
+
+import pytest
+
+from kbs.core.errors import UnavailableError
+from tests.fakes.answers import Seen, releases
+from tests.fakes.steps import DURABLE, STEPS, Bench
+
+CHAT = "acme/model/chat"
+
+
+def test_every_step_is_reached_in_order(bench: Bench) -> None:
+    request = bench.request()
+    bench.probe.reached.clear()
+    assert bench.send(request).status == 200
+    assert tuple(bench.probe.reached) == STEPS
+    # A retry goes no further than to the stored answer.
+    bench.probe.reached.clear()
+    assert bench.send(request).status == 200
+    assert bench.probe.reached == ["parsed"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_fault_at_a_step(bench: Bench, step: str) -> None:
+    """No answer without its entry; the same request is answered afterwards."""
+
+    def fail() -> None:
+        raise UnavailableError("step", got="a fault on command")
+
+    request = bench.request()
+    bench.probe.at(step, fail)
+    failed = bench.send(request)
+    assert failed.status == 503
+    assert "answer" not in failed.document
+    written = [entry["kind"] for entry in releases(bench.other)]
+    assert written == (["release.granted"] if step in DURABLE else [])
+    assert bench.world.released(request) == {f"{CHAT}@1": b"the model key"}
+    assert len(releases(bench.other)) == 1
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_bug_at_a_step_says_nothing_of_itself(sqlite_bench: Bench, step: str) -> None:
+    bench = sqlite_bench
+
+    def fail() -> None:
+        raise RuntimeError("planted detail")
+
+    request = bench.request()
+    bench.probe.at(step, fail)
+    response = bench.world.send(request)
+    seen = Seen.of(bench.world, response)
+    assert seen.status == 503
+    assert "answer" not in seen.document
+    assert "planted" not in response.get_data(as_text=True)
+    assert bench.world.released(request) == {f"{CHAT}@1": b"the model key"}
+    assert len(releases(bench.other)) == 1
+
+
+def test_nothing_is_shown_before_it_is_durable(bench: Bench) -> None:
+    sizes: list[int] = []
+
+    def look() -> None:
+        # Another process sees neither the entry nor its checkpoint before the commit.
+        with bench.other.parts.database.read() as tx:
+            checkpoint = tx.log.latest_checkpoint()
+            assert checkpoint is not None
+            assert checkpoint.size == tx.log.head().size
+            sizes.append(checkpoint.size)
+
+    for step in ("before-commit", "after-commit"):
+        request = bench.request()
+        bench.probe.at(step, look)
+        assert bench.send(request).status == 200
+    assert sizes[1] == sizes[0] + 2
+
+
+# -- the database fails ----------------------------------------------------------------
+
+
+def test_a_commit_that_fails_leaves_nothing(bench: Bench) -> None:
+    request = bench.request()
+    bench.database.fail_before = 1
+    assert bench.send(request).status == 503
+    assert releases(bench.other) == []
+    assert bench.world.released(request) == {f"{CHAT}@1": b"the model key"}
+
+
+def test_a_commit_that_stands_though_it_was_said_to_fail(bench: Bench) -> None:
+    request = bench.request()
+    bench.database.fail_after = 1
+    failed = bench.send(request)
+    assert failed.status == 503
+    assert "answer" not in failed.document
+    # The entry says "may have left"; the retry gets it and counts once.
+    assert len(releases(bench.other)) == 1
+    first, second = bench.world.send(request), bench.world.send(request)
+    assert first.status_code == 200
+    assert first.get_data() == second.get_data()
+    assert len(releases(bench.other)) == 1
+
+
+def test_a_database_that_is_away_for_reading(bench: Bench) -> None:
+    request = bench.request()
+    for away in (1, 2):
+        bench.database.fail_reads = away
+        assert bench.send(request).status == 503
+    bench.database.fail_reads = 0
+    assert bench.send(request).status == 200
+    assert len(releases(bench.other)) == 1
