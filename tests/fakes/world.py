@@ -68,6 +68,7 @@ from tests.fakes.tpm import FakeTpm
 
 START = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 INSTANCE = InstanceId("0123456789abcdef" * 2)
+KEK = LocalKEK(Secret(bytes(range(32))))
 WORKLOAD = b"kind: container-policy\nimages: [chat@sha256:1]\n"
 
 BOOT_POLICY = """\
@@ -155,7 +156,7 @@ class World:
             upgrade(opened.engine)
             database = opened
         clock = FakeClock()
-        kek = LocalKEK(Secret(bytes(range(32))))
+        kek = KEK
         admin = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
         vault = Vault(kek, instance)
         made = create_instance(

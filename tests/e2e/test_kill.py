@@ -1,0 +1,254 @@
+"""Broker processes killed at every step of a release lose nothing and leak nothing.
+
+After each kill the broker starts again as `kbs serve` does (high-water mark, chain of
+statements), the tree is computed anew from its leaves, and the same request is sent
+again: good if death came before the commit, answered from the store if after.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from kbs.adapters.sql.engine import DATABASE_NAME
+from kbs.app import check_start
+from kbs.audit import merkle
+from kbs.core.encode import b64
+from kbs.core.errors import IntegrityError
+from tests.e2e.killer import (
+    Answered,
+    Killer,
+    Order,
+    order_time,
+    parts_of,
+    running_killer,
+)
+from tests.fakes.answers import Document, Seen
+from tests.fakes.databases import (
+    Place,
+    place,
+    postgresql_place,
+    postgresql_server,
+    postgresql_template,
+    sqlite_place,
+    sqlite_template,
+)
+from tests.fakes.steps import DURABLE, STEPS
+from tests.fakes.tpm import FakeTpm
+from tests.fakes.world import Request, World
+
+__all__ = [
+    "place",
+    "postgresql_place",
+    "postgresql_server",
+    "postgresql_template",
+    "sqlite_place",
+    "sqlite_template",
+]
+
+ROUNDS = 6
+"""Kills at each step, on each database."""
+
+THREADS = 4
+KEY = {"acme/model/chat@1": b"the model key"}
+
+
+@pytest.fixture(scope="module")
+def killer() -> Iterator[Killer]:
+    with running_killer() as started:
+        yield started
+
+
+@dataclasses.dataclass
+class Scene:
+    """An instance whose broker processes die."""
+
+    folder: Path
+    place: Place
+    genesis: str
+    killer: Killer
+    world: World
+    tpm: FakeTpm
+    kills: int = 0
+
+    def kill(
+        self, step: str, requests: Sequence[Request], *, nth: int = 1, threads: int = 1
+    ) -> list[Answered]:
+        """Let a process answer requests until it dies; return what left it."""
+        self.kills += 1
+        order = Order(
+            data=str(self.folder / "data"),
+            trust=str(self.folder / "trust"),
+            url=self.place.url,
+            instance=self.world.parts.instance,
+            genesis=self.genesis,
+            now=order_time(self.world.clock.now()),
+            step=step,
+            nth=nth,
+            threads=threads,
+            requests=[b64(request.body) for request in requests],
+            answers=str(self.folder / f"answers-{self.kills}"),
+        )
+        status, answered = self.killer.run(order)
+        assert os.WIFSIGNALED(status), f"the process ended by itself: {status}"
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return answered
+
+    @contextmanager
+    def restarted(self) -> Iterator[World]:
+        """Start again, with all that is checked then."""
+        parts = parts_of(
+            data=self.folder / "data",
+            trust=self.folder / "trust",
+            url=self.place.url,
+            instance=self.world.parts.instance,
+            genesis=self.genesis,
+            now=self.world.clock.now(),
+        )
+        try:
+            check_start(parts, self.world.settings)
+            yield self.world.restarted(database=parts.database)
+        finally:
+            parts.close()
+
+
+@contextmanager
+def _scene(folder: Path, place: Place, killer: Killer) -> Iterator[Scene]:
+    with closing(place.connect()) as opened:
+        world = World.create(folder, database=opened)
+        tpm = world.standard()
+        genesis = world.parts.genesis_digest
+        yield Scene(folder, place, genesis, killer, world, tpm)
+
+
+@pytest.fixture
+def scene(tmp_path: Path, place: Place, killer: Killer) -> Iterator[Scene]:
+    """An instance on each kind of database in turn."""
+    with _scene(tmp_path, place, killer) as made:
+        yield made
+
+
+def _by_request(world: World, after: int = 0) -> dict[str, list[Document]]:
+    """The releases in the log from an index on, by the digest of their request."""
+    found: dict[str, list[Document]] = {}
+    with world.parts.database.read() as tx:
+        for entry in tx.log.read_entries(after, tx.log.head().size):
+            body = json.loads(entry.body)
+            if "request" in body:
+                found.setdefault(body["request"], []).append(body)
+    return found
+
+
+def _size(world: World) -> int:
+    with world.parts.database.read() as tx:
+        return tx.log.head().size
+
+
+def _digest(request: Request) -> str:
+    return hashlib.sha256(request.body).hexdigest()
+
+
+def _check_tree(world: World) -> None:
+    """The root of the latest checkpoint is that of all leaves, computed anew."""
+    with world.parts.database.read() as tx:
+        head = tx.log.head()
+        entries = tx.log.read_entries(0, head.size)
+        checkpoint = tx.log.latest_checkpoint()
+        stored = merkle.root(tx.log, head.size)
+    assert [entry.index for entry in entries] == list(range(head.size))
+    assert checkpoint is not None
+    assert checkpoint.size == head.size
+    assert _root([entry.leaf for entry in entries]) == stored
+
+
+def _root(leaves: Sequence[bytes]) -> bytes:
+    # RFC 6962, section 2.1, written down a second time.
+    if len(leaves) == 1:
+        return hashlib.sha256(b"\x00" + leaves[0]).digest()
+    half = 1
+    while half * 2 < len(leaves):
+        half *= 2
+    return hashlib.sha256(
+        b"\x01" + _root(leaves[:half]) + _root(leaves[half:])
+    ).digest()
+
+
+@pytest.mark.slow
+def test_killed_at_every_step(scene: Scene) -> None:
+    for number in range(ROUNDS * len(STEPS)):
+        step = STEPS[number % len(STEPS)]
+        request, size = scene.world.request(scene.tpm), _size(scene.world)
+        assert scene.kill(step, [request]) == []
+        with scene.restarted() as world:
+            left = _by_request(world, size).get(_digest(request), [])
+            assert len(left) == (1 if step in DURABLE else 0), step
+            # Whoever retries gets the key, from the store if the entry stands.
+            assert world.released(request) == KEY
+            after = _by_request(world, size)[_digest(request)]
+            assert len(after) == 1
+            assert left in ([], after)
+            _check_tree(world)
+    assert scene.kills == ROUNDS * len(STEPS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nth", [1, 3, 6])
+def test_killed_while_several_threads_release(scene: Scene, nth: int) -> None:
+    for step in ("sealed", "recorded", "before-commit", "after-commit", "committed"):
+        requests = [scene.world.request(scene.tpm) for _ in range(3 * THREADS)]
+        answered = scene.kill(step, requests, nth=nth, threads=THREADS)
+        with scene.restarted() as world:
+            entries = _by_request(world)
+            for one in answered:
+                assert one.status == 200
+                # No release without its entry.
+                assert len(entries[_digest(requests[one.place])]) == 1
+            _check_answers(world, requests, answered)
+            entries = _by_request(world)
+            assert all(len(entries[_digest(request)]) == 1 for request in requests)
+            _check_tree(world)
+
+
+def _check_answers(
+    world: World, requests: Sequence[Request], answered: Sequence[Answered]
+) -> None:
+    """Send everything again: what was answered is answered with the same bytes."""
+    before = _by_request(world)
+    left = {one.place: one.body for one in answered}
+    for number, request in enumerate(requests):
+        response = world.send(request)
+        seen = Seen.of(world, response)
+        assert seen.status == 200
+        assert world.open(request, response).keys
+        if number in left:
+            assert response.get_data() == left[number]
+        for entry in before.get(_digest(request), []):
+            assert (
+                entry["decision"]
+                == json.loads(response.get_data())["answer"]["decision"]
+            )
+
+
+def test_a_lost_entry_is_noticed_at_the_start(
+    tmp_path: Path, sqlite_place: Place, killer: Killer
+) -> None:
+    """The check itself: a database from before an acknowledged release."""
+    with _scene(tmp_path, sqlite_place, killer) as scene:
+        request = scene.world.request(scene.tpm)
+    file = sqlite_place.folder / DATABASE_NAME
+    before = file.read_bytes()
+    with scene.restarted() as world:
+        assert world.released(request) == KEY
+    with scene.restarted():
+        pass
+    file.write_bytes(before)
+    with pytest.raises(IntegrityError, match="older than"), scene.restarted():
+        pass
