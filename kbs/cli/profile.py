@@ -147,9 +147,9 @@ def _read_secret(path: Path) -> bytes:
         raise MalformedError(
             f"key {path}", got=exc.strerror, expected="the administrator's key"
         ) from exc
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         # Of the open file, not of the path: nothing can be swapped in between.
-        status = os.fstat(file.fileno())
+        status = os.fstat(descriptor)
         mode = stat.S_IMODE(status.st_mode)
         if not stat.S_ISREG(status.st_mode) or mode & 0o077:
             raise ForbiddenError(
@@ -159,7 +159,9 @@ def _read_secret(path: Path) -> bytes:
                 hint=f"chmod 600 {path}",
                 code="profile.mode",
             )
-        return file.read(_MAX_FILE)
+        return os.read(descriptor, _MAX_FILE)
+    finally:
+        os.close(descriptor)
 
 
 def _parse_key(data: bytes, path: Path) -> Ed25519PrivateKey:

@@ -11,7 +11,7 @@ from kbs.audit.checkpoint import MAX_NOTE, Checkpoint, verify_checkpoint
 from kbs.audit.proof import HASH_SIZE, verify_consistency
 from kbs.cli.admin_client import AdminClient
 from kbs.core.encode import parse_b64, require_list
-from kbs.core.errors import UnavailableError, VerificationError
+from kbs.core.errors import MalformedError, UnavailableError, VerificationError
 
 _MAX_PROOF = 64
 
@@ -48,13 +48,7 @@ def _require_growth(client: AdminClient, seen: Checkpoint, now: Checkpoint) -> N
             hint="the broker was rolled back",
             code="audit.rollback",
         )
-    proof: list[bytes] = []
-    if 0 < seen.size < now.size:
-        answer = client.get(
-            "/admin/v1/audit/consistency", {"first": seen.size, "second": now.size}
-        )
-        listed = require_list(answer.get("proof"), "proof", limit=_MAX_PROOF)
-        proof = [parse_b64(one, "proof", limit=HASH_SIZE) for one in listed]
+    proof = _proof(client, seen, now) if 0 < seen.size < now.size else []
     verify_consistency(
         first=seen.size,
         first_root=seen.root,
@@ -62,3 +56,20 @@ def _require_growth(client: AdminClient, seen: Checkpoint, now: Checkpoint) -> N
         second_root=now.root,
         proof=proof,
     )
+
+
+def _proof(client: AdminClient, seen: Checkpoint, now: Checkpoint) -> list[bytes]:
+    try:
+        answer = client.get(
+            "/admin/v1/audit/consistency", {"first": seen.size, "second": now.size}
+        )
+        listed = require_list(answer.get("proof"), "proof", limit=_MAX_PROOF)
+        return [parse_b64(one, "proof", limit=HASH_SIZE) for one in listed]
+    except MalformedError as exc:
+        # It signed a tree of this size, so that it has to know the proof.
+        raise VerificationError(
+            f"log {now.origin}",
+            got=str(exc),
+            expected=f"a proof that {now.size} entries extend {seen.size}",
+            code="audit.consistency",
+        ) from exc

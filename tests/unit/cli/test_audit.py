@@ -1,0 +1,276 @@
+"""`kbs audit`: what happened and why, proofs, and damage that is found and placed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kbs.audit.checkpoint import Checkpoint, sign_checkpoint
+from kbs.audit.logkey import parse_vkey
+from kbs.audit.receipt import parse_receipt, verify_receipt
+from kbs.cli.audit_words import about, explained, lines_of
+from tests.fakes.admin_bench import Bench, run
+from tests.fakes.tpm import FakeTpm
+
+pytestmark = pytest.mark.enable_socket
+
+
+@pytest.fixture(scope="module")
+def decided(shared_bench: Bench) -> dict[str, str]:
+    """A grant, a denial by policy, and a refusal before anything authenticated."""
+    world = shared_bench.world
+    tpm = world.standard()
+    ids = {}
+    granted = world.send(world.request(tpm)).get_json()
+    ids["granted"] = granted["answer"]["decision"]
+    tpm.extend(15, bytes(32))
+    denied = world.send(world.request(tpm)).get_json()
+    ids["denied"] = denied["decision"]
+    stranger = world.send(world.request(FakeTpm())).get_json()
+    ids["refused"] = stranger["decision"]
+    return ids
+
+
+def test_entries_are_queried(shared_bench: Bench, decided: dict[str, str]) -> None:
+    query = ("audit", "query")
+    by_key = shared_bench.must(*query, "--key", "acme/model/chat")["entries"]
+    assert {one["kind"] for one in by_key} >= {"release.granted", "release.denied"}
+    (one,) = shared_bench.must(*query, "--decision", decided["granted"])["entries"]
+    assert one["kind"] == "release.granted"
+    kinds = {
+        entry["kind"]
+        for entry in shared_bench.must(*query, "--decision", "denied")["entries"]
+    }
+    assert kinds == {"release.denied", "refusals"}
+    limited = shared_bench.must(*query, "--limit", "2")["entries"]
+    assert len(limited) == 2
+    human = shared_bench.run(*query)
+    assert "acme/model/chat@1 granted" in human.out
+    assert "activate release-policy acme/chat version 1" in human.out
+    none = shared_bench.must(*query, "--since", "2999-01-01T00:00:00Z")
+    assert none["entries"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("query", "--kind", "nothing"), 2),
+        (("query", "--since", "yesterday"), 2),
+        (("query", "--limit", "0"), 2),
+        (("show", "0" * 32), 1),
+        (("show", "short"), 2),
+        (("explain", "0" * 32), 1),
+        (("prove", "0" * 32), 1),
+        (("verify", "/nowhere"), 2),
+        (("verify", "--log-key", "x"), 2),
+        (("verify", "/dev/null"), 2),
+        (("export", "/nowhere/at/all"), 2),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    shared_bench: Bench, arguments: tuple[str, ...], code: int
+) -> None:
+    ran = shared_bench.run("audit", *arguments)
+    assert ran.code == code
+    ran.assert_one_error_line()
+
+
+def test_a_denial_is_explained_with_got_and_expected(
+    shared_bench: Bench, decided: dict[str, str]
+) -> None:
+    document = shared_bench.must("audit", "explain", decided["denied"])
+    assert document["outcome"] == "denied"
+    assert document["asked"]["mode"] == "release"
+    assert document["nearest"]["rule"] == "enrolled-host"
+    reason = document["keys"][0]["reasons"][0]
+    assert reason["id"] == "vtpm.pcr.sha256.15"
+    human = shared_bench.run("audit", "explain", decided["denied"]).out
+    assert "outcome: denied" in human
+    assert "vtpm.pcr.sha256.15" in human
+    assert "expected" in human
+    assert "nearest rule: enrolled-host" in human
+
+
+def test_a_grant_is_explained_with_its_rule(
+    shared_bench: Bench, decided: dict[str, str]
+) -> None:
+    human = shared_bench.run("audit", "explain", decided["granted"]).out
+    assert "asked: release of acme/model/chat" in human
+    assert "rule enrolled-host" in human
+
+
+def test_a_counted_refusal_is_found_by_its_own_id(
+    shared_bench: Bench, decided: dict[str, str]
+) -> None:
+    shown = shared_bench.must("audit", "show", decided["refused"])
+    assert shown["kind"] == "refusals"
+    assert shown["sample"]["decision"] == decided["refused"]
+    document = shared_bench.must("audit", "explain", decided["refused"])
+    assert document["outcome"] == "refused"
+    assert document["checks"][0]["id"] == "vtpm.ak.trust"
+    assert "got" in document["checks"][0]
+    human = shared_bench.run("audit", "explain", decided["refused"]).out
+    assert "vtpm.ak.trust" in human
+    assert "  kind: refusals" not in human
+    assert "kind: refusals" in shared_bench.run("audit", "show", decided["refused"]).out
+
+
+def test_an_entry_of_another_sort_is_told_as_it_is(shared_bench: Bench) -> None:
+    (entry,) = shared_bench.must("audit", "query", "--kind", "instance.init")["entries"]
+    human = shared_bench.run("audit", "explain", entry["id"]).out
+    assert human.startswith("instance.init ")
+    assert "  instance: " in human
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "text"),
+    [
+        ("refusals", {"count": 3, "reason": "x"}, "3 × x"),
+        ("key.rotated", {"key": "a/b/c", "version": 2}, "a/b/c version 2"),
+        ("admin.action", {"action": "a", "target": "t"}, "a t"),
+        ("release.denied", {"outcome": "denied"}, "denied"),
+        ("statement", {}, "None: None None None/None version None"),
+    ],
+)
+def test_an_entry_on_one_line(kind: str, body: dict[str, Any], text: str) -> None:
+    assert about(kind, body) == text
+
+
+def test_nothing_in_an_entry_steers_a_terminal() -> None:
+    hostile = "\x1b[2J\nx"
+    body = {"outcome": "denied", "keys": [{"id": hostile, "decision": hostile}]}
+    entry = {"kind": "release.denied", "id": hostile, "body": body}
+    assert "\x1b" not in "".join(lines_of(explained(entry)))
+
+
+def test_a_receipt_is_verified_and_holds_alone(
+    shared_bench: Bench, decided: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "receipt.json"
+    ran = shared_bench.run("audit", "prove", decided["granted"], "--out", str(out))
+    assert ran.code == 0
+    assert "the receipt holds" in ran.out
+    key = parse_vkey(shared_bench.world.broker.identity.log_vkey)
+    proven = verify_receipt(
+        parse_receipt(out.read_bytes()), keys=[key], origin=key.origin
+    )
+    assert proven.body is not None
+    assert proven.body.members["decision"] == decided["granted"]
+    document = shared_bench.must("audit", "prove", decided["granted"])
+    assert document["format"] == "kbs.receipt/1"
+
+    def another_index(path: str, body: bytes) -> bytes | None:
+        if not path.endswith("/proof"):
+            return None
+        receipt = json.loads(body)
+        return json.dumps({**receipt, "index": receipt["index"] + 1}).encode()
+
+    with shared_bench.tampering(another_index):
+        assert shared_bench.run("audit", "prove", decided["granted"]).code == 1
+
+
+def test_an_export_is_verified_to_the_byte(
+    shared_bench: Bench, decided: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "export"
+    made = shared_bench.must("audit", "export", str(path))
+    assert made["bytes"] == path.stat().st_size
+    assert decided["granted"].encode() in path.read_bytes()
+    good = shared_bench.must("audit", "verify", str(path))
+    assert (good["consistent"], good["pinned"]) == (True, True)
+    assert good["entries"] == made["entries"]
+    assert "consistent, root" in shared_bench.run("audit", "verify", str(path)).out
+    live = shared_bench.must("audit", "verify")
+    assert live["consistent"] is True
+    data = bytearray(path.read_bytes())
+    place = data.index(decided["granted"].encode())
+    data[place] ^= 1
+    path.write_bytes(data)
+    bad = shared_bench.run("audit", "verify", str(path), "--json")
+    assert bad.code == 1
+    assert bad.json["consistent"] is False
+    assert bad.json["problems"][0]["line"] is not None
+    human = shared_bench.run("audit", "verify", str(path))
+    assert human.code == 1
+    assert human.err.startswith("error: line ")
+    assert "NOT consistent" in human.out
+
+
+def test_an_export_without_a_profile_vouches_for_itself(
+    shared_bench: Bench, tmp_path: Path
+) -> None:
+    path = tmp_path / "export"
+    shared_bench.must("audit", "export", str(path))
+    nowhere = ("--profile", str(tmp_path / "none"))
+    ran = run("audit", "verify", str(path), *nowhere, "--json")
+    assert ran.code == 0
+    assert ran.json["pinned"] is False
+    assert "note: no key is pinned" in run("audit", "verify", str(path), *nowhere).out
+    vkey = shared_bench.world.broker.identity.log_vkey
+    pinned = run("audit", "verify", str(path), *nowhere, "--log-key", vkey, "--json")
+    assert pinned.json["pinned"] is True
+    path.write_bytes(b"")
+    assert run("audit", "verify", str(path), *nowhere).code == 1
+
+
+def test_an_older_export_is_no_rollback(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "export"
+    bench.must("audit", "export", str(path))
+    bench.must("key", "create", "acme/model/later")
+    bench.must("audit", "query")
+    result = bench.must("audit", "verify", str(path))
+    assert "ends before the last checkpoint" in result["notes"][0]
+
+
+def test_a_log_that_was_rolled_back_is_noticed(bench: Bench) -> None:
+    bench.must("key", "create", "acme/model/k")
+    bench.must("audit", "query")
+    identity = bench.world.broker.identity
+    first = Checkpoint(identity.origin, 1, b"\x01" * 32)
+    note = sign_checkpoint(first, identity.log_signer)
+    with bench.tampering(
+        lambda path, _: note if path == "/v1/log/checkpoint" else None
+    ):
+        ran = bench.run("audit", "query")
+    assert ran.code == 1
+    assert "rolled back" in ran.err
+    ran.assert_one_error_line()
+
+    def cut(path: str, body: bytes) -> bytes | None:
+        return body[:-10] if path.endswith("/export") else None
+
+    with bench.tampering(cut):
+        ran = bench.run("audit", "export", str(bench.profile / "out"))
+        assert ran.code == 3
+        assert not (bench.profile / "out").exists()
+        live = bench.run("audit", "verify", "--json")
+        assert live.code == 1
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_tail_goes_on_with_new_entries_until_it_is_interrupted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    rounds: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        rounds.append(seconds)
+        if len(rounds) == 3:
+            raise KeyboardInterrupt
+        bench.world.create_key(f"acme/model/k{len(rounds)}")
+
+    monkeypatch.setattr("kbs.cli.audit.time.sleep", sleep)
+    ran = bench.run("audit", "query", "--tail", "--kind", "key.created", *more)
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert len(lines) == 2
+    if more:
+        assert [json.loads(line)["body"]["key"] for line in lines] == [
+            "acme/model/k1",
+            "acme/model/k2",
+        ]
+    else:
+        assert lines[1].endswith("acme/model/k2 version 1")

@@ -1,0 +1,526 @@
+"""`kbs evidence`: documents, verdicts and exit codes, on recorded and made evidence."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kbs.channel.binding import (
+    Mode,
+    ReleaseRequest,
+    RuntimeData,
+    primary_binding,
+)
+from kbs.channel.recipient import Suite, generate_recipient_key, recipient_of
+from kbs.cli.evidence import time_of
+from kbs.core.clock import format_time, parse_time
+from kbs.core.encode import b64, b64u, parse_b64
+from kbs.core.ids import parse_key_ref
+from tests.fakes.admin_bench import Ran, run
+from tests.fakes.eventlog import typical_log
+from tests.fakes.tpm import FakeTpm
+
+NONCE = b"a nonce of some request"
+SNP = {
+    "genoa-v3-ms": ("genoa-v3-ms.vcek.pem", "amd-genoa-ask-ark.pem"),
+    "genoa-v5-live": ("genoa-v5-live.vcek.der", "amd-genoa-ask-ark.pem"),
+    "milan-v2-aci": ("milan-v2-aci.vcek.pem", "amd-milan-ask-ark.pem"),
+    "milan-v2-coco": ("milan-v2-coco.vcek.der", "amd-milan-ask-ark.pem"),
+    "milan-v2-google": ("milan-v2-google.vcek.der", "amd-milan-ask-ark.pem"),
+    "milan-v2-virtee": ("milan-v2-virtee.vcek.der", "amd-milan-ask-ark.pem"),
+    "milan-v3-aws-vlek": ("milan-v3-aws-vlek.vlek.der", "amd-milan-ask-ark-vlek.pem"),
+    "milan-v3-dstack": ("milan-v3-dstack.vcek.pem", "amd-milan-ask-ark.pem"),
+    "milan-v3-ms": ("milan-v3-ms.vcek.pem", "amd-milan-ask-ark.pem"),
+}
+
+
+def statuses(ran: Ran) -> dict[str, str]:
+    return {check["id"]: check["status"] for check in ran.json["checks"]}
+
+
+def verify(*arguments: object) -> Ran:
+    ran = run("evidence", "verify", *map(str, arguments), "--json")
+    assert ran.out.count("\n") == 1
+    return ran
+
+
+class Quote:
+    """A quote of a fake TPM in loose files, and as a bundle."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tpm = FakeTpm()
+        self.item: dict[str, Any] = dict(self.tpm.quote_item(NONCE))
+        self.message = self._write(
+            "quote", parse_b64(self.item["quote"]["message"], "m", limit=4096)
+        )
+        self.signature = self._write(
+            "signature", parse_b64(self.item["quote"]["signature"], "s", limit=4096)
+        )
+        self.pcrs = self._write("pcrs", json.dumps(self.item["pcrs"]).encode())
+        self.ak = self._write("ak", self.tpm.ak_public)
+
+    def _write(self, name: str, data: bytes) -> Path:
+        path = self.folder / name
+        path.write_bytes(data)
+        return path
+
+    def options(self) -> list[object]:
+        return [
+            "--signature",
+            self.signature,
+            "--pcrs",
+            self.pcrs,
+            "--ak",
+            self.ak,
+        ]
+
+    def bundle(self, **members: object) -> Path:
+        document = {"format": "kbs.evidence/1", "items": [self.item], **members}
+        return self._write("bundle.json", json.dumps(document).encode())
+
+    def bound_bundle(self) -> tuple[Path, str]:
+        data = RuntimeData(
+            audience="kbs.test/0",
+            nonce="AQEB",
+            recipient=recipient_of(generate_recipient_key(Suite.X25519)),
+            request=ReleaseRequest(
+                keys=(parse_key_ref("acme/model/chat"),),
+                mode=Mode.CHECK,
+                partial=False,
+                suite=Suite.X25519,
+            ),
+        )
+        self.item = dict(self.tpm.quote_item(primary_binding("vtpm", data, [])[:32]))
+        return self.bundle(runtime_data=data.to_json()), data.nonce
+
+
+@pytest.fixture
+def quote(tmp_path: Path) -> Quote:
+    return Quote(tmp_path)
+
+
+def test_a_quote_is_verified_under_the_key_that_somebody_vouches_for(
+    quote: Quote,
+) -> None:
+    ran = verify(quote.message, *quote.options())
+    assert ran.code == 0
+    assert ran.json["verdict"] == "verified"
+    found = statuses(ran)
+    assert found["vtpm.parse"] == "pass"
+    assert found["vtpm.quote.signature"] == "pass"
+    assert found["vtpm.quote.pcr_digest"] == "pass"
+    assert found["vtpm.ak.trust"] == "skipped"
+    assert found["binding.primary"] == "skipped"
+    assert ran.json["claims"]["vtpm"]["extra_data"] == NONCE.hex()
+    assert ran.err == ""
+
+
+@pytest.mark.parametrize(
+    ("left_out", "code"),
+    [("--ak", 1), ("--signature", 3), ("--pcrs", 3)],
+)
+def test_what_a_quote_lacks_is_said(quote: Quote, left_out: str, code: int) -> None:
+    options = quote.options()
+    place = options.index(left_out)
+    del options[place : place + 2]
+    ran = verify(quote.message, *options)
+    assert ran.code == code
+    assert statuses(ran)["vtpm.quote.signature"] == "unchecked"
+    assert (statuses(ran).get("vtpm.ak.trust") == "fail") is (code == 1)
+    assert ran.json["claims"] == {}
+    nonce = verify(quote.message, *options, "--nonce", b64u(b"other"))
+    assert nonce.code == 1
+    assert statuses(nonce)["binding.nonce"] == "fail"
+
+
+def test_another_key_than_the_named_one_is_refused(
+    quote: Quote, tmp_path: Path
+) -> None:
+    quote.ak.write_bytes(FakeTpm().ak_public)
+    ran = verify(quote.message, *quote.options())
+    assert ran.code == 1
+    assert statuses(ran)["vtpm.quote.signature"] == "fail"
+    assert ran.json["claims"] == {}
+
+
+def test_a_bundle_without_a_key_to_trust_is_refused_and_with_one_verified(
+    quote: Quote,
+) -> None:
+    refused = verify(quote.bundle())
+    assert refused.code == 1
+    assert statuses(refused)["vtpm.ak.trust"] == "fail"
+    assert verify(quote.bundle(), "--ak", quote.ak).code == 0
+
+
+def test_runtime_data_is_checked_against_the_binding(quote: Quote) -> None:
+    bundle, nonce = quote.bound_bundle()
+    good = verify(bundle, "--ak", quote.ak, "--nonce", nonce)
+    assert good.code == 0
+    assert statuses(good)["binding.primary"] == "pass"
+    assert statuses(good)["binding.nonce"] == "pass"
+    other = verify(bundle, "--ak", quote.ak, "--nonce", "AQEC")
+    assert other.code == 1
+    assert statuses(other)["binding.nonce"] == "fail"
+    document = json.loads(bundle.read_bytes())
+    document["runtime_data"]["audience"] = "kbs.test/1"
+    bundle.write_text(json.dumps(document))
+    moved = verify(bundle, "--ak", quote.ak)
+    assert moved.code == 1
+    assert statuses(moved)["binding.primary"] == "fail"
+
+
+def test_a_nonce_of_a_bundle_without_runtime_data_fails(quote: Quote) -> None:
+    ran = verify(quote.bundle(), "--ak", quote.ak, "--nonce", b64u(NONCE))
+    assert ran.code == 1
+    assert statuses(ran)["binding.nonce"] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("nonce", "status"),
+    [(NONCE, "pass"), (NONCE + b"\0", "fail"), (NONCE[:-1], "fail")],
+)
+def test_the_nonce_of_a_raw_quote_is_all_of_extra_data(
+    quote: Quote, nonce: bytes, status: str
+) -> None:
+    ran = verify(quote.message, *quote.options(), "--nonce", b64u(nonce))
+    assert statuses(ran)["binding.nonce"] == status
+    assert ran.code == (0 if status == "pass" else 1)
+
+
+MALFORMED = {
+    "not json": (b"{", "bundle.parse"),
+    "another format": (b'{"format": "x", "items": []}', "bundle.parse"),
+    "no items": (b'{"format": "kbs.evidence/1", "items": []}', "bundle.parse"),
+    "bad runtime data": (
+        b'{"format": "kbs.evidence/1", "runtime_data": {}, "items": [{"kind": "snp"}]}',
+        "bundle.parse",
+    ),
+    "item without shape": (
+        b'{"format": "kbs.evidence/1", "items": [{"kind": "snp"}]}',
+        "snp.parse",
+    ),
+    "unknown kind": (
+        b'{"format": "kbs.evidence/1", "items": [{"kind": "abc"}]}',
+        "abc.parse",
+    ),
+    "quote cut short": (bytes.fromhex("ff5443478018"), "vtpm.parse"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_evidence_is_exit_2_with_the_same_document(
+    tmp_path: Path, name: str
+) -> None:
+    data, check = MALFORMED[name]
+    path = tmp_path / "evidence"
+    path.write_bytes(data)
+    ran = verify(path)
+    assert ran.code == 2
+    assert ran.json["verdict"] == "refused"
+    assert statuses(ran)[check] == "fail"
+    assert ran.json["claims"] == {}
+    assert ran.err == ""
+
+
+def test_a_signature_file_without_shape_is_malformed_evidence(quote: Quote) -> None:
+    quote.signature.write_bytes(b"")
+    ran = verify(quote.message, *quote.options())
+    assert ran.code == 2
+    assert statuses(ran) == {"vtpm.parse": "fail"}
+
+
+def test_a_raw_report_of_another_length_is_malformed(tmp_path: Path) -> None:
+    path = tmp_path / "report"
+    path.write_bytes(b"\0" * 100)
+    ran = verify(path, "--kind", "snp")
+    assert ran.code == 2
+    assert statuses(ran) == {"snp.parse": "fail"}
+    assert ran.json["checks"][0]["item"] == 0
+
+
+USAGE = {
+    "no such file": ["nowhere"],
+    "a folder": ["."],
+    "shape nobody knows": ["blob"],
+    "empty file": ["empty"],
+    "time": ["quote", "--at", "tomorrow"],
+    "empty nonce": ["quote", "--nonce", ""],
+    "nonce that is none": ["quote", "--nonce", "ä"],
+    "nonce too long": ["quote", "--nonce", "A" * 88],
+    "rim beside a quote": ["quote", "--rim", "blob"],
+    "signature beside a bundle": ["bundle.json", "--signature", "blob"],
+    "key beside a report": ["blob", "--kind", "snp", "--ak", "ak"],
+    "key that is none": [
+        "quote",
+        "--signature",
+        "blob",
+        "--pcrs",
+        "blob",
+        "--ak",
+        "blob",
+    ],
+    "certificate that is none": ["bundle.json", "--cert", "blob"],
+    "list that is none": ["bundle.json", "--crl", "blob"],
+    "collateral that is none": ["bundle.json", "--collateral", "blob"],
+}
+
+
+@pytest.mark.parametrize("name", USAGE)
+def test_wrong_options_are_one_line_and_exit_2(
+    quote: Quote, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(quote.folder)
+    quote.bundle()
+    (quote.folder / "blob").write_bytes(b"\x01\x02 nothing")
+    (quote.folder / "empty").write_bytes(b"")
+    ran = run("evidence", "verify", *USAGE[name])
+    assert ran.code == 2
+    assert ran.out == ""
+    ran.assert_one_error_line()
+    with_json = run("evidence", "verify", *USAGE[name], "--json")
+    assert with_json.code == 2
+    assert "message" in with_json.json["error"]
+
+
+def test_people_read_verdict_checks_and_claims(quote: Quote) -> None:
+    good = run("evidence", "verify", *map(str, [quote.message, *quote.options()]))
+    assert good.out.startswith("verdict: verified\n")
+    assert "vtpm.quote.signature" in good.out
+    assert f"extra_data: {NONCE.hex()}" in good.out
+    bad = run("evidence", "verify", str(quote.message))
+    assert bad.out.startswith("verdict: refused\n")
+    assert "  expected: --ak FILE\n" in bad.out
+    assert "claims:" not in bad.out
+
+
+def test_inspect_shows_a_bundle_and_its_runtime_data(quote: Quote) -> None:
+    bundle, nonce = quote.bound_bundle()
+    ran = run("evidence", "inspect", str(bundle), "--json")
+    assert ran.code == 0
+    (item,) = ran.json["items"]
+    assert item["kind"] == "vtpm"
+    assert item["vtpm"]["attest"]["reset_count"] >= 0
+    assert ran.json["runtime_data"]["nonce"] == nonce
+    assert f"nonce: {nonce}\n" in run("evidence", "inspect", str(bundle)).out
+
+
+def test_inspect_shows_a_quote_alone_and_with_its_files(quote: Quote) -> None:
+    alone = run("evidence", "inspect", str(quote.message), "--json")
+    assert alone.json["items"][0]["vtpm"]["attest"]["extra_data"] == NONCE.hex()
+    arguments = map(str, [quote.message, *quote.options()])
+    whole = run("evidence", "inspect", *arguments, "--json")
+    assert whole.json["items"][0]["vtpm"]["pcrs"] == quote.item["pcrs"]
+    assert whole.json["items"][0]["vtpm"]["attest"]["extra_data"] == NONCE.hex()
+
+
+def test_inspect_reads_event_logs_by_their_content(tmp_path: Path) -> None:
+    log = typical_log()
+    path = tmp_path / "log"
+    path.write_bytes(log.to_bytes())
+    ran = run("evidence", "inspect", str(path), "--json")
+    assert ran.code == 0, ran.err
+    (item,) = ran.json["items"]
+    assert item["kind"] == "eventlog"
+    assert item["eventlog"]["events"]
+    assert item["eventlog"]["pcrs"]["sha256"]
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_inspect_says_what_does_not_parse(tmp_path: Path, name: str) -> None:
+    if name == "bad runtime data":
+        return
+    path = tmp_path / "evidence"
+    path.write_bytes(MALFORMED[name][0])
+    ran = run("evidence", "inspect", str(path), "--json")
+    assert ran.code == 2
+    assert ran.json["items"][0]["error"]
+
+
+def test_inspect_of_nothing_known_asks_for_the_kind(tmp_path: Path) -> None:
+    path = tmp_path / "evidence"
+    path.write_bytes(b"")
+    ran = run("evidence", "inspect", str(path))
+    assert ran.code == 2
+    assert "--kind" in ran.err
+    ran.assert_one_error_line()
+
+
+@pytest.mark.vectors
+@pytest.mark.parametrize("stem", SNP)
+def test_recorded_reports_verify_inside_their_window_only(
+    vectors: Path, stem: str
+) -> None:
+    folder = vectors / "snp"
+    wanted = json.loads((folder / f"{stem}.expected.json").read_text())
+    leaf, issuers = (folder / name for name in SNP[stem])
+    begins, ends = wanted["valid_time_window"]
+    late = format_time(parse_time(ends) + timedelta(seconds=1))
+    for at, code in ((begins, 0), (ends, 0), (late, 1)):
+        ran = verify(
+            folder / f"{stem}.bin", "--cert", leaf, "--cert", issuers, "--at", at
+        )
+        assert ran.code == code, ran.out
+        assert ran.json["verdict"] == ("refused" if code else "verified")
+        assert statuses(ran)["snp.revocation"] == "skipped"
+    good = verify(
+        folder / f"{stem}.bin",
+        *("--cert", leaf, "--collateral", issuers, "--at", begins),
+        *("--nonce", b64u(bytes.fromhex(wanted["parsed"]["report_data"]))),
+    )
+    assert good.code == 0
+    assert good.json["claims"]["snp"]["measurement"] == wanted["parsed"]["measurement"]
+
+
+@pytest.mark.vectors
+def test_recorded_revocation_lists_count_while_they_are_current(vectors: Path) -> None:
+    folder = vectors / "snp"
+    leaf, issuers = (folder / name for name in SNP["milan-v2-coco"])
+    given = ["--cert", leaf, "--cert", issuers, "--at", "2025-06-01T00:00:00Z"]
+    crl = ["--crl", folder / "amd-milan-kds.crl.pem"]
+    ran = verify(folder / "milan-v2-coco.bin", *given, *crl)
+    assert statuses(ran)["snp.revocation"] == "pass"
+
+
+@pytest.mark.vectors
+def test_collateral_may_mix_certificates_and_lists(
+    vectors: Path, tmp_path: Path
+) -> None:
+    folder = vectors / "snp"
+    leaf, issuers = (folder / name for name in SNP["milan-v2-coco"])
+    mixed = tmp_path / "collateral.pem"
+    mixed.write_bytes(
+        issuers.read_bytes() + (folder / "amd-milan-kds.crl.pem").read_bytes()
+    )
+    ran = verify(
+        folder / "milan-v2-coco.bin",
+        *("--cert", leaf, "--collateral", mixed, "--at", "2025-06-01T00:00:00Z"),
+    )
+    assert ran.code == 0
+    assert statuses(ran)["snp.revocation"] == "pass"
+
+
+@pytest.mark.vectors
+@pytest.mark.parametrize("which", ["legacy", "new"])
+def test_altered_certificates_are_refused(vectors: Path, which: str) -> None:
+    folder = vectors / "snp"
+    ran = verify(
+        folder / "milan-v2-coco.bin",
+        *("--cert", folder / f"milan-v2-coco.vcek-invalid-{which}.der"),
+        *("--cert", folder / "amd-milan-ask-ark.pem", "--at", "2024-06-01T00:00:00Z"),
+    )
+    assert ran.code == 1
+    assert ran.json["verdict"] == "refused"
+    assert statuses(ran)["snp.report.signature"] == "fail"
+
+
+@pytest.mark.vectors
+def test_a_report_without_certificates_is_unchecked(vectors: Path) -> None:
+    ran = verify(vectors / "snp" / "lit-guest-report.bin")
+    assert ran.code == 3
+    assert ran.json["verdict"] == "unchecked"
+
+
+@pytest.mark.vectors
+def test_a_truncated_report_needs_its_kind_and_is_malformed(vectors: Path) -> None:
+    path = vectors / "snp" / "lit-corrupt.bin"
+    ran = verify(path, "--kind", "snp")
+    assert ran.code == 2
+    assert statuses(ran) == {"snp.parse": "fail"}
+    assert run("evidence", "verify", str(path)).code == 2
+
+
+@pytest.mark.vectors
+def test_a_bundle_takes_certificates_from_options(
+    vectors: Path, tmp_path: Path
+) -> None:
+    folder = vectors / "snp"
+    leaf, issuers = (folder / name for name in SNP["milan-v2-coco"])
+    report = (folder / "milan-v2-coco.bin").read_bytes()
+    bundle = tmp_path / "bundle.json"
+    item = {"kind": "snp", "report": b64(report)}
+    bundle.write_text(json.dumps({"format": "kbs.evidence/1", "items": [item]}))
+    at = ("--at", "2025-06-01T00:00:00Z")
+    assert verify(bundle, *at).code == 3
+    assert verify(bundle, "--cert", leaf, "--cert", issuers, *at).code == 0
+
+
+@pytest.mark.vectors
+@pytest.mark.parametrize("ak", ["keylime-akpub.pem", "keylime-ak.pub"])
+def test_a_recorded_quote_of_tpm2_tools_verifies(vectors: Path, ak: str) -> None:
+    folder = vectors / "tpm"
+    wanted = json.loads((folder / "keylime-quote.expected.json").read_text())
+    extra = wanted["attest"]["extra_data"]
+    ran = verify(
+        folder / "keylime-quote.out",
+        *("--signature", folder / "keylime-quotesig.out"),
+        *("--pcrs", folder / "keylime-quotepcr.out", "--ak", folder / ak),
+        *("--nonce", b64u(bytes.fromhex(extra))),
+    )
+    assert ran.code == 0, ran.out
+    claims = ran.json["claims"]["vtpm"]
+    assert claims["extra_data"] == extra
+    assert claims["clock"] == f"{wanted['attest']['clock']:016x}"
+    assert set(claims["pcr"]["sha256"]) == {"15", "16", "22"}
+
+
+@pytest.mark.vectors
+def test_a_foreign_document_with_a_quote_verifies_from_its_parts(
+    vectors: Path, tmp_path: Path
+) -> None:
+    folder = vectors / "tpm"
+    wanted = json.loads((folder / "coco-tpm-evidence.expected.json").read_text())
+    assert wanted["checks"]["pcr_digest_matches"] is True
+    ran = verify(folder / "coco-tpm-evidence.json")
+    assert ran.code == 2
+    assert statuses(ran) == {"bundle.parse": "fail"}
+    given = json.loads((folder / "coco-tpm-evidence.json").read_text())
+    parts = {
+        "quote": base64.b64decode(given["tpm_quote"]["message"]),
+        "signature": base64.b64decode(given["tpm_quote"]["signature"]),
+        "pcrs": json.dumps(
+            {"sha256": {str(n): v for n, v in enumerate(given["tpm_quote"]["pcrs"])}}
+        ).encode(),
+        "ak": base64.b64decode(given["ak_public"]),
+    }
+    for name, data in parts.items():
+        (tmp_path / name).write_bytes(data)
+    options = [("--" + name, tmp_path / name) for name in ("signature", "pcrs", "ak")]
+    good = verify(tmp_path / "quote", *(part for pair in options for part in pair))
+    assert good.code == 0
+    extra = good.json["claims"]["vtpm"]["extra_data"]
+    assert extra == wanted["attest"]["extra_data"]
+
+
+@pytest.mark.vectors
+def test_a_recorded_quote_without_a_signature_is_not_trusted(vectors: Path) -> None:
+    ran = verify(vectors / "tpm" / "dstack-gcp-quote-attest.bin")
+    assert ran.code == 1
+    assert statuses(ran)["vtpm.parse"] == "pass"
+    assert statuses(ran)["vtpm.ak.trust"] == "fail"
+
+
+@pytest.mark.vectors
+def test_a_lone_certificate_is_parsed(vectors: Path) -> None:
+    path = vectors / "snp" / "turin-vcek-virtee.der"
+    ran = run("evidence", "inspect", str(path), "--json")
+    assert ran.code == 0
+    fields = ran.json["items"][0]["certificate"]
+    assert fields["endorsement_key"]["tcb"]["fmc"] == 0
+    pem = run("evidence", "inspect", str(vectors / "snp" / "amd-turin-ask-ark.pem"))
+    assert "CN=ARK-Turin" in pem.out
+
+
+@pytest.mark.vectors
+def test_a_recorded_report_is_inspected(vectors: Path) -> None:
+    ran = run("evidence", "inspect", str(vectors / "snp" / "milan-v3-ms.bin"), "--json")
+    assert ran.json["items"][0]["snp"]["version"] == 3
+
+
+def test_now_is_the_default_time() -> None:
+    assert abs(datetime.now(UTC) - time_of(None)) < timedelta(minutes=1)
