@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -129,15 +130,29 @@ class Transport:
         Raises:
             UnavailableError: nobody answers, in time and size.
         """
-        from requests import RequestException  # noqa: PLC0415 - slow to import
-        from urllib3.exceptions import HTTPError  # noqa: PLC0415 - as above
-
         deadline = self._monotonic() + self._total_seconds
+        with self._send(method, path, body, headers) as response:
+            return reply_of(response, self._read(response, limit, deadline))
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+    ) -> Any:
+        """Send a request; the response's body is read by whoever closes it."""
         sent = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if body is not None:
             sent["Content-Type"] = "application/json"
-        try:
-            with self._opened().request(
+        with self._answering():
+            return self._opened().request(
                 method,
                 self._server + path,
                 data=body,
@@ -147,25 +162,39 @@ class Transport:
                 # The module's words say why; a pinned fingerprint is checked.
                 verify=False,
                 stream=True,
-            ) as response:
-                return self._read(response, limit, deadline)
+            )
+
+    def _chunks(self, response: Any) -> Iterator[bytes]:
+        """Yield a body as it comes."""
+        with self._answering():
+            yield from response.iter_content(_CHUNK)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        from requests import RequestException  # noqa: PLC0415 - slow to import
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415 - as above
+
+        try:
+            yield
         except (RequestException, HTTPError, OSError) as exc:
             raise self._unreachable(exc) from exc
 
-    def close(self) -> None:
-        """Close the connections."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
-
     def _opened(self) -> requests.Session:
         if self._session is None:
-            self._session = _new_session(self._server, self._tls_sha256)
+            from kbs.client.session import (  # noqa: PLC0415 - slow to import
+                new_session,
+            )
+
+            self._session = new_session(
+                self._server,
+                tls_sha256=self._tls_sha256,
+                direct=is_loopback(urlsplit(self._server).hostname or ""),
+            )
         return self._session
 
-    def _read(self, response: Any, limit: int, deadline: float) -> Reply:
+    def _read(self, response: Any, limit: int, deadline: float) -> bytes:
         body = bytearray()
-        for chunk in response.iter_content(_CHUNK):
+        for chunk in self._chunks(response):
             body += chunk
             if len(body) > limit:
                 raise UnavailableError(
@@ -178,13 +207,7 @@ class Transport:
                     f"answer of {self._server}",
                     got=f"no end in {self._total_seconds:g} s",
                 )
-        content_type = response.headers.get("Content-Type", "").partition(";")[0]
-        return Reply(
-            status=response.status_code,
-            content_type=content_type.strip().lower(),
-            body=bytes(body),
-            retry_after=_retry_after(response.headers.get("Retry-After")),
-        )
+        return bytes(body)
 
     def _unreachable(self, exc: Exception) -> UnavailableError:
         text = str(exc)
@@ -202,6 +225,17 @@ class Transport:
             expected="an answer",
             code="unreachable",
         )
+
+
+def reply_of(response: Any, body: bytes) -> Reply:
+    """Return the status and the headers that count, with as much body as was read."""
+    content_type = response.headers.get("Content-Type", "").partition(";")[0]
+    return Reply(
+        status=response.status_code,
+        content_type=content_type.strip().lower(),
+        body=body,
+        retry_after=_retry_after(response.headers.get("Retry-After")),
+    )
 
 
 def parse_server(text: str) -> str:
@@ -238,34 +272,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _new_session(server: str, tls_sha256: str | None) -> requests.Session:
-    import requests  # noqa: PLC0415 - slow to import, and not every command talks
-    import urllib3  # noqa: PLC0415 - as above
-    from requests.adapters import HTTPAdapter  # noqa: PLC0415 - as above
-    from requests.utils import get_environ_proxies  # noqa: PLC0415 - as above
-
-    # Once per request, it would tell every user what this module says at its top.
-    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-
-    class PinnedAdapter(HTTPAdapter):
-        def init_poolmanager(self, *args: Any, **options: Any) -> None:
-            super().init_poolmanager(*args, **options, assert_fingerprint=tls_sha256)
-
-        def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-            options["assert_fingerprint"] = tls_sha256
-            return super().proxy_manager_for(proxy, **options)
-
-    session = requests.Session()
-    # Neither .netrc nor CA bundles from the environment; proxies are taken below.
-    session.trust_env = False
-    host = urlsplit(server).hostname or ""
-    if not is_loopback(host):
-        session.proxies.update(get_environ_proxies(server))
-    session.mount("https://", PinnedAdapter())
-    session.headers["User-Agent"] = "kbs"
-    return session
 
 
 def _retry_after(text: str | None) -> int | None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from hypothesis import strategies as st
 
 from kbs.client.transport import Reply, Transport, is_loopback, parse_server
 from kbs.core.errors import MalformedError, UnavailableError
+from tests.fakes.answering import answering
 from tests.fakes.guest_broker import _NOW, FakeBroker, serving
 
 pytestmark = pytest.mark.enable_socket
@@ -87,30 +86,6 @@ def test_a_fingerprint_that_is_none_is_malformed(pin: str) -> None:
         Transport("https://broker.example", tls_sha256=pin)
 
 
-@contextmanager
-def answering(
-    answer: Callable[[BaseHTTPRequestHandler], None],
-) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
-
-        def do_GET(self) -> None:
-            answer(self)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 def _send(handler: BaseHTTPRequestHandler, body: bytes, **headers: str) -> None:
     handler.send_response(200)
     for name, value in headers.items():
@@ -132,6 +107,15 @@ def test_an_answer_without_end_ends_at_the_deadline() -> None:
         transport = Transport(url, monotonic=lambda: next(times))
         with pytest.raises(UnavailableError, match="no end in 60 s"):
             transport.get("/")
+
+
+def test_an_answer_that_breaks_off_is_no_answer() -> None:
+    with (
+        answering(lambda handler: _send(handler, b"{}", Content_Length="3")) as url,
+        pytest.raises(UnavailableError) as caught,
+    ):
+        Transport(url).get("/")
+    assert caught.value.code == "unreachable"
 
 
 def test_a_redirect_is_an_answer_like_any_other() -> None:
