@@ -6,10 +6,10 @@ give a clock, a failing store, or a probe that kills the process at a step.
 
 from __future__ import annotations
 
-import atexit
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from multiprocessing.util import Finalize
 
 from flask import Flask
 
@@ -306,4 +306,5 @@ def _run_upkeep(composed: Composed, settings: Settings) -> None:
     )
     for ticker in tickers:
         ticker.start()
-        atexit.register(ticker.stop)
+        # What runs at the end of a worker process too, where `atexit` does not.
+        Finalize(None, ticker.stop, exitpriority=1)
