@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from kbs.cli.context import EXIT_REFUSED, CliContext, common_options, emit
-from kbs.cli.guest_options import GuestOptions, guest_options, warn
+from kbs.cli.guest_options import GuestOptions, guest_options
+from kbs.cli.guest_results import fetched_json, say_fetched, write_fetched
 from kbs.cli.inputs import read_certificates, read_input
 from kbs.core.errors import MalformedError
 from kbs.core.ids import KeyRef, parse_key_ref, parse_scoped_name
@@ -125,7 +126,11 @@ def check(
     """Ask what `fetch` would get; no key leaves the broker."""
     refs = _key_refs(keys)
     fetched: Fetched = guest.client(context).check(refs, partial=partial)
-    emit(context, _document(fetched), lambda: _say(fetched, "would be released"))
+    emit(
+        context,
+        fetched_json(fetched),
+        lambda: say_fetched(fetched, "would be released"),
+    )
     answer = fetched.answer
     if not answer.keys or (answer.denied and not partial):
         click.get_current_context().exit(EXIT_REFUSED)
@@ -156,15 +161,15 @@ def fetch(
     refs = _key_refs(keys)
     _require_one_place(context, refs, out, out_fd)
     fetched: Fetched = guest.client(context).fetch(refs, partial=partial)
-    document = _document(fetched)
+    document = fetched_json(fetched)
     if out is not None:
-        document["files"] = _write(out, fetched)
+        document["files"] = write_fetched(out, fetched)
     if out_fd is not None:
         from kbs.client.deliver import write_descriptor
 
         write_descriptor(out_fd, fetched.keys[0])
     if out_fd != 1:
-        emit(context, document, lambda: _say(fetched, "released"))
+        emit(context, document, lambda: say_fetched(fetched, "released"))
 
 
 @guest.command()
@@ -192,7 +197,11 @@ def unseal(
 
     if (key_file is None) == (keys is None):
         raise MalformedError(
-            "unseal", expected="exactly one of --key-file and --keys", code="usage"
+            "which key opens it",
+            got="neither --key-file nor --keys" if keys is None else "both",
+            expected="--key-file FILE, or --keys DIR that fetch filled",
+            hint="see kbs guest unseal --help",
+            code="usage",
         )
     path = key_file if keys is None else _key_path(keys, file)
     # An age identity is text of any length; for our own format the size is checked
@@ -244,7 +253,11 @@ def _require_one_place(
 
     if (out is None) == (out_fd is None):
         raise MalformedError(
-            "fetch", expected="exactly one of --out DIR and --out-fd N", code="usage"
+            "where the keys go",
+            got="neither --out nor --out-fd" if out is None else "both",
+            expected="--out DIR for files, or --out-fd N for one key's bytes",
+            hint="see kbs guest fetch --help",
+            code="usage",
         )
     if out_fd is None:
         return
@@ -256,16 +269,6 @@ def _require_one_place(
             code="usage",
         )
     require_descriptor(out_fd)
-
-
-def _write(out: Path, fetched: Fetched) -> dict[str, str]:
-    from kbs.client.deliver import is_in_memory, write_keys
-
-    paths = write_keys(out, fetched.keys)
-    if not is_in_memory(out):
-        warn(f"{out} is not on tmpfs: the keys may stay on a disk")
-    refs = [str(key.ref.key_id) for key in fetched.keys]
-    return dict(zip(refs, map(str, paths), strict=True))
 
 
 def _key_path(folder: Path, file: Path) -> Path:
@@ -281,29 +284,3 @@ def _key_path(folder: Path, file: Path) -> Path:
         )
     key_id = parse_key_ref(named).key_id
     return folder / key_id.repository / key_id.type / key_id.tag
-
-
-def _document(fetched: Fetched) -> dict[str, object]:
-    answer = fetched.answer
-    return {
-        "outcome": answer.outcome.value,
-        "decision": answer.decision,
-        "keys": [
-            {"id": str(ref.key_id), "version": ref.version} for ref in answer.keys
-        ],
-        "denied": [one.to_json() for one in answer.denied],
-        "receipt": fetched.receipt.to_json(),
-    }
-
-
-def _say(fetched: Fetched, done: str) -> None:
-    from kbs.client.words import explain
-
-    for ref in fetched.answer.keys:
-        click.echo(f"{ref} {done}")
-    for one in fetched.answer.denied:
-        click.echo(f"{one.ref} denied: {explain(one.reasons)}")
-    log = fetched.receipt.to_json()
-    click.echo(
-        f"decision {fetched.answer.decision}, entry {log['index']} of {log['size']}"
-    )

@@ -1,7 +1,8 @@
 """Where fetched keys go: files in memory, mode 0600, or one open descriptor.
 
 Never a log and never a terminal. Files are written beside their place and appear
-together, so that a workload sees the whole set or none of it.
+together, so that a workload sees the whole set or none of it; an interruption waits
+for one of the two.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import signal
 import stat
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kbs.channel.answer import ReleasedKey
@@ -28,6 +30,9 @@ MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 _STDERR = 2
 
+# From a terminal, from a service manager, from a terminal that closed.
+_INTERRUPTIONS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
 
 def write_keys(folder: Path, keys: Sequence[ReleasedKey]) -> tuple[Path, ...]:
     """Write each key to `folder/repository/type/tag`; all of them or none.
@@ -36,26 +41,13 @@ def write_keys(folder: Path, keys: Sequence[ReleasedKey]) -> tuple[Path, ...]:
         UnavailableError: there is no room, or a folder cannot be written.
         ConfigurationError: something in the way is a link or belongs to somebody else.
     """
-    staged: list[tuple[Path, Path]] = []
-    placed: list[Path] = []
     try:
-        for key in keys:
-            target = _target(folder, key.ref.key_id)
-            partial = target.with_name(f".kbs-{secrets.token_hex(8)}.partial")
-            staged.append((partial, target))
-            _write_file(partial, key.value)
-        for partial, target in staged:
-            partial.replace(target)
-            placed.append(target)
+        with _uninterrupted():
+            return _write_all(folder, keys)
     except OSError as exc:
-        _withdraw([partial for partial, _ in staged] + placed)
         raise UnavailableError(
             f"output {exc.filename or folder}", got=exc.strerror, expected="room for it"
         ) from exc
-    except BaseException:
-        _withdraw([partial for partial, _ in staged] + placed)
-        raise
-    return tuple(placed)
 
 
 def write_descriptor(descriptor: int, key: ReleasedKey) -> None:
@@ -121,6 +113,36 @@ def _mounts(path: Path) -> list[tuple[Path, str]]:
             point = _ESCAPE.sub(lambda match: chr(int(match.group(1), 8)), fields[4])
             found.append((Path(point), after.partition(" ")[0]))
     return found
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    # A few small files: nobody waits long. Without it, a service manager's SIGTERM
+    # between two of them would leave a key under a name that nobody knows.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _write_all(folder: Path, keys: Sequence[ReleasedKey]) -> tuple[Path, ...]:
+    staged: list[tuple[Path, Path]] = []
+    placed: list[Path] = []
+    try:
+        for key in keys:
+            target = _target(folder, key.ref.key_id)
+            partial = target.with_name(f".kbs-{secrets.token_hex(8)}.partial")
+            staged.append((partial, target))
+            _write_file(partial, key.value)
+        for partial, target in staged:
+            partial.replace(target)
+            placed.append(target)
+    except BaseException:
+        # Also for an interruption that another thread's mask let through.
+        _withdraw([partial for partial, _ in staged] + placed)
+        raise
+    return tuple(placed)
 
 
 def _target(folder: Path, key_id: KeyId) -> Path:

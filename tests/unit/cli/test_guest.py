@@ -97,7 +97,54 @@ def test_a_folder_on_a_disk_is_warned_about(
     for in_memory, warned in [(True, False), (False, True)]:
         monkeypatch.setattr(deliver, "is_in_memory", lambda _, say=in_memory: say)
         assert bench.run("fetch", str(CHAT), "--out", str(bench.folder / "k")) == 0
+        assert bench.err.count("warning: ") == int(warned)
         assert ("not on tmpfs" in bench.err) is warned
+
+
+def test_several_keys_on_a_disk_are_one_warning(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kbs.client import deliver
+
+    monkeypatch.setattr(deliver, "is_in_memory", lambda _: False)
+    out = str(bench.folder / "k")
+    assert bench.run("fetch", str(CHAT), "acme/data/set", "--out", out) == 0
+    assert bench.err.splitlines() == [
+        f"warning: {out} is not on tmpfs: the keys may stay on a disk"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "got"),
+    [([], "neither --out nor --out-fd"), (["--out", "x", "--out-fd", "9"], "both")],
+)
+def test_fetch_says_that_it_must_know_where_the_keys_go(
+    bench: Bench, options: list[str], got: str
+) -> None:
+    assert bench.run("fetch", str(CHAT), *options, "--json") == 2
+    error = json.loads(bench.out)["error"]
+    assert (error["code"], error["got"]) == ("usage", got)
+    assert "--out DIR" in bench.err
+    assert "--out-fd N" in bench.err
+    assert bench.broker.paths == []
+
+
+def test_an_interrupted_fetch_is_3_and_leaves_no_partial_file(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kbs.client import deliver
+
+    write = deliver._write_file
+
+    def interrupted(path: Path, value: bytes) -> None:
+        write(path, value)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(deliver, "_write_file", interrupted)
+    out = bench.folder / "keys"
+    assert bench.run("fetch", str(CHAT), "--out", str(out)) == 3
+    assert bench.err.strip() == "error: interrupted"
+    assert [path for path in out.rglob("*") if not path.is_dir()] == []
 
 
 def test_fetch_to_a_descriptor_gives_the_bytes_alone(bench: Bench) -> None:

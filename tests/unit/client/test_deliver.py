@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kbs.channel.answer import ReleasedKey
+from kbs.client import deliver
 from kbs.client.deliver import is_in_memory, write_descriptor, write_keys
 from kbs.core.errors import ConfigurationError, MalformedError, UnavailableError
 from kbs.core.ids import parse_key_ref
@@ -61,6 +66,73 @@ def test_none_is_left_when_one_cannot_be_placed(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError):
         write_keys(tmp_path, [key("a/b/c@1"), key("a/b/d@1")])
     assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("moment", ["_write_file", "replace"])
+def test_an_interruption_waits_until_the_set_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    def interrupting(call: Callable[..., object]) -> Callable[..., object]:
+        def run(*arguments: object) -> object:
+            os.kill(os.getpid(), signal.SIGINT)
+            return call(*arguments)
+
+        return run
+
+    owner = deliver if moment == "_write_file" else Path
+    monkeypatch.setattr(owner, moment, interrupting(getattr(owner, moment)))
+    with pytest.raises(KeyboardInterrupt):
+        write_keys(tmp_path, [key("a/b/c@1", b"one"), key("a/b/d@1", b"two")])
+    assert files(tmp_path) == {"a/b/c", "a/b/d"}
+
+
+def test_none_is_left_by_an_interruption_that_could_not_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written = deliver._write_file, []
+
+    def interrupted(path: Path, value: bytes) -> None:
+        write(path, value)
+        written.append(path)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(deliver, "_write_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_keys(tmp_path, [key("a/b/c@1"), key("a/b/d@1"), key("a/b/e@1")])
+    assert len(written) == 2
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_is_told_to_stop_leaves_no_partial_file(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """In a process of its own: SIGTERM ends it without a chance to clean up."""
+    program = f"""
+import os, sys
+from pathlib import Path
+from kbs.channel.answer import ReleasedKey
+from kbs.client import deliver
+from kbs.core.ids import parse_key_ref
+write = deliver._write_file
+def stopped(path, value):
+    write(path, value)
+    os.kill(os.getpid(), {int(number)})
+deliver._write_file = stopped
+keys = [ReleasedKey(parse_key_ref(f"a/b/{{one}}@1"), b"value") for one in "cd"]
+deliver.write_keys(Path(sys.argv[1]), keys)
+print("not reached")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "out")],
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == -number, done.stderr
+    assert done.stdout == b""
+    assert files(tmp_path / "out") == {"a/b/c", "a/b/d"}
 
 
 def test_a_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
