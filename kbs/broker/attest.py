@@ -24,6 +24,9 @@ from kbs.core.errors import MalformedError
 from kbs.evidence.bundle import Bundle, BundleResult, parse_bundle, verify_bundle
 from kbs.evidence.model import Trust, Verifier
 
+UNKNOWN_KIND = "bundle.kind"
+"""Reason under which evidence of kinds that nobody verifies is counted."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
@@ -145,6 +148,11 @@ class Attestation:
             tolerated=missing,
         )
 
+    def reason(self, asked: Asked, check: Check) -> str:
+        """Return what a refusal is counted under: strangers invent no reasons."""
+        known = check.item is None or asked.bundle.kind(check.item) in self._verifiers
+        return check.id if known else UNKNOWN_KIND
+
     def _verify(self, asked: Asked, trust: Trust) -> BundleResult:
         return verify_bundle(
             asked.bundle,
@@ -178,8 +186,7 @@ def _unknown_revocation(checks: Sequence[Check]) -> tuple[str, ...]:
             {
                 check.id
                 for check in checks
-                if check.id.endswith(".revocation")
-                and check.status is Status.UNCHECKED
+                if check.id.endswith(".revocation") and check.status is Status.UNCHECKED
             }
         )
     )

@@ -26,10 +26,15 @@ MAX_TEXT = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """One refused request that had not authenticated."""
+    """One refused request that had not authenticated.
+
+    `reason` is what it is counted under; `check` the check that failed, if that is
+    something else.
+    """
 
     decision: str
     reason: str
+    check: str | None = None
     detail: str
     got: str | None = None
     expected: str | None = None
@@ -40,7 +45,7 @@ class Refusal:
         return RefusalSample(
             decision=self.decision,
             time=self.time,
-            check=_short(self.reason),
+            check=_short(self.check or self.reason),
             detail=_short(self.detail),
             got=None if self.got is None else _short(self.got),
             expected=None if self.expected is None else _short(self.expected),

@@ -27,7 +27,7 @@ from kbs.broker.attest import Asked, Attestation, Attested, parse_request
 from kbs.broker.commit import Committed, Placed, Work, refuse_clock_behind
 from kbs.broker.decide import KeyOutcome, decide_key
 from kbs.broker.evidence import EvidenceLocker
-from kbs.broker.governance import Governance
+from kbs.broker.governance import Governance, StaleReadError
 from kbs.broker.identity import Identity
 from kbs.broker.journal import Journal
 from kbs.broker.outcomes import entries_of, releasable, released_ref, withheld
@@ -182,27 +182,30 @@ class Release:
         self, asked: Asked, challenge: Challenge, decision: str
     ) -> Reply:
         for _ in range(ATTEMPTS):
-            with self._database.read() as tx:
-                now = self._clock.now()
-                refuse_clock_behind(now, tx.log.head().time)
-                attested = self._attestation.attest(tx, asked, challenge, now)
-                self._steps("verified")
-                early = self._refused_early(attested, decision)
-                if early is not None:
-                    return early
-                ready = self._decide(tx, attested, decision)
-            self._steps("sealed")
             try:
-                return self._record(ready)
-            except _MovedError:
+                return self._decide_once(asked, challenge, decision)
+            except (_MovedError, StaleReadError):
                 continue
         raise UnavailableError(
             "release",
-            got=f"governance that changed {ATTEMPTS} times meanwhile",
+            got=f"governance or a key that changed {ATTEMPTS} times meanwhile",
             expected="one state to decide under",
             hint="try again",
             code="governance.moved",
         )
+
+    def _decide_once(self, asked: Asked, challenge: Challenge, decision: str) -> Reply:
+        with self._database.read() as tx:
+            now = self._clock.now()
+            refuse_clock_behind(now, tx.log.head().time)
+            attested = self._attestation.attest(tx, asked, challenge, now)
+            self._steps("verified")
+            early = self._refused_early(attested, decision)
+            if early is not None:
+                return early
+            ready = self._decide(tx, attested, decision)
+        self._steps("sealed")
+        return self._record(ready)
 
     def _refused_early(self, attested: Attested, decision: str) -> Reply | None:
         """Answer what may not buy an entry, or could not be checked."""
@@ -212,7 +215,7 @@ class Release:
         if result.verdict is Verdict.VERIFIED or result.authenticated:
             return None
         first = result.failed()[0]
-        self._count(decision, first.id, first)
+        self._count(decision, self._attestation.reason(attested.asked, first), first)
         return self._replies.refused_evidence(attested, decision)
 
     def _decide(self, tx: Transaction, attested: Attested, decision: str) -> _Ready:
@@ -378,11 +381,15 @@ class Release:
     def _count(
         self, decision: str, reason: str, fault: AuthenticationError | Check
     ) -> None:
-        detail = fault.detail if isinstance(fault, Check) else str(fault)
+        if isinstance(fault, Check):
+            check, detail = fault.id, fault.detail
+        else:
+            check, detail = fault.code, str(fault)
         self._refusals.count(
             Refusal(
                 decision=decision,
                 reason=reason,
+                check=check,
                 detail=detail,
                 got=fault.got,
                 expected=fault.expected,
