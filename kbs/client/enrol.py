@@ -3,12 +3,30 @@
 TPM 2.0 Library, Part 1, section 24 (credential protection). The broker encrypts a
 secret to the EK that only a TPM with this AK beside it opens; the guest sends it back.
 What comes of it is pending: trust begins when an administrator signs it.
+
+No answer here is signed by the broker, so each may be an attacker's on the network.
+What he can get by that:
+
+* TPM2_ActivateCredential gives up a secret only if it was encrypted to this EK for the
+  name of this AK, and the secret goes to the server that sent it. One that he made, he
+  knew. One that he relays from another broker or CA proves there that this AK is in
+  this TPM, which is true. Neither key signs or decrypts anything else by it; a blob
+  that does not open is an error of the TPM without a penalty: no authorization failed.
+* If he relays with another group, the enrolment is pending in that group, where an
+  administrator who expects no such machine does not sign it. If he makes the answer up,
+  nothing is pending.
+* He learns the EK certificate, which names the machine. `--broker-key` finds out first
+  that the right broker is at the other end, `--tls-sha256` that nobody is in between.
+
+What is shown to people is therefore our own words: the group that was asked for and the
+name that this AK has, and of the answer only an id of fixed form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from cryptography import x509
 
@@ -18,14 +36,25 @@ from kbs.client.tpm import Tpm, open_tpm
 from kbs.client.tpm_attester import attestation_key
 from kbs.client.tpm_keys import EkKind, ek_kind_of
 from kbs.client.transport import Transport
-from kbs.core.encode import b64, canonical_json, parse_b64, require_members
-from kbs.core.errors import MalformedError, UnavailableError
-from kbs.core.ids import ScopedName
+from kbs.core.encode import (
+    b64,
+    canonical_json,
+    parse_b64,
+    require_members,
+    require_text,
+)
+from kbs.core.errors import MalformedError, UnavailableError, VerificationError
+from kbs.core.ids import ScopedName, parse_hex32
 from kbs.evidence.vtpm.public import parse_public, spki_of
+
+T = TypeVar("T")
 
 _OK = 200
 _CREATED = 201
 _MAX_STRUCTURE = 1024
+# The broker takes 64 KiB back, which is this many characters of base64url.
+_MAX_TOKEN = 88 * 1024
+_PENDING = "pending"
 # X.690, sections 8.1.3 and 8.9: a SEQUENCE; a length up to 127 in one byte, longer
 # ones behind a byte that says how many bytes they have.
 _SEQUENCE = 0x30
@@ -76,6 +105,7 @@ class Enroller:
         Raises:
             UnavailableError: broker or TPM do not answer, or the TPM has no EK
                 certificate.
+            VerificationError: what is pending is not what was asked for.
             KbsError: the broker refuses.
         """
         with open_tpm(self.tcti) as tpm:
@@ -92,16 +122,25 @@ class Enroller:
             "ek_certificate": b64(endorsement.certificate),
             "ek_chain": [b64(der) for der in self.chain],
         }
-        return patience.persist(lambda: self._prove(transport, endorsement, request))
+        ak_name = parse_public(ak_public).name.hex()
+
+        def attempt() -> Enrolment:
+            pending = self._prove(transport, endorsement, request)
+            return _read_pending(pending, group=str(group), ak_name=ak_name)
+
+        return patience.persist(attempt)
 
     def _prove(
         self, transport: Transport, endorsement: EndorsementKey, request: object
-    ) -> Enrolment:
+    ) -> dict[str, object]:
         offered = _post(
             transport,
             "/v1/enrolments",
             request,
             {"enrolment", "credential_blob", "encrypted_secret", "expires"},
+        )
+        token = _understood(
+            lambda: require_text(offered["enrolment"], "enrolment", limit=_MAX_TOKEN)
         )
         blob = _structure(offered, "credential_blob")
         encrypted = _structure(offered, "encrypted_secret")
@@ -111,14 +150,12 @@ class Enroller:
             tpm.primary(endorsement.kind.template) as ek,
         ):
             secret = tpm.activate_credential(ak, ek, blob, encrypted)
-        answer = {"enrolment": offered["enrolment"], "secret": b64(secret)}
-        pending = _post(
+        return _post(
             transport,
             "/v1/enrolments/activate",
-            answer,
+            {"enrolment": token, "secret": b64(secret)},
             {"id", "status", "group", "ak_name"},
         )
-        return Enrolment(**{name: str(value)[:200] for name, value in pending.items()})
 
 
 def find_endorsement_key(tpm: Tpm, certificate: bytes | None) -> EndorsementKey:
@@ -182,19 +219,46 @@ def _load(certificate: bytes) -> x509.Certificate:
 
 
 def _post(
-    transport: Transport, path: str, document: object, members: Sequence[str] | set[str]
+    transport: Transport, path: str, document: object, members: set[str]
 ) -> dict[str, object]:
     reply = transport.post(path, canonical_json(document))
     if reply.status not in (_OK, _CREATED):
         raise error_of(reply)
-    try:
-        return require_members(reply.json(), "broker's answer", required=set(members))
-    except MalformedError as exc:
-        raise UnavailableError("broker's answer", got=str(exc)[:200]) from exc
+    return _understood(
+        lambda: require_members(reply.json(), "enrolment", required=members)
+    )
 
 
 def _structure(members: dict[str, object], name: str) -> bytes:
+    return _understood(lambda: parse_b64(members[name], name, limit=_MAX_STRUCTURE))
+
+
+def _read_pending(members: dict[str, object], *, group: str, ak_name: str) -> Enrolment:
+    """Return the enrolment that was asked for, if the answer is about it."""
+    for name, expected in (
+        ("status", _PENDING),
+        ("group", group),
+        ("ak_name", ak_name),
+    ):
+        if members[name] != expected:
+            raise VerificationError(
+                f"enrolment {name}",
+                got=ascii(members[name])[:200],
+                expected=expected,
+                hint="who answered is not the broker, or somebody changed the request",
+                code="enrolment.answer",
+            )
+    return Enrolment(
+        id=_understood(lambda: parse_hex32(members["id"], "enrolment id")),
+        status=_PENDING,
+        group=group,
+        ak_name=ak_name,
+    )
+
+
+def _understood(read: Callable[[], T]) -> T:
+    # Nothing that was written here is malformed: whoever answered is not a broker.
     try:
-        return parse_b64(members[name], name, limit=_MAX_STRUCTURE)
+        return read()
     except MalformedError as exc:
         raise UnavailableError("broker's answer", got=str(exc)[:200]) from exc

@@ -33,6 +33,7 @@ from kbs.core.errors import (
     KbsError,
     MalformedError,
     UnavailableError,
+    VerificationError,
 )
 from kbs.core.ids import ScopedName
 from kbs.evidence.vtpm.credential import make_credential
@@ -94,6 +95,7 @@ class EnrollingBroker(FakeBroker):
         self.seen: list[dict[str, Any]] = []
         self.refuse: Answered | None = None
         self.change: Mapping[str, object] = {}
+        self.pending: Mapping[str, object] = {}
 
     def answer(self, path: str, body: dict[str, Any]) -> Answered:
         self.seen.append(body)
@@ -122,6 +124,7 @@ class EnrollingBroker(FakeBroker):
             "status": "pending",
             "group": begun["group"],
             "ak_name": name.hex(),
+            **self.pending,
         }
 
 
@@ -238,7 +241,13 @@ def test_a_refusal_is_reported(
 
 @pytest.mark.parametrize(
     "change",
-    [{"credential_blob": "!"}, {"encrypted_secret": 7}, {"more": 1}],
+    [
+        {"credential_blob": "!"},
+        {"encrypted_secret": 7},
+        {"enrolment": 7},
+        {"enrolment": "x" * (88 * 1024 + 1)},
+        {"more": 1},
+    ],
 )
 def test_an_answer_of_another_shape_is_not_a_broker(
     software: SoftwareTpm, change: Mapping[str, object]
@@ -254,6 +263,58 @@ def test_an_answer_of_another_shape_is_not_a_broker(
         Enroller(
             tcti=software.tcti, ak_handle=DEFAULT_AK_HANDLE, certificate=certificate
         ).enrol(Transport(url), GROUP, Patience())
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "code"),
+    [
+        ({"group": "acme/other"}, VerificationError, "enrolment.answer"),
+        ({"ak_name": "000b" + "00" * 32}, VerificationError, "enrolment.answer"),
+        ({"status": "trusted"}, VerificationError, "enrolment.answer"),
+        ({"status": ["pending"]}, VerificationError, "enrolment.answer"),
+        ({"id": "0" * 31 + ";"}, UnavailableError, "unavailable"),
+        ({"id": "$(reboot)"}, UnavailableError, "unavailable"),
+        ({"id": 7}, UnavailableError, "unavailable"),
+        ({"more": 1}, UnavailableError, "unavailable"),
+    ],
+)
+def test_what_a_stranger_says_is_pending_is_not_shown(
+    software: SoftwareTpm, change: Mapping[str, object], kind: type[KbsError], code: str
+) -> None:
+    """The id ends up in a command line that the owner hands to an administrator."""
+    broker = EnrollingBroker()
+    broker.pending = change
+    with open_tpm(software.tcti) as tpm:
+        certificate = ek_certificate(tpm, EkKind.ECC)
+    with serving(broker) as url, pytest.raises(kind) as caught:
+        Enroller(
+            tcti=software.tcti, ak_handle=DEFAULT_AK_HANDLE, certificate=certificate
+        ).enrol(Transport(url), GROUP, Patience())
+    assert caught.value.code == code
+
+
+def test_a_credential_for_another_key_stays_closed(software: SoftwareTpm) -> None:
+    """The TPM, not the guest, sees to it that a secret belongs to this AK."""
+    with open_tpm(software.tcti) as tpm:
+        certificate = ek_certificate(tpm, EkKind.ECC)
+        with tpm.primary(EkKind.ECC.template) as ek:
+            made = make_credential(
+                parse_public(ek.public), b"\x00\x0b" + bytes(32), b"s" * 32
+            )
+    broker = EnrollingBroker()
+    broker.change = {
+        "credential_blob": b64(made.credential_blob),
+        "encrypted_secret": b64(made.secret),
+    }
+    with serving(broker) as url:
+        enroller = Enroller(
+            tcti=software.tcti, ak_handle=DEFAULT_AK_HANDLE, certificate=certificate
+        )
+        with pytest.raises(UnavailableError, match="ActivateCredential"):
+            enroller.enrol(Transport(url), GROUP, Patience())
+        assert len(broker.seen) == 1, "no secret is sent"
+        broker.change, broker.seen = {}, []
+        assert enroller.enrol(Transport(url), GROUP, Patience()).status == "pending"
 
 
 @pytest.mark.parametrize("blob", [b64(b"\x00\x04none"), b64(b"")])
