@@ -12,6 +12,7 @@ import re
 import secrets
 import signal
 import stat
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -119,11 +120,22 @@ def _mounts(path: Path) -> list[tuple[Path, str]]:
 def _uninterrupted() -> Iterator[None]:
     # A few small files: nobody waits long. Without it, a service manager's SIGTERM
     # between two of them would leave a key under a name that nobody knows.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread handles signals, and only it may say how.
+        yield
+        return
+    caught: list[int] = []
+    before = {number: signal.getsignal(number) for number in _INTERRUPTIONS}
+    for number in before:
+        signal.signal(number, lambda got, _frame: caught.append(got))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            # None is a handler that Python did not install and cannot put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for got in caught:
+            signal.raise_signal(got)
 
 
 def _write_all(folder: Path, keys: Sequence[ReleasedKey]) -> tuple[Path, ...]:
@@ -139,7 +151,6 @@ def _write_all(folder: Path, keys: Sequence[ReleasedKey]) -> tuple[Path, ...]:
             partial.replace(target)
             placed.append(target)
     except BaseException:
-        # Also for an interruption that another thread's mask let through.
         _withdraw([partial for partial, _ in staged] + placed)
         raise
     return tuple(placed)

@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +84,17 @@ def test_an_interruption_waits_until_the_set_is_whole(
     monkeypatch.setattr(owner, moment, interrupting(getattr(owner, moment)))
     with pytest.raises(KeyboardInterrupt):
         write_keys(tmp_path, [key("a/b/c@1", b"one"), key("a/b/d@1", b"two")])
+    assert files(tmp_path) == {"a/b/c", "a/b/d"}
+
+
+def test_handlers_are_put_back_and_a_thread_leaves_them_alone(tmp_path: Path) -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    write_keys(tmp_path, [key("a/b/c@1")])
+    thread = threading.Thread(target=write_keys, args=(tmp_path, [key("a/b/d@1")]))
+    thread.start()
+    thread.join()
+    assert [signal.getsignal(number) for number in numbers] == before
     assert files(tmp_path) == {"a/b/c", "a/b/d"}
 
 
