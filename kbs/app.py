@@ -19,6 +19,7 @@ from kbs.adapters.sql.database import SqlDatabase, connect
 from kbs.adapters.sql.migrate import check_schema
 from kbs.adapters.trust import INSTANCE_NAME, KEK_NAME, read_instance, read_kek
 from kbs.api import admin, front, health, logs, openapi, problems
+from kbs.api.draining import drain
 from kbs.api.limits import MAX_BODY_BYTES, RateLimit
 from kbs.api.requests import rate_limited
 from kbs.broker.actors import Actors
@@ -123,15 +124,32 @@ def compose(parts: Parts, settings: Settings) -> Composed:
     committer = Committer(database, identity, steps=parts.steps)
     journal = Journal(committer, clock)
     refusals = RefusalCounter(clock.now())
-    mark = MarkKeeper(database, parts.highwater, identity)
+    mark = MarkKeeper(
+        database, parts.highwater, identity, genesis_digest=parts.genesis_digest
+    )
+
+    def declare(source: str, fault: IntegrityError | None) -> None:
+        governance.declare(source, fault)
+
+    def fresh_head() -> int:
+        with database.read() as tx:
+            return tx.governance.head()
+
     upkeep = Upkeep(
-        database=database, journal=journal, refusals=refusals, mark=mark, clock=clock
+        database=database,
+        journal=journal,
+        refusals=refusals,
+        mark=mark,
+        clock=clock,
+        declare=declare,
     )
     governance = Governance(
         instance=parts.instance,
         genesis_digest=parts.genesis_digest,
         vocabulary=parts.vocabulary,
         tampered=upkeep.report_integrity,
+        anchor=mark,
+        fresh_head=fresh_head,
     )
     collateral = CollateralTable(database, journal, clock)
     locker = EvidenceLocker(vault, settings.evidence_retention_days)
@@ -282,6 +300,7 @@ def create_app_with(
     problems.install(app)
     limit = RateLimit(settings.rate_limit, parts.monotonic)
     app.before_request(rate_limited(limit))
+    app.after_request(drain)
     for blueprint in (
         front.blueprint,
         admin.blueprint,

@@ -11,10 +11,8 @@ import functools
 import logging
 import os
 import socket
-import ssl
 import threading
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +38,6 @@ from kbs.settings import Settings
 
 HEADER_SECONDS = 10
 MAX_HEADER_BYTES = 64 * 1024
-READY_SECONDS = 30.0
 BACKLOG = 1024
 
 
@@ -77,9 +74,7 @@ class Serving:
         if self.profile is not None:
             lines.append(f"  profile       {self.profile}")
         if self.development:
-            lines.append(
-                "  DEVELOPMENT MODE: sample evidence counts"
-            )
+            lines.append("  DEVELOPMENT MODE: sample evidence counts")
         return "\n".join(lines)
 
 
@@ -115,19 +110,43 @@ def run(settings: Settings, *, profile: Path, ready: Callable[[Serving], None]) 
         profile=update_profile(settings, profile=profile, url=url),
         development=settings.development,
     )
-    waiter = threading.Thread(
-        target=_announce, args=(serving, ready), name="kbs-ready", daemon=True
-    )
-    waiter.start()
+    composed = _Composed(settings.workers, lambda: ready(serving))
     with held:
-        _serve(settings)
+        _serve(settings, str(held.getsockname()[0]), composed)
 
 
-def load_application(settings: Settings) -> Any:
-    """Compose the broker of one worker process."""
+def load_application(settings: Settings, composed: _Composed) -> Any:
+    """Compose the broker of one worker process, and tell the main process."""
     harden()
     configure_logging(development=settings.development)
-    return create_app(settings)
+    application = create_app(settings)
+    composed.tell()
+    return application
+
+
+class _Composed:
+    """Calls the main process back when every worker has composed its broker.
+
+    By then the port listens, so whoever connects is answered. Workers are forks: a
+    thread of the main process must hold no lock while they are made, and TLS or an
+    HTTP client would; one that reads from a pipe holds none.
+    """
+
+    def __init__(self, workers: int, ready: Callable[[], None]) -> None:
+        self._workers = workers
+        self._ready = ready
+        self._reading, self._writing = os.pipe()
+        threading.Thread(target=self._wait, name="kbs-ready", daemon=True).start()
+
+    def tell(self) -> None:
+        """Say that this worker is composed."""
+        os.write(self._writing, b".")
+
+    def _wait(self) -> None:
+        # Workers that are started again later write too, to nobody: a pipe holds more.
+        for _ in range(self._workers):
+            os.read(self._reading, 1)
+        self._ready()
 
 
 def configure_logging(*, development: bool) -> None:
@@ -148,11 +167,11 @@ def configure_logging(*, development: bool) -> None:
     )
 
 
-def _serve(settings: Settings) -> None:
+def _serve(settings: Settings, address: str, composed: _Composed) -> None:
     tls = not settings.plain_http
     server = Server(
         "kbs",
-        address=settings.listen.host,
+        address=address,
         port=settings.listen.port,
         interface=Interfaces.WSGI,
         workers=settings.workers,
@@ -171,7 +190,7 @@ def _serve(settings: Settings) -> None:
         ssl_key=settings.data / KEY_NAME if tls else None,
         respawn_failed_workers=True,
     )
-    loader = functools.partial(load_application, settings)
+    loader = functools.partial(load_application, settings, composed)
     server.serve(target_loader=loader, wrap_loader=False)
 
 
@@ -182,16 +201,20 @@ def _hold_port(settings: Settings) -> tuple[socket.socket, Settings]:
         ConfigurationError: the address is taken or not ours.
     """
     listen = settings.listen
-    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-    held = socket.socket(family, socket.SOCK_STREAM)
+    held = None
     try:
+        family, *_, address = socket.getaddrinfo(
+            listen.host, listen.port, type=socket.SOCK_STREAM
+        )[0]
+        held = socket.socket(family, socket.SOCK_STREAM)
         if listen.port:
             # Bound without sharing first: another server on this port is an error.
-            _require_free(family, listen.host, listen.port)
+            _require_free(family, str(address[0]), listen.port)
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind((listen.host, listen.port))
+        held.bind(address)
     except OSError as exc:
-        held.close()
+        if held is not None:
+            held.close()
         raise ConfigurationError(
             "--listen",
             got=f"{listen.authority}: {exc.strerror}",
@@ -205,27 +228,3 @@ def _require_free(family: int, host: str, port: int) -> None:
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
-
-
-def _announce(serving: Serving, ready: Callable[[Serving], None]) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    context = ssl.create_default_context()
-    # Only whether something answers is asked here; nothing is sent, nothing believed.
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    while time.monotonic() < deadline:
-        if _answers(serving.url, context):
-            ready(serving)
-            return
-        time.sleep(0.02)
-
-
-def _answers(url: str, context: ssl.SSLContext) -> bool:
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    )
-    try:
-        with opener.open(f"{url}/health/live", timeout=2) as answer:
-            return bool(answer.status == 200)  # noqa: PLR2004
-    except OSError:
-        return False
