@@ -100,7 +100,12 @@ def initialise(settings: Settings, *, profile: Path) -> Made:
         )
         identity = Identity(database, vault, clock, instance)
         sign_first_checkpoint(database, identity)
-        MarkKeeper(database, FileHighwater(settings.trust), identity).write()
+        MarkKeeper(
+            database,
+            FileHighwater(settings.trust),
+            identity,
+            genesis_digest=made.genesis_digest,
+        ).write()
     finally:
         database.close()
     create_certificate(settings.data, settings.listen.host, clock.now())

@@ -111,6 +111,20 @@ class FileHighwater:
             )
         return content
 
+    def stamp(self) -> tuple[int, int, int] | None:
+        """Return what changes when the file is replaced, or None without a file.
+
+        Raises:
+            UnavailableError: it cannot be looked at.
+        """
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise _away(self._path, exc) from exc
+        return (status.st_ino, status.st_mtime_ns, status.st_size)
+
     def write(self, mark: bytes) -> None:
         """Replace the mark atomically and durably.
 

@@ -39,10 +39,15 @@ _ACCEPT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HighWaterMark:
-    """`seq` is the last statement, `root` that of the first `size` entries."""
+    """How far the database had come.
+
+    `seq` is the last statement, `head` its hash (hex), which all before it lead to;
+    `root` is that of the first `size` entries.
+    """
 
     instance: str
     seq: int
+    head: str
     size: int
     root: bytes
 
@@ -52,6 +57,7 @@ class HighWaterMark:
             "typ": MARK_TYPE,
             "instance": self.instance,
             "seq": self.seq,
+            "head": self.head,
             "size": self.size,
             "root": self.root.hex(),
         }
@@ -143,11 +149,13 @@ def check_extends(
     seq: int,
     size: int,
     root_at: Callable[[int], bytes],
+    head_at: Callable[[int], str],
 ) -> None:
     """Check that the database contains everything that the mark says was there.
 
     `root_at` computes the root of the first n entries of the database, for example
-    `lambda n: merkle.root(store, n)`; it is asked only for sizes that the log has.
+    `lambda n: merkle.root(store, n)`; `head_at` the hash of statement n. They are asked
+    only for what the database has.
 
     Raises:
         IntegrityError: it was rolled back, rewritten, or is another instance's.
@@ -158,9 +166,19 @@ def check_extends(
             got=instance,
             expected=f"{mark.instance}, as in the high-water mark",
             hint="this trust folder belongs to another broker",
+            code="audit.instance",
         )
     _check_reached("log entries", size, mark.size)
     _check_reached("signed statements", seq, mark.seq)
+    head = head_at(mark.seq)
+    if head != mark.head:
+        raise IntegrityError(
+            f"database: signed statement {mark.seq} is another one",
+            got=head,
+            expected=f"{mark.head}, as in the high-water mark",
+            hint=_ACCEPT,
+            code="governance.mark",
+        )
     found = root_at(mark.size)
     if found != mark.root:
         raise IntegrityError(
@@ -168,6 +186,7 @@ def check_extends(
             got=found.hex(),
             expected=f"{mark.root.hex()}, as in the high-water mark",
             hint=_ACCEPT,
+            code="audit.log",
         )
 
 
@@ -178,11 +197,12 @@ def _check_reached(what: str, found: int, marked: int) -> None:
             got=str(found),
             expected=f"at least {marked}",
             hint=_ACCEPT,
+            code="audit.rollback",
         )
 
 
 def _read_mark(value: object, what: str) -> HighWaterMark:
-    names = {"typ", "instance", "seq", "size", "root"}
+    names = {"typ", "instance", "seq", "head", "size", "root"}
     members = require_members(value, what, required=names)
     if members["typ"] != MARK_TYPE:
         raise MalformedError(
@@ -191,6 +211,7 @@ def _read_mark(value: object, what: str) -> HighWaterMark:
     return HighWaterMark(
         instance=parse_hex32(members["instance"], f"{what} instance"),
         seq=require_integer(members["seq"], f"{what} seq", least=0, most=MAX_INTEGER),
+        head=parse_hex(members["head"], f"{what} head", size=HASH_SIZE).hex(),
         size=require_integer(
             members["size"], f"{what} size", least=0, most=MAX_INTEGER
         ),

@@ -30,6 +30,9 @@ from kbs.core.errors import (
 from kbs.core.ids import parse_hex32, parse_key_id, parse_scoped_name
 from kbs.governance.authority import Role
 
+LOG = "audit log"
+"""The source of faults that reading the whole log shows."""
+
 SAMPLES_SEARCHED = 1000
 """Aggregate entries looked through for the sample of one decision."""
 
@@ -225,8 +228,9 @@ class Auditing:
                 check_head(tx, self._identity.log_key, snapshot.state)
                 checkpoint = check_log(tx, self._identity.log_key)
             except IntegrityError as exc:
-                self._upkeep.report_integrity(exc)
+                self._governance.declare(LOG, exc)
                 raise
+        self._governance.declare(LOG, None)
         return {
             "statements": snapshot.state.head_seq,
             "entries": checkpoint.size,

@@ -12,7 +12,7 @@ from kbs.audit.checkpoint import Checkpoint, verify_checkpoint
 from kbs.audit.entry import parse_leaf, verify_body
 from kbs.audit.export import write_export
 from kbs.audit.kinds import Kind
-from kbs.audit.log import LogEntry, QueryFilter
+from kbs.audit.log import CLOCK_TOLERANCE, LogEntry, QueryFilter
 from kbs.audit.logkey import LogKey
 from kbs.audit.proof import leaf_hash, verify_inclusion
 from kbs.audit.verification import verify_export
@@ -48,6 +48,59 @@ def check_head(tx: Transaction, key: LogKey, state: GovernanceState) -> None:
             hint=_HINT,
             code="governance.unlogged",
         )
+
+
+def prove_logged(tx: Transaction, key: LogKey, *, after: int) -> None:
+    """Return if the log tells of every statement after a number, as it is stored.
+
+    What the broker accepted is in its signed log; a statement that it refused, or
+    never saw, can be written into the database but not into that. The time at which
+    it is said to be accepted must be that of its entry.
+
+    Raises:
+        IntegrityError: one of them is not in the log.
+    """
+    rows = tx.governance.statements(after)
+    if not rows:
+        return
+    try:
+        note = latest_note(tx)
+        checkpoint, _ = verify_checkpoint(note, origin=key.origin, keys=[key])
+        told = _told(tx, checkpoint, len(rows))
+    except IntegrityError:
+        raise
+    except KbsError as exc:
+        raise _damaged(str(exc)) from exc
+    for row in rows:
+        entry = told.get(hashlib.sha256(row.envelope).digest())
+        if entry is None or abs(entry.time - row.accepted) > CLOCK_TOLERANCE:
+            raise IntegrityError(
+                f"governance statement {row.seq}",
+                got="one that the log does not tell of, or of another time",
+                expected="a statement that this broker accepted and logged",
+                hint=_HINT,
+                code="governance.unlogged",
+            )
+
+
+def _told(tx: Transaction, checkpoint: Checkpoint, count: int) -> dict[bytes, LogEntry]:
+    """Return the newest statement entries under a checkpoint, by envelope."""
+    # The column only helps to find them; what counts is the leaf under the root.
+    wanted = QueryFilter(kinds=(Kind.STATEMENT.value,), newest=True, limit=count)
+    found = {}
+    for entry in tx.log.query(wanted):
+        if entry.index >= checkpoint.size:
+            continue
+        leaf = parse_leaf(entry.leaf)
+        body = verify_body(leaf, entry.body, entry.salt)
+        if leaf.kind is not Kind.STATEMENT:
+            continue
+        _require_included(tx, entry, checkpoint)
+        envelope = canonical_json(
+            {name: body.members[name] for name in ("statement", "signatures")}
+        )
+        found[hashlib.sha256(envelope).digest()] = entry
+    return found
 
 
 def check_log(tx: Transaction, key: LogKey) -> Checkpoint:
@@ -103,6 +156,11 @@ def _last_statement(tx: Transaction, checkpoint: Checkpoint) -> str:
 
 def _logged_hash(tx: Transaction, entry: LogEntry, checkpoint: Checkpoint) -> str:
     body = verify_body(parse_leaf(entry.leaf), entry.body, entry.salt)
+    _require_included(tx, entry, checkpoint)
+    return hashlib.sha256(canonical_json(body.members["statement"])).hexdigest()
+
+
+def _require_included(tx: Transaction, entry: LogEntry, checkpoint: Checkpoint) -> None:
     verify_inclusion(
         leaf_hash(entry.leaf),
         index=entry.index,
@@ -110,7 +168,6 @@ def _logged_hash(tx: Transaction, entry: LogEntry, checkpoint: Checkpoint) -> st
         proof=merkle.inclusion_proof(tx.log, entry.index, checkpoint.size),
         root=checkpoint.root,
     )
-    return hashlib.sha256(canonical_json(body.members["statement"])).hexdigest()
 
 
 def _damaged(why: str) -> IntegrityError:

@@ -27,7 +27,13 @@ from kbs.broker.ports import Database, StoredObject, StoredStatement, Transactio
 from kbs.broker.view import GovernedView
 from kbs.core.clock import Clock, format_time
 from kbs.core.encode import b64, parse_b64, require_members
-from kbs.core.errors import ConflictError, KbsError, MalformedError, NotFoundError
+from kbs.core.errors import (
+    ConflictError,
+    IntegrityError,
+    KbsError,
+    MalformedError,
+    NotFoundError,
+)
 from kbs.core.ids import ScopedName, parse_name
 from kbs.governance.authority import Role
 from kbs.governance.chain import extend
@@ -180,8 +186,9 @@ class Governing:
         with self._database.read() as tx:
             snapshot = self._governance.snapshot(tx)
         done = self._journal.change(lambda work: self._accept(work, envelope, snapshot))
-        self._mark.write()
         statement = envelope.statement
+        self._require_in_force(statement.seq, envelope.canonical())
+        self._mark.write()
         return {
             "seq": statement.seq,
             "statement": statement.hash(),
@@ -193,6 +200,19 @@ class Governing:
             "digest": statement.digest,
             "entry": done.placed[0].entry.id,
         }
+
+    def _require_in_force(self, seq: int, envelope: bytes) -> None:
+        """Prove what is about to be acknowledged, from what is now stored."""
+        with self._database.read() as tx:
+            snapshot = self._governance.snapshot(tx)
+        if snapshot.envelopes.get(seq) != envelope:
+            raise IntegrityError(
+                f"governance statement {seq}",
+                got="another row than was just accepted",
+                expected="the envelope that was signed",
+                hint="the database was changed; nothing is released until it is mended",
+                code="governance.tampered",
+            )
 
     def _accept(self, work: Work, envelope: Envelope, snapshot: Snapshot) -> None:
         statement = envelope.statement

@@ -17,17 +17,47 @@ from typing import Protocol
 from kbs.broker.ports import Transaction
 from kbs.broker.view import GovernedView
 from kbs.core.claims import Vocabulary
-from kbs.core.errors import IntegrityError, MalformedError
+from kbs.core.errors import IntegrityError, MalformedError, UnavailableError
 from kbs.core.ids import KeyId, ScopedName
 from kbs.evidence.model import EnrolledKey, TrustedCA
 from kbs.governance.chain import replay
 from kbs.governance.state import GovernanceState, StoredStatement
-from kbs.governance.statement import Kind
+from kbs.governance.statement import Kind, read_envelope
 from kbs.policy.match import KeyGlob, governing
 from kbs.policy.parse import ParsedPolicy, parse_release_policy
 
 PARSED_POLICIES = 4096
 """Compiled policies kept in memory, by digest."""
+
+
+class StaleReadError(UnavailableError):
+    """A transaction sees less than is in force by now; a new one will not."""
+
+
+class Floor(Protocol):
+    """How far the chain had come when the high-water mark was written."""
+
+    @property
+    def seq(self) -> int:
+        """The number of the last statement."""
+        ...
+
+    @property
+    def head(self) -> str:
+        """Its hash, which everything before it leads to."""
+        ...
+
+
+class Anchor(Protocol):
+    """What proves the chain from outside the database."""
+
+    def floor(self) -> Floor | None:
+        """Return the mark as it stands now, None before the first one."""
+        ...
+
+    def prove_logged(self, tx: Transaction, after: int) -> None:
+        """Return if the signed log tells of every statement after a number."""
+        ...
 
 
 class Proven(Protocol):
@@ -75,11 +105,19 @@ class Snapshot:
     """Everything in force at one sequence number, in the shapes that are asked for."""
 
     state: GovernanceState
+    genesis_digest: str
     envelopes: Mapping[int, bytes]
     enrolled_keys: Mapping[bytes, tuple[EnrolledKey, ...]]
     cas: tuple[TrustedCA, ...]
     policies: Mapping[str, tuple[ActivePolicy, ...]]
     views: dict[str, GovernedView] = field(default_factory=dict)
+
+    def hash_at(self, seq: int) -> str:
+        """Return the hash of a statement, or of the genesis; empty if there is none."""
+        if seq == 0:
+            return self.genesis_digest
+        envelope = self.envelopes.get(seq)
+        return "" if envelope is None else read_envelope(envelope).statement.hash()
 
     def governing(self, key_id: KeyId) -> tuple[ActivePolicy, ...]:
         """Return every active policy that matches a key."""
@@ -104,8 +142,18 @@ class Governance:
         genesis_digest: str,
         vocabulary: Vocabulary,
         tampered: Callable[[IntegrityError], None] = lambda _: None,
+        anchor: Anchor | None = None,
+        fresh_head: Callable[[], int] | None = None,
     ) -> None:
-        """Pin the genesis; tell `tampered` of every row that does not match."""
+        """Pin the genesis; tell `tampered` of every row that does not match.
+
+        `anchor` says how far the chain has come by proof outside the database;
+        `fresh_head` reads the number of the last statement in a new transaction.
+        """
+        self._anchor = anchor
+        self._fresh_head = fresh_head
+        self._declared: dict[str, IntegrityError] = {}
+        self._anchored: tuple[Snapshot, Floor] | None = None
         self._instance = instance
         self._genesis_digest = genesis_digest
         self._vocabulary = vocabulary
@@ -123,7 +171,17 @@ class Governance:
     @property
     def fault(self) -> IntegrityError | None:
         """What was found wrong and is not mended yet."""
-        return self._fault
+        return next(iter(self._declared.values()), self._fault)
+
+    def declare(self, source: str, fault: IntegrityError | None) -> None:
+        """Stop every release until `source` withdraws its fault with None."""
+        if fault is None:
+            self._declared.pop(source, None)
+            return
+        known = self._declared.get(source)
+        self._declared[source] = fault
+        if known is None or str(known) != str(fault):
+            self._tampered(fault)
 
     def snapshot(self, tx: Transaction) -> Snapshot:
         """Return what is in force now.
@@ -131,22 +189,64 @@ class Governance:
         Raises:
             IntegrityError: the chain or an object is not what was signed.
         """
+        for fault in self._declared.values():
+            raise fault
         head = tx.governance.head()
         cached = self._cached
-        if cached is not None and self._fault is None:
-            if cached.state.head_seq == head:
-                return cached
-            if head < cached.state.head_seq:
-                raise self._report(
-                    IntegrityError(
-                        "governance chain",
-                        got=f"{head} statements",
-                        expected=f"at least {cached.state.head_seq}",
-                        hint="statements were removed from the database",
-                        code="governance.truncated",
-                    )
+        floor = self._floor()
+        reached = 0 if cached is None else cached.state.head_seq
+        known = max(reached, 0 if floor is None else floor.seq)
+        if head < known:
+            raise self._behind(head, known)
+        is_current = cached is not None and reached == head and self._fault is None
+        if cached is None or not is_current:
+            return self.reload(tx)
+        self._require_anchored(cached, floor)
+        return cached
+
+    def _floor(self) -> Floor | None:
+        if self._anchor is None:
+            return None
+        try:
+            return self._anchor.floor()
+        except IntegrityError as exc:
+            raise self._report(exc) from exc
+
+    def _behind(self, head: int, known: int) -> UnavailableError:
+        # A transaction that began before a statement committed is no tampering.
+        if self._fresh_head is not None and self._fresh_head() >= known:
+            return StaleReadError(
+                "governance",
+                got=f"a view of {head} statements",
+                expected=f"one of {known}",
+                hint="try again",
+                code="governance.stale",
+            )
+        return self._report(
+            IntegrityError(
+                "governance chain",
+                got=f"{head} statements",
+                expected=f"at least {known}",
+                hint="statements were removed from the database",
+                code="governance.truncated",
+            )
+        )
+
+    def _require_anchored(self, snapshot: Snapshot, floor: Floor | None) -> None:
+        """Require that the chain leads through the statement of the mark."""
+        if floor is None or self._anchored == (snapshot, floor):
+            return
+        if snapshot.hash_at(floor.seq) != floor.head:
+            raise self._report(
+                IntegrityError(
+                    f"governance statement {floor.seq}",
+                    got=f"hash {snapshot.hash_at(floor.seq)}",
+                    expected=f"{floor.head}, as in the high-water mark",
+                    hint="the database was changed; restore the newest one",
+                    code="governance.mark",
                 )
-        return self.reload(tx)
+            )
+        self._anchored = (snapshot, floor)
 
     def proven(self, tx: Transaction) -> Snapshot:
         """Return what is in force, or what was when it last could be proven.
@@ -172,20 +272,21 @@ class Governance:
         """
         try:
             snapshot = self._load(tx)
+            floor = self._floor()
+            if floor is not None and snapshot.state.head_seq >= floor.seq:
+                self._require_anchored(snapshot, floor)
+            if self._anchor is not None:
+                # What the mark does not cover yet has to stand in the signed log.
+                after = 0 if floor is None else floor.seq
+                self._anchor.prove_logged(tx, after)
         except IntegrityError as exc:
             raise self._report(exc) from exc
         with self._lock:
             known = self._cached
-            if known is not None and snapshot.state.head_seq < known.state.head_seq:
-                raise self._report(
-                    IntegrityError(
-                        "governance chain",
-                        got=f"{snapshot.state.head_seq} statements",
-                        expected=f"at least {known.state.head_seq}",
-                        hint="statements were removed from the database",
-                        code="governance.truncated",
-                    )
-                )
+            reached = 0 if known is None else known.state.head_seq
+            reached = max(reached, 0 if floor is None else floor.seq)
+            if snapshot.state.head_seq < reached:
+                raise self._behind(snapshot.state.head_seq, reached)
             self._cached = snapshot
             self._fault = None
         return snapshot
@@ -255,6 +356,7 @@ class Governance:
     ) -> Snapshot:
         return Snapshot(
             state=state,
+            genesis_digest=self._genesis_digest,
             envelopes=envelopes,
             enrolled_keys=_enrolled_keys(state),
             cas=tuple(

@@ -17,9 +17,11 @@ from kbs.audit.highwater import (
     sign_mark,
     verify_mark,
 )
+from kbs.broker.checking import prove_logged
 from kbs.broker.identity import Identity
 from kbs.broker.ports import Database, Highwater, Transaction
-from kbs.core.errors import IntegrityError
+from kbs.core.errors import IntegrityError, MalformedError
+from kbs.governance.statement import read_envelope
 
 INTERVAL_SECONDS = 1.0
 """How old the mark may get while entries come in."""
@@ -29,28 +31,45 @@ class MarkKeeper:
     """Keeps the mark up with the database."""
 
     def __init__(
-        self, database: Database, highwater: Highwater, identity: Identity
+        self,
+        database: Database,
+        highwater: Highwater,
+        identity: Identity,
+        *,
+        genesis_digest: str,
     ) -> None:
         """Know where the mark lies and who signs it."""
         self._database = database
         self._highwater = highwater
         self._identity = identity
+        self._genesis_digest = genesis_digest
         self._lock = threading.Lock()
-        self._size = -1
+        self._kept: tuple[int, int] | None = None
+        self._seen: tuple[object, HighWaterMark | None] = (object(), None)
 
     def write(self) -> None:
-        """Write the mark now, unless the file is further already.
+        """Advance the mark to what the database holds now.
+
+        1. The database extends the mark that is written; it is never taken back.
+        2. Every statement that the mark does not cover yet is proven by the log.
+        3. Only then is the new mark signed.
 
         Raises:
+            IntegrityError: 1 or 2 does not hold; the mark stays.
             UnavailableError: the file cannot be written.
         """
         # Read, compare and write in one turn, or a slower worker takes the mark back.
         with self._lock, self._highwater.locked():
+            written = self._written()
             with self._database.read() as tx:
+                if written is not None:
+                    self._require_extended(tx, written)
                 mark = self._current(tx)
-            if self._is_further(mark):
+                after = 0 if written is None else written.seq
+                prove_logged(tx, self._identity.log_key, after=after)
+            if mark != written:
                 self._highwater.write(sign_mark(mark, self._identity.log_signer))
-            self._size = mark.size
+            self._kept = (mark.size, mark.seq)
 
     def replace(self) -> None:
         """Write the mark of a database whose rollback the operator accepted.
@@ -62,29 +81,44 @@ class MarkKeeper:
             with self._database.read() as tx:
                 mark = self._current(tx)
             self._highwater.write(sign_mark(mark, self._identity.log_signer))
-            self._size = mark.size
-
-    def _is_further(self, mark: HighWaterMark) -> bool:
-        data = self._highwater.read()
-        if data is None:
-            return True
-        try:
-            written = verify_mark(data, keys=[self._identity.log_key])
-        except IntegrityError:
-            # Damaged while we run: what the database proves is better than nothing.
-            return True
-        return (mark.size, mark.seq) > (written.size, written.seq)
+            self._kept = (mark.size, mark.seq)
 
     def write_if_behind(self) -> None:
-        """Write the mark if the log has grown since.
+        """Advance the mark if the database changed since.
 
         Raises:
+            IntegrityError: the database went back.
             UnavailableError: the file cannot be written.
         """
         with self._database.read() as tx:
-            size = tx.log.head().size
-        if size != self._size:
+            state = (tx.log.head().size, tx.governance.head())
+        if state != self._kept:
             self.write()
+
+    def floor(self) -> HighWaterMark | None:
+        """Return the mark as it stands, by whichever process wrote it.
+
+        Asked for at every decision: the file is read again only when it changed.
+
+        Raises:
+            IntegrityError: it is damaged, or of another instance.
+        """
+        stamp = self._highwater.stamp()
+        seen, mark = self._seen
+        if stamp != seen:
+            found = self._written()
+            # A file that is gone does not make the database new.
+            mark = mark if found is None else found
+            self._seen = (stamp, mark)
+        return mark
+
+    def prove_logged(self, tx: Transaction, after: int) -> None:
+        """Return if the log tells of every statement after a number.
+
+        Raises:
+            IntegrityError: it does not.
+        """
+        prove_logged(tx, self._identity.log_key, after=after)
 
     def check(self) -> None:
         """Return if the database extends the mark.
@@ -92,9 +126,9 @@ class MarkKeeper:
         Raises:
             IntegrityError: it does not, or there is no mark beside a used database.
         """
-        data = self._highwater.read()
+        written = self._written()
         with self._database.read() as tx:
-            if data is None:
+            if written is None:
                 raise IntegrityError(
                     "high-water mark",
                     got="none in the trust folder",
@@ -102,14 +136,34 @@ class MarkKeeper:
                     hint="restore it, or start with --accept-rollback REASON",
                     code="audit.mark",
                 )
-            mark = verify_mark(data, keys=[self._identity.log_key])
-            check_extends(
-                mark,
-                instance=self._identity.instance,
-                seq=tx.governance.head(),
-                size=tx.log.head().size,
-                root_at=lambda size: merkle.root(tx.log, size),
-            )
+            self._require_extended(tx, written)
+
+    def _written(self) -> HighWaterMark | None:
+        data = self._highwater.read()
+        if data is None:
+            return None
+        return verify_mark(data, keys=[self._identity.log_key])
+
+    def _require_extended(self, tx: Transaction, mark: HighWaterMark) -> None:
+        check_extends(
+            mark,
+            instance=self._identity.instance,
+            seq=tx.governance.head(),
+            size=tx.log.head().size,
+            root_at=lambda size: merkle.root(tx.log, size),
+            head_at=lambda seq: self._head_at(tx, seq),
+        )
+
+    def _head_at(self, tx: Transaction, seq: int) -> str:
+        if seq == 0:
+            return self._genesis_digest
+        envelope = tx.governance.statements_at([seq]).get(seq)
+        if envelope is None:
+            return "no statement"
+        try:
+            return read_envelope(envelope).statement.hash()
+        except MalformedError:
+            return "no readable statement"
 
     def accepted(self, reason: str) -> RollbackAccepted:
         """Return the event of an operator who starts all the same."""
@@ -126,10 +180,11 @@ class MarkKeeper:
             return found
 
     def _current(self, tx: Transaction) -> HighWaterMark:
-        size = tx.log.head().size
+        size, seq = tx.log.head().size, tx.governance.head()
         return HighWaterMark(
             instance=self._identity.instance,
-            seq=tx.governance.head(),
+            seq=seq,
+            head=self._head_at(tx, seq),
             size=size,
             root=merkle.root(tx.log, size),
         )

@@ -391,6 +391,10 @@ class Highwater(Protocol):
         """Return the mark, or None before the first one."""
         ...
 
+    def stamp(self) -> object:
+        """Return a value that changes whenever the mark does; cheap to ask for."""
+        ...
+
     def locked(self) -> AbstractContextManager[None]:
         """Keep other threads and processes from writing meanwhile."""
         ...

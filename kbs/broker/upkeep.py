@@ -20,6 +20,9 @@ log = logging.getLogger("kbs.upkeep")
 # Reasons by their door; refused administrators' tokens are counted beside them.
 ADMIN_PREFIXES = ("token.", "admin.")
 
+MARK = "high-water mark"
+"""The source of faults that the mark shows."""
+
 MAX_FAULTS = 64
 """Integrity faults that wait for the log; the broker is refusing by then anyway."""
 
@@ -35,8 +38,10 @@ class Upkeep:
         refusals: RefusalCounter,
         mark: MarkKeeper,
         clock: Clock,
+        declare: Callable[[str, IntegrityError | None], None],
     ) -> None:
-        """Use what the composition root made."""
+        """Use what the composition root made; `declare` stops releases."""
+        self._declare = declare
         self._database = database
         self._journal = journal
         self._refusals = refusals
@@ -91,7 +96,16 @@ class Upkeep:
     def every_second(self) -> None:
         """Keep the high-water mark up with the log."""
         _guarded("integrity report", self._flush_faults)
-        _guarded("high-water mark", self._mark.write_if_behind)
+        _guarded("high-water mark", self._keep_mark)
+
+    def _keep_mark(self) -> None:
+        """Advance the mark; a database that went back stops every release."""
+        try:
+            self._mark.write_if_behind()
+        except IntegrityError as exc:
+            self._declare(MARK, exc)
+        else:
+            self._declare(MARK, None)
 
     def every_minute(self) -> None:
         """Flush and purge."""

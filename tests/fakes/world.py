@@ -169,7 +169,9 @@ class World:
         identity = Identity(database, vault, clock, instance)
         sign_first_checkpoint(database, identity)
         highwater = FileHighwater(trust)
-        MarkKeeper(database, highwater, identity).write()
+        MarkKeeper(
+            database, highwater, identity, genesis_digest=made.genesis_digest
+        ).write()
         parts = Parts(
             database=database,
             highwater=highwater,

@@ -20,7 +20,15 @@ from kbs.core.encode import canonical_json
 from kbs.core.errors import IntegrityError, MalformedError
 from tests.unit.audit.samples import INSTANCE, ORIGIN, release, signer, small_log
 
-MARK = HighWaterMark(instance=INSTANCE, seq=2, size=6, root=bytes(range(32)))
+HEAD = "ab" * 32
+
+
+def head_at(_: int) -> str:
+    """Every chain of these tests leads to the same statement."""
+    return HEAD
+
+
+MARK = HighWaterMark(instance=INSTANCE, seq=2, head=HEAD, size=6, root=bytes(range(32)))
 FILE = sign_mark(MARK, signer())
 
 
@@ -29,6 +37,7 @@ def test_a_mark_is_one_line_signed_by_the_log_key() -> None:
         "typ": "kbs.highwater/1",
         "instance": INSTANCE,
         "seq": 2,
+        "head": HEAD,
         "size": 6,
         "root": MARK.root.hex(),
     }
@@ -108,15 +117,21 @@ def marked_log() -> tuple[HighWaterMark, Callable[[int], bytes], int]:
 
 def test_a_database_that_went_on_extends_the_mark() -> None:
     mark, root_at, size = marked_log()
-    check_extends(mark, instance=INSTANCE, seq=3, size=size, root_at=root_at)
+    check_extends(
+        mark, instance=INSTANCE, seq=3, size=size, root_at=root_at, head_at=head_at
+    )
     at_mark = replace(mark, seq=3)
-    check_extends(at_mark, instance=INSTANCE, seq=3, size=size, root_at=root_at)
+    check_extends(
+        at_mark, instance=INSTANCE, seq=3, size=size, root_at=root_at, head_at=head_at
+    )
 
 
 def test_every_database_extends_an_empty_mark() -> None:
     _, root_at, _ = marked_log()
-    empty = HighWaterMark(instance=INSTANCE, seq=0, size=0, root=EMPTY_ROOT)
-    check_extends(empty, instance=INSTANCE, seq=0, size=0, root_at=root_at)
+    empty = HighWaterMark(instance=INSTANCE, seq=0, head=HEAD, size=0, root=EMPTY_ROOT)
+    check_extends(
+        empty, instance=INSTANCE, seq=0, size=0, root_at=root_at, head_at=head_at
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,6 +141,7 @@ def test_every_database_extends_an_empty_mark() -> None:
         ({"size": 5}, "older than its high-water mark: log entries: got 5"),
         ({"seq": 1}, "older than its high-water mark: signed statements: got 1"),
         ({"root_at": lambda _: bytes(32)}, "the first 6 log entries were rewritten"),
+        ({"head_at": lambda _: "00" * 32}, "signed statement 2 is another one"),
     ],
 )
 def test_a_database_that_does_not_extend_the_mark_is_refused(
@@ -137,6 +153,7 @@ def test_a_database_that_does_not_extend_the_mark_is_refused(
         "seq": 2,
         "size": size,
         "root_at": root_at,
+        "head_at": head_at,
     }
     with pytest.raises(IntegrityError, match=words):
         check_extends(mark, **{**arguments, **given})
@@ -147,4 +164,6 @@ def test_the_root_is_asked_only_of_a_log_that_is_long_enough() -> None:
         raise AssertionError(size)
 
     with pytest.raises(IntegrityError):
-        check_extends(MARK, instance=INSTANCE, seq=2, size=5, root_at=root_at)
+        check_extends(
+            MARK, instance=INSTANCE, seq=2, size=5, root_at=root_at, head_at=head_at
+        )
