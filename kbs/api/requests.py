@@ -6,7 +6,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from flask import Response, current_app, request
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from kbs.api.limits import MAX_BODY_BYTES, RateLimit
 from kbs.api.problems import refusal
@@ -29,10 +29,15 @@ def body_bytes() -> bytes:
 
     Raises:
         UnsupportedMediaType: another content type.
+        RequestEntityTooLarge: more than any endpoint takes.
     """
     if request.mimetype != "application/json":
         raise UnsupportedMediaType
-    return request.get_data(cache=True)
+    data = request.get_data(cache=True)
+    # Without a length the stream is cut at the cap, silently.
+    if request.content_length is None and len(data) >= MAX_BODY_BYTES:
+        raise RequestEntityTooLarge
+    return data
 
 
 def body_object() -> dict[str, object]:
