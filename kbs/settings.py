@@ -17,6 +17,10 @@ from kbs.core.errors import ConfigurationError, MalformedError
 
 DEFAULT_LISTEN = "127.0.0.1:8443"
 MAX_PORT = 65535
+MAX_WORKERS = 256
+MAX_THREADS = 1024
+MAX_RATE = 1_000_000
+MAX_RETENTION_DAYS = 36_500
 _LISTEN = re.compile(
     r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", re.ASCII
 )
@@ -91,10 +95,15 @@ class Settings:
                 hint="whoever copies the data folder must not get the key to it",
             )
         for name, value, least, most in (
-            ("--workers", self.workers, 1, 256),
-            ("--threads", self.threads, 1, 1024),
-            ("--rate-limit", self.rate_limit, 0, 1_000_000),
-            ("--evidence-retention-days", self.evidence_retention_days, 0, 36_500),
+            ("--workers", self.workers, 1, MAX_WORKERS),
+            ("--threads", self.threads, 1, MAX_THREADS),
+            ("--rate-limit", self.rate_limit, 0, MAX_RATE),
+            (
+                "--evidence-retention-days",
+                self.evidence_retention_days,
+                0,
+                MAX_RETENTION_DAYS,
+            ),
         ):
             if not least <= value <= most:
                 raise ConfigurationError(

@@ -11,6 +11,10 @@ from kbs.adapters.trust import trust_folder_default
 from kbs.cli.context import CliContext, common_options, emit
 from kbs.settings import (
     DEFAULT_LISTEN,
+    MAX_RATE,
+    MAX_RETENTION_DAYS,
+    MAX_THREADS,
+    MAX_WORKERS,
     Settings,
     default_data_folder,
     parse_listen,
@@ -70,11 +74,33 @@ def init(
 )
 @click.option("--dev", is_flag=True, help="Development: sample evidence counts.")
 @click.option("--plain-http", is_flag=True, help="No TLS; on loopback only.")
-@click.option("--rate-limit", default=50, metavar="N", help="Per client; 0 is off.")
-@click.option("--workers", default=1, metavar="N", help="Worker processes.")
-@click.option("--threads", default=8, metavar="N", help="Threads in each worker.")
 @click.option(
-    "--evidence-retention-days", default=30, metavar="N", help="0 keeps none."
+    "--rate-limit",
+    default=50,
+    type=click.IntRange(0, MAX_RATE),
+    metavar="N",
+    help="Per client; 0 is off.",
+)
+@click.option(
+    "--workers",
+    default=1,
+    type=click.IntRange(1, MAX_WORKERS),
+    metavar="N",
+    help="Worker processes.",
+)
+@click.option(
+    "--threads",
+    default=8,
+    type=click.IntRange(1, MAX_THREADS),
+    metavar="N",
+    help="Threads in each worker.",
+)
+@click.option(
+    "--evidence-retention-days",
+    default=30,
+    type=click.IntRange(0, MAX_RETENTION_DAYS),
+    metavar="N",
+    help="0 keeps none.",
 )
 @click.option(
     "--accept-rollback",
