@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from cryptography import x509
+
 from kbs.broker.governance import Governance
 from kbs.core.encode import parse_json
 from kbs.core.errors import MalformedError
@@ -113,9 +115,21 @@ def _check_attestation_key(key: AttestationKey) -> None:
 
 
 def _check_ca(ca: CertificationAuthority) -> None:
-    if not may_sign(ca.certificate, "key_cert_sign"):
+    certificate = ca.certificate
+    if not may_sign(certificate, "key_cert_sign"):
         raise MalformedError(
             "ca certificate", got="key usage without certSign", expected="a CA's"
+        )
+    # RFC 5280, section 4.2.1.9: without basic constraints it certifies nobody.
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as exc:
+        raise MalformedError(
+            "ca certificate", got="no basic constraints", expected="a CA's"
+        ) from exc
+    if not found.value.ca:
+        raise MalformedError(
+            "ca certificate", got="basic constraints without CA", expected="a CA's"
         )
 
 
