@@ -24,6 +24,7 @@ from kbs.evidence.vtpm.abi import (
     serialize_signature,
 )
 from kbs.evidence.vtpm.algorithms import Algorithm, bank_name
+from kbs.evidence.vtpm.anchors import find_anchors
 from kbs.evidence.vtpm.item import item_from_files, load_ak
 from kbs.evidence.vtpm.public import parse_public, serialize_public
 from kbs.evidence.vtpm.verify import VtpmVerifier
@@ -300,9 +301,14 @@ def spki(certificate: x509.Certificate) -> bytes:
             ["vtpm-gcp/tpm-ek-intermediate-3.crt"],
             "vtpm-gcp/tpm-ek-root-1.cer",
         ),
+        (
+            "vtpm-gcp/pca-tpm-rsa-sign-cert.pem",
+            ["vtpm-gcp/gcp-ek-ak-ca-intermediate-v3.crt"],
+            "vtpm-gcp/gcp-ek-ak-ca-root.crt",
+        ),
     ],
 )
-# Google's CA has an organisational name longer than X.520 allows.
+# Google's CA has a common name longer than X.520 allows.
 @pytest.mark.filterwarnings("ignore:Attribute's length must be:UserWarning")
 def test_certificates_of_real_clouds_reach_their_pinned_root(
     vectors: Path, folder: Path, leaf: str, cas: list[str], root: str
@@ -322,3 +328,5 @@ def test_certificates_of_real_clouds_reach_their_pinned_root(
     assert found["vtpm.ak.trust"] is Status.PASS
     assert found["vtpm.quote.signature"] is Status.FAIL
     assert not result.authenticated
+    anchors, _ = find_anchors([certificate], tuple(chain), Trust(now=at))
+    assert [anchor.attests for anchor in anchors] == [True]

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
 from kbs.core.encode import b64
+from kbs.evidence.vtpm.anchors import AK_USAGE
 from kbs.evidence.vtpm.public import PublicKey
 
 NOW = datetime(2026, 11, 22, 8, 0, 0, tzinfo=UTC)
@@ -48,6 +49,7 @@ class FakeTpmCA:
         ca: bool = False,
         signs: bool = True,
         usage: bool = True,
+        attestation: bool = True,
         until: datetime = NOW + _YEAR,
     ) -> x509.Certificate:
         """Issue a certificate for an attestation key by the intermediate."""
@@ -58,7 +60,17 @@ class FakeTpmCA:
             ca=ca,
             signs=signs,
             usage=usage,
+            attestation=attestation and not ca and signs,
             until=until,
+        )
+
+    def cross(self, other: FakeTpmCA) -> x509.Certificate:
+        """Certify the intermediate of another maker, its name and key, by this root."""
+        return self._certify(
+            f"{other.name} CA",
+            other.intermediate_key.public_key(),
+            signer="root",
+            ca=True,
         )
 
     def revocation_lists(
@@ -72,6 +84,20 @@ class FakeTpmCA:
         return (
             self._list(self.intermediate, self.intermediate_key, serials, at),
             self._list(self.root, self.root_key, [], at),
+        )
+
+    def root_list(
+        self, revoked: Iterable[x509.Certificate]
+    ) -> x509.CertificateRevocationList:
+        """Return a list of the root that has `revoked`."""
+        serials = [certificate.serial_number for certificate in revoked]
+        return self._list(self.root, self.root_key, serials, NOW)
+
+    def renewed(self, *, until: datetime) -> x509.Certificate:
+        """Return another certificate of the same intermediate."""
+        key = self.intermediate_key.public_key()
+        return self._certify(
+            f"{self.name} CA", key, signer="root", ca=True, until=until
         )
 
     def _list(
@@ -101,6 +127,7 @@ class FakeTpmCA:
         ca: bool,
         signs: bool = True,
         usage: bool = True,
+        attestation: bool = False,
         until: datetime = NOW + 10 * _YEAR,
     ) -> x509.Certificate:
         by_root = signer == "root"
@@ -118,6 +145,9 @@ class FakeTpmCA:
             builder = builder.add_extension(constraint, critical=True)
         if usage:
             builder = builder.add_extension(_usage(ca=ca, signs=signs), critical=True)
+        if attestation:
+            extended = x509.ExtendedKeyUsage([AK_USAGE])
+            builder = builder.add_extension(extended, critical=False)
         issuer_key = self.root_key if by_root else self.intermediate_key
         return builder.sign(issuer_key, hashes.SHA256())
 

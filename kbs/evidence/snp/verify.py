@@ -113,7 +113,6 @@ class SnpVerifier:
             claims=_claims(case, chain, parsed.index),
             authenticated=case.has_passed("snp.report.signature", "snp.chain"),
             identities=_identities(case),
-            inspected=inspect_item(item),
         )
 
     def _check_chain(self, case: Case) -> Chain | None:

@@ -16,9 +16,11 @@ from kbs.core.checks import CheckLog
 from kbs.core.claims import ClaimValue
 from kbs.core.errors import MalformedError
 from kbs.evidence.model import EnrolledKey, Trust
-from kbs.evidence.vtpm.certificate import Anchor, Certified, check_certificates
+from kbs.evidence.vtpm.certificate import Certified, OtherTrust, check_certificates
 from kbs.evidence.vtpm.item import AttestationKey, TpmQuote, load_ak
 from kbs.evidence.vtpm.public import ObjectAttributes, TpmPublic, parse_public
+from kbs.evidence.vtpm.scope import Scope
+from kbs.evidence.vtpm.signature import scheme_problem
 
 REQUIRED = (
     ObjectAttributes.RESTRICTED,
@@ -34,10 +36,18 @@ FORBIDDEN = (ObjectAttributes.DECRYPT,)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyTrust:
-    """What is known of a key: whether it counts, where, and its public area."""
+    """What is known of a key: whether it counts, where, and its public area.
+
+    A certificate authenticates the key, not the TPM2B_PUBLIC around it, which is
+    then the host's word: name and attributes count only if the area was enrolled or
+    vouched for (`names`), or a certificate says that the key is an attestation key
+    (`attested`; then attributes count, and the name once the quote proves it).
+    """
 
     trusted: bool
     public: TpmPublic | None
+    names: tuple[bytes, ...] = ()
+    attested: bool = False
     values: Mapping[str, ClaimValue] = field(default_factory=dict)
     scoped: Mapping[str, Mapping[str, ClaimValue]] = field(default_factory=dict)
     trusted_in: frozenset[str] | None = None
@@ -45,29 +55,48 @@ class KeyTrust:
 
 def check_key(quote: TpmQuote, trust: Trust, log: CheckLog) -> KeyTrust:
     """Decide about the attestation key; records ak.trust and the certificate checks."""
-    enrolled = _enrolled(quote.ak, trust)
     vouched = _vouched(quote.ak, trust)
-    certified = check_certificates(
-        quote, trust, log, required=not enrolled and vouched is None
+    enrolled = _enrolled(quote, trust)
+    other = OtherTrust(
+        tenants=frozenset(key.tenant for key in enrolled), vouched=vouched is not None
     )
-    anchors = certified.anchors
+    certified = check_certificates(quote, trust, log, other=other)
+    enrolled = tuple(key for key in enrolled if key.tenant not in certified.withdrawn)
+    _log_trust(quote.ak, enrolled, vouched, certified, log)
+    scope = Scope(
+        enrolled=enrolled,
+        anchors=certified.anchors,
+        vouched=vouched,
+        bare=quote.ak.public is None,
+    )
+    return KeyTrust(
+        trusted=bool(enrolled or certified.anchors) or vouched is not None,
+        public=_public_area(quote.ak, enrolled, vouched),
+        names=scope.names,
+        attested=any(anchor.attests for anchor in scope.counted),
+        values=scope.values(),
+        scoped=scope.scoped(),
+        trusted_in=scope.trusted_in(),
+    )
+
+
+def _log_trust(
+    ak: AttestationKey,
+    enrolled: tuple[EnrolledKey, ...],
+    vouched: AttestationKey | None,
+    certified: Certified,
+    log: CheckLog,
+) -> None:
     if enrolled:
         groups = ", ".join(f"{key.tenant}/{key.group}" for key in enrolled)
         log.passed("vtpm.ak.trust", f"the key is enrolled in {groups}")
     elif vouched is not None:
         log.skipped("vtpm.ak.trust", "taken on the caller's word, for this time only")
-    elif anchors:
-        names = ", ".join(anchor.label for anchor in anchors)
+    elif certified.anchors:
+        names = ", ".join(dict.fromkeys(anchor.label for anchor in certified.anchors))
         log.passed("vtpm.ak.trust", f"the key's certificate chains to {names}")
     else:
-        _note_untrusted(quote.ak, certified, log)
-    return KeyTrust(
-        trusted=bool(enrolled or anchors) or vouched is not None,
-        public=_public_area(quote.ak, enrolled, vouched),
-        values=_pinned(anchors),
-        scoped=_scoped(enrolled, anchors),
-        trusted_in=_trusted_in(enrolled, anchors, vouched),
-    )
+        _note_untrusted(ak, certified, log)
 
 
 def check_attributes(known: KeyTrust, trust: Trust, log: CheckLog) -> None:
@@ -88,17 +117,41 @@ def check_attributes(known: KeyTrust, trust: Trust, log: CheckLog) -> None:
                 "no TPM2B_PUBLIC: the attributes are whoever vouches's promise",
             )
         return
-    wrong = [f"{flag.name} not set" for flag in REQUIRED if not public.has(flag)]
-    wrong += [f"{flag.name} set" for flag in FORBIDDEN if public.has(flag)]
-    if not wrong:
+    wrong = wrong_attributes(public)
+    if wrong:
+        log.failed(
+            check,
+            "a key with these attributes can sign a forged quote, or leave its TPM",
+            got=", ".join(wrong),
+            expected=", ".join(str(flag.name) for flag in REQUIRED) + ", not DECRYPT",
+        )
+    elif known.names or known.attested:
         log.passed(check, "a restricted signing key that cannot leave its TPM")
-        return
-    log.failed(
-        check,
-        "a key with these attributes can sign a forged quote, or leave its TPM",
-        got=", ".join(wrong),
-        expected=", ".join(str(flag.name) for flag in REQUIRED) + ", not DECRYPT",
-    )
+    else:
+        _note_unproven(known, trust, log)
+
+
+def wrong_attributes(public: TpmPublic) -> list[str]:
+    """Say which attributes keep a key from being an attestation key."""
+    wrong = [f"{flag.name} not set" for flag in REQUIRED if not public.has(flag)]
+    return wrong + [f"{flag.name} set" for flag in FORBIDDEN if public.has(flag)]
+
+
+def _note_unproven(known: KeyTrust, trust: Trust, log: CheckLog) -> None:
+    check = "vtpm.ak.attributes"
+    detail = "the attributes are the host's word: the key's certificate does not say"
+    if not known.trusted:
+        log.skipped(check, "nobody vouches for the key, so its attributes say nothing")
+    elif trust.recorded:
+        log.skipped(check, f"{detail} that it is an attestation key")
+    else:
+        log.failed(
+            check,
+            f"{detail} that it is an attestation key; enrol it, or have it certified "
+            "with that usage",
+            got="no extended key usage 2.23.133.8.3",
+            expected="tcg-kp-AIKCertificate (2.23.133.8.3), or an enrolled key",
+        )
 
 
 def _note_untrusted(ak: AttestationKey, certified: Certified, log: CheckLog) -> None:
@@ -117,19 +170,29 @@ def _note_untrusted(ak: AttestationKey, certified: Certified, log: CheckLog) -> 
     )
 
 
-def _enrolled(ak: AttestationKey, trust: Trust) -> tuple[EnrolledKey, ...]:
+def _enrolled(quote: TpmQuote, trust: Trust) -> tuple[EnrolledKey, ...]:
+    ak = quote.ak
     if ak.public is not None:
         return tuple(
             key
             for key in trust.enrolled_keys.get(ak.public.name, ())
             if key.name == ak.public.name
         )
-    return tuple(
+    having = tuple(
         key
         for keys in trust.enrolled_keys.values()
         for key in keys
         if _spki_of_enrolled(key.public, key.name) == ak.spki
     )
+    # Several tenants may have enrolled one key under different areas; an area that
+    # cannot be this key's does not harm those who enrolled the right one.
+    return tuple(key for key in having if _fits(key, quote)) or having
+
+
+def _fits(key: EnrolledKey, quote: TpmQuote) -> bool:
+    area = parse_public(key.public)
+    problem = scheme_problem(quote.signature, quote.ak.key, area)
+    return problem is None and not wrong_attributes(area)
 
 
 @lru_cache(maxsize=4096)
@@ -167,36 +230,3 @@ def _public_area(
     if enrolled:
         return parse_public(enrolled[0].public)
     return vouched.public if vouched is not None else None
-
-
-def _pinned(anchors: tuple[Anchor, ...]) -> dict[str, ClaimValue]:
-    # Pinned roots have capitals and spaces in their names, which no registered CA's
-    # name can have, so a policy that names a tenant's own CA never means a root.
-    names = [anchor.name for anchor in anchors if anchor.tenant is None]
-    return {"vtpm.ak.ca": names[0]} if names else {}
-
-
-def _scoped(
-    enrolled: tuple[EnrolledKey, ...], anchors: tuple[Anchor, ...]
-) -> dict[str, dict[str, ClaimValue]]:
-    scoped: dict[str, dict[str, ClaimValue]] = {}
-    # A key that is enrolled twice in a tenant keeps its first group there.
-    for key in enrolled:
-        scoped.setdefault(key.tenant, {}).setdefault("vtpm.ak.group", key.group)
-    for anchor in anchors:
-        if anchor.tenant is not None:
-            members = scoped.setdefault(anchor.tenant, {})
-            members.setdefault("vtpm.ak.ca", anchor.name)
-    return scoped
-
-
-def _trusted_in(
-    enrolled: tuple[EnrolledKey, ...],
-    anchors: tuple[Anchor, ...],
-    vouched: AttestationKey | None,
-) -> frozenset[str] | None:
-    if vouched is not None or any(anchor.tenant is None for anchor in anchors):
-        return None
-    tenants = {key.tenant for key in enrolled}
-    tenants.update(anchor.tenant for anchor in anchors if anchor.tenant is not None)
-    return frozenset(tenants)

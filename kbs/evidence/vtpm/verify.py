@@ -27,6 +27,7 @@ from kbs.evidence.vtpm.item import KIND, TpmQuote, parse_item
 from kbs.evidence.vtpm.pcrs import PcrValues, pcr_digest, pcr_label, pcrs_to_json
 from kbs.evidence.vtpm.public import TpmPublic
 from kbs.evidence.vtpm.replay import check_event_log
+from kbs.evidence.vtpm.scope import NAME_CLAIM
 from kbs.evidence.vtpm.signature import is_signed, scheme_problem, scheme_text
 from kbs.pki.certificates import describe
 
@@ -107,7 +108,7 @@ class VtpmVerifier:
         about_key, log = CheckLog(), CheckLog()
         key = check_key(quote, trust, about_key)
         check_attributes(key, trust, about_key)
-        _check_qualified_signer(quote, key.public, about_key)
+        named = _check_qualified_signer(quote, key.public, about_key)
         signed = _check_signature(quote, key.public, log)
         _check_selection(quote, log)
         _check_digest(quote, log)
@@ -116,12 +117,15 @@ class VtpmVerifier:
         made = (*log.checks, *about_key.checks, *about_log.checks)
         checks = tuple(check.at(parsed.index) for check in made)
         sound = verdict(checks) is Verdict.VERIFIED
+        # A certified attestation key signs no quote with a wrong qualified name.
+        name = named if key.attested and signed else None
         return ItemResult(
             checks=checks,
-            claims=_claims(parsed.index, quote, key, proven) if sound else None,
+            claims=_claims(parsed.index, quote, key, {**proven, **_name_claim(name)})
+            if sound
+            else None,
             authenticated=signed and key.trusted,
-            identities=_identities(quote, key.public),
-            inspected=self.inspect(parsed),
+            identities=_identities(quote, key, name),
         )
 
     def bound_matches(self, parsed: ParsedItem, binding: bytes) -> bool:
@@ -185,18 +189,20 @@ def _check_digest(quote: TpmQuote, log: CheckLog) -> None:
 
 def _check_qualified_signer(
     quote: TpmQuote, public: TpmPublic | None, log: CheckLog
-) -> None:
+) -> bytes | None:
+    """Return the key's name if the quote names it as its signer."""
     # Part 1, section 16.4: QN = H(QN of the parent ‖ name). Of a key below another
     # key we do not know the parent, so only a primary key's can be told.
     check = "vtpm.quote.qualified_signer"
     if public is None:
         log.skipped(check, "the key came without its TPM2B_PUBLIC")
-        return
+        return None
     for hierarchy, handle in _HIERARCHIES.items():
         if quote.attest.qualified_signer == _qualified_name(public, handle):
             log.passed(check, f"this key, a primary key of the {hierarchy} hierarchy")
-            return
+            return public.name
     log.skipped(check, "not a primary key, and its parent's name is not known")
+    return None
 
 
 def _qualified_name(public: TpmPublic, hierarchy: int) -> bytes:
@@ -213,21 +219,25 @@ def _selected(quote: TpmQuote) -> PcrValues:
 def _claims(
     index: int, quote: TpmQuote, key: KeyTrust, proven: Mapping[str, ClaimValue]
 ) -> ItemClaims:
-    values = {**quote_claims(quote.attest, quote.pcrs), **proven, **key.values}
-    if key.public is not None:
-        values["vtpm.ak.name"] = key.public.name.hex()
     return ItemClaims(
         family=FAMILY,
         item=index,
-        values=values,
+        values={**quote_claims(quote.attest, quote.pcrs), **key.values, **proven},
         scoped=key.scoped,
         trusted_in=key.trusted_in,
     )
 
 
-def _identities(quote: TpmQuote, public: TpmPublic | None) -> tuple[str, ...]:
+def _name_claim(name: bytes | None) -> dict[str, ClaimValue]:
+    return {} if name is None else {NAME_CLAIM: name.hex()}
+
+
+def _identities(quote: TpmQuote, key: KeyTrust, name: bytes | None) -> tuple[str, ...]:
+    # The key itself is always named: around it the host can write any public area,
+    # so that a name nobody proved would be whatever the host likes.
+    names = dict.fromkeys(key.names if name is None else (*key.names, name))
     spki = f"spki:{quote.ak.spki_sha256.hex()}"
-    return (spki,) if public is None else (f"ak:{public.name.hex()}", spki)
+    return (*(f"ak:{one.hex()}" for one in names), spki)
 
 
 def _inspect_ak(quote: TpmQuote) -> dict[str, object]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from datetime import timedelta
 
@@ -12,6 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from kbs.core.checks import Status
+from kbs.core.encode import b64
 from kbs.evidence.model import (
     EnrolledKey,
     GivenCollateral,
@@ -371,14 +374,302 @@ class TestCertified:
         assert result.claims is not None
 
 
+def lying_item(
+    tpm: FakeTpm, attributes: ObjectAttributes, *certificates: x509.Certificate
+) -> dict[str, object]:
+    public = replace(tpm.public, attributes=attributes)
+    item = certified_item(tpm, *certificates)
+    return {**item, "ak": b64(serialize_public(public))}
+
+
+class TestWhatACertificateProves:
+    """It authenticates the key; the TPM2B_PUBLIC around it is the host's word."""
+
+    def test_the_quote_of_a_certified_key_proves_its_name(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        item = certified_item(ecc_tpm, authority.certify(ecc_tpm.public.key))
+        result = verify(item, registered(authority))
+        assert result.claims is not None
+        assert result.claims.values["vtpm.ak.name"] == ecc_tpm.ak_name.hex()
+        assert result.identities[0] == f"ak:{ecc_tpm.ak_name.hex()}"
+
+    def test_a_changed_area_gives_the_key_no_other_name(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        leaf = authority.certify(ecc_tpm.public.key)
+        item = lying_item(ecc_tpm, AK_ATTRIBUTES | ObjectAttributes.NO_DA, leaf)
+        result = verify(item, registered(authority))
+        assert result.claims is not None
+        assert "vtpm.ak.name" not in result.claims.values
+        spki = hashlib.sha256(ecc_tpm.ak_spki).hexdigest()
+        assert result.identities == (f"spki:{spki}",)
+
+    def test_the_name_of_a_child_key_is_not_proven(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        tpm = FakeTpm()
+        tpm.parent_name = ecc_tpm.ak_name
+        item = certified_item(tpm, authority.certify(tpm.public.key))
+        result = verify(item, registered(authority))
+        assert result.claims is not None
+        assert "vtpm.ak.name" not in result.claims.values
+
+    @pytest.mark.parametrize(
+        ("recorded", "status"), [(False, Status.FAIL), (True, Status.SKIPPED)]
+    )
+    def test_without_the_usage_the_attributes_are_the_hosts_word(
+        self, authority: FakeTpmCA, *, recorded: bool, status: Status
+    ) -> None:
+        soft = FakeTpm(attributes=AK_ATTRIBUTES & ~ObjectAttributes.RESTRICTED)
+        leaf = authority.certify(soft.public.key, attestation=False)
+        trust = replace(registered(authority), recorded=recorded)
+        result = verify(lying_item(soft, AK_ATTRIBUTES, leaf), trust)
+        assert statuses(result)["vtpm.ak.trust"] is Status.PASS
+        assert statuses(result)["vtpm.ak.attributes"] is status
+        assert (result.claims is None) is not recorded
+        assert len(result.identities) == 1
+
+    def test_an_enrolment_by_another_tenant_proves_it_there_only(
+        self, authority: FakeTpmCA
+    ) -> None:
+        soft = FakeTpm(attributes=AK_ATTRIBUTES & ~ObjectAttributes.RESTRICTED)
+        leaf = authority.certify(soft.public.key, attestation=False)
+        soft.public = replace(soft.public, attributes=AK_ATTRIBUTES)
+        trust = replace(
+            registered(authority),
+            enrolled_keys={soft.ak_name: (key_of(soft, "beta"),)},
+        )
+        claims = verify(certified_item(soft, leaf), trust).claims
+        assert claims is not None
+        assert claims.trusted_in == frozenset({"beta"})
+        assert set(claims.scoped) == {"beta"}
+
+    def test_the_tenant_that_enrolled_it_knows_the_name_another_one_does_not(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        tpm = FakeTpm()
+        tpm.parent_name = ecc_tpm.ak_name
+        trust = replace(
+            registered(authority), enrolled_keys={tpm.ak_name: (key_of(tpm, "beta"),)}
+        )
+        leaf = authority.certify(tpm.public.key)
+        claims = verify(certified_item(tpm, leaf), trust).claims
+        assert claims is not None
+        assert "vtpm.ak.name" not in claims.values
+        assert claims.scoped == {
+            "acme": {"vtpm.ak.ca": "hosts-ca"},
+            "beta": {"vtpm.ak.group": "hosts", "vtpm.ak.name": tpm.ak_name.hex()},
+        }
+
+    def test_a_pinned_makers_word_is_good_for_a_tenants_ca(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        pins = dict.fromkeys(authority.pins, "Google EK/AK CA Root")
+        leaf = authority.certify(ecc_tpm.public.key, attestation=False)
+        trust = registered(authority)
+        known = (authority.intermediate, authority.root)
+        lists = trust.collateral.revocation_lists()
+        trust = replace(
+            trust, pinned_roots=pins, collateral=GivenCollateral(known, lists)
+        )
+        result = verify(certified_item(ecc_tpm, leaf), trust)
+        assert statuses(result)["vtpm.ak.attributes"] is Status.PASS
+        assert result.claims is not None
+        assert result.claims.scoped["acme"] == {"vtpm.ak.ca": "hosts-ca"}
+
+    def test_a_maker_of_aks_only_counts_for_signing_keys_only(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        pins = dict.fromkeys(authority.pins, "Google EK/AK CA Root")
+        leaf = authority.certify(ecc_tpm.public.key, usage=False, attestation=False)
+        known = (authority.intermediate, authority.root)
+        collateral = GivenCollateral(known, authority.revocation_lists())
+        trust = Trust(now=NOW, pinned_roots=pins, collateral=collateral)
+        result = verify(certified_item(ecc_tpm, leaf), trust)
+        assert statuses(result)["vtpm.ak.attributes"] is Status.FAIL
+
+    def test_an_area_that_cannot_be_the_keys_does_not_harm_those_with_the_right_one(
+        self, ecc_tpm: FakeTpm
+    ) -> None:
+        wrong = copy(ecc_tpm)
+        wrong.public = replace(ecc_tpm.public, attributes=ObjectAttributes.SIGN)
+        other = copy(ecc_tpm)
+        other.public = replace(
+            ecc_tpm.public, attributes=AK_ATTRIBUTES | ObjectAttributes.NO_DA
+        )
+        trust = trusting(key_of(wrong, "rival"), key_of(other, "beta"), key_of(ecc_tpm))
+        claims = verify(bare_item(ecc_tpm), trust).claims
+        assert claims is not None
+        assert claims.trusted_in == frozenset({"acme", "beta"})
+        assert claims.scoped["acme"]["vtpm.ak.name"] == ecc_tpm.ak_name.hex()
+        assert claims.scoped["beta"]["vtpm.ak.name"] == other.ak_name.hex()
+
+
+class TestTenantsApart:
+    """No tenant's CA, certificate or list stops what another tenant trusts."""
+
+    @pytest.fixture
+    def rival(self) -> FakeTpmCA:
+        return FakeTpmCA("Rival")
+
+    def both(
+        self,
+        authority: FakeTpmCA,
+        rival: FakeTpmCA,
+        *lists: x509.CertificateRevocationList,
+        more: tuple[x509.Certificate, ...] = (),
+    ) -> Trust:
+        trust = registered(authority, lists=lists)
+        ca = TrustedCA(tenant="beta", name="x", purpose="ak", certificate=rival.root)
+        certificates = (rival.cross(authority), *more, authority.intermediate)
+        return replace(
+            trust,
+            cas=(ca, *trust.cas),
+            collateral=GivenCollateral(certificates, lists),
+        )
+
+    def test_a_cross_certificate_without_lists_stops_nobody(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA, rival: FakeTpmCA
+    ) -> None:
+        item = certified_item(ecc_tpm, authority.certify(ecc_tpm.public.key))
+        trust = self.both(authority, rival, *authority.revocation_lists())
+        result = verify(item, trust)
+        assert statuses(result)["vtpm.revocation"] is Status.PASS
+        assert result.claims is not None
+        assert result.claims.trusted_in == frozenset({"acme"})
+
+    def test_a_cross_certificate_that_its_maker_revokes_stops_nobody(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA, rival: FakeTpmCA
+    ) -> None:
+        item = certified_item(ecc_tpm, authority.certify(ecc_tpm.public.key))
+        trust = self.both(authority, rival, *authority.revocation_lists())
+        cross = trust.collateral.certificates()[0]
+        lists = (*trust.collateral.revocation_lists(), rival.root_list([cross]))
+        collateral = GivenCollateral(trust.collateral.certificates(), lists)
+        result = verify(item, replace(trust, collateral=collateral))
+        assert statuses(result)["vtpm.revocation"] is Status.PASS
+        assert result.claims is not None
+        assert result.claims.trusted_in == frozenset({"acme"})
+
+    def test_with_all_lists_both_count(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA, rival: FakeTpmCA
+    ) -> None:
+        item = certified_item(ecc_tpm, authority.certify(ecc_tpm.public.key))
+        lists = (*authority.revocation_lists(), *rival.revocation_lists())
+        claims = verify(item, self.both(authority, rival, *lists)).claims
+        assert claims is not None
+        assert claims.trusted_in == frozenset({"acme", "beta"})
+
+    def test_a_certificate_of_the_same_key_by_another_ca_hides_none(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA, rival: FakeTpmCA
+    ) -> None:
+        mine = authority.certify(ecc_tpm.public.key)
+        planted = rival.certify(ecc_tpm.public.key)
+        more = (planted, rival.intermediate, mine)
+        trust = self.both(authority, rival, *authority.revocation_lists(), more=more)
+        result = verify(ecc_tpm.quote_item(BOUND), trust)
+        assert result.claims is not None
+        assert result.claims.trusted_in == frozenset({"acme"})
+
+    def test_an_enrolment_stands_whatever_becomes_of_anothers_anchor(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA, rival: FakeTpmCA
+    ) -> None:
+        trust = replace(
+            self.both(authority, rival),
+            cas=(
+                TrustedCA(
+                    tenant="beta", name="x", purpose="ak", certificate=rival.root
+                ),
+            ),
+            enrolled_keys={ecc_tpm.ak_name: (key_of(ecc_tpm), key_of(ecc_tpm, "beta"))},
+        )
+        item = certified_item(ecc_tpm, authority.certify(ecc_tpm.public.key))
+        result = verify(item, trust)
+        assert statuses(result)["vtpm.revocation"] is Status.SKIPPED
+        assert result.claims is not None
+        assert result.claims.trusted_in == frozenset({"acme"})
+
+    def test_one_who_enrolled_it_and_whose_list_is_missing_waits_for_it(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        trust = replace(
+            registered(authority, lists=()),
+            enrolled_keys={ecc_tpm.ak_name: (key_of(ecc_tpm),)},
+        )
+        item = certified_item(ecc_tpm, authority.certify(ecc_tpm.public.key))
+        result = verify(item, trust)
+        assert statuses(result)["vtpm.revocation"] is Status.UNCHECKED
+        assert statuses(result)["vtpm.ak.trust"] is not Status.FAIL
+        assert result.claims is None
+
+    def test_what_a_pinned_maker_revoked_is_enrolled_nowhere(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        leaf = authority.certify(ecc_tpm.public.key)
+        known = (authority.intermediate, authority.root)
+        collateral = GivenCollateral(known, authority.revocation_lists([leaf]))
+        trust = Trust(
+            now=NOW,
+            pinned_roots=authority.pins,
+            collateral=collateral,
+            enrolled_keys={ecc_tpm.ak_name: (key_of(ecc_tpm),)},
+        )
+        result = verify(certified_item(ecc_tpm, leaf), trust)
+        assert statuses(result)["vtpm.revocation"] is Status.FAIL
+        assert statuses(result)["vtpm.ak.trust"] is Status.FAIL
+        assert result.claims is None
+
+    def test_an_expired_certificate_of_a_ca_does_not_win_over_its_successor(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA
+    ) -> None:
+        old = authority.renewed(until=NOW - timedelta(days=1))
+        trust = registered(authority)
+        lists = trust.collateral.revocation_lists()
+        known = GivenCollateral((old, authority.intermediate), lists)
+        item = certified_item(ecc_tpm, authority.certify(ecc_tpm.public.key))
+        result = verify(item, replace(trust, collateral=known))
+        assert statuses(result)["vtpm.validity"] is Status.PASS
+        assert result.claims is not None
+
+    def test_one_late_and_one_revoked_path_leave_nothing(
+        self, ecc_tpm: FakeTpm, authority: FakeTpmCA, rival: FakeTpmCA
+    ) -> None:
+        leaf = authority.certify(ecc_tpm.public.key)
+        late = rival.certify(ecc_tpm.public.key, until=NOW - timedelta(seconds=1))
+        trust = self.both(
+            authority,
+            rival,
+            *authority.revocation_lists([leaf]),
+            *rival.revocation_lists(),
+            more=(rival.intermediate,),
+        )
+        cross_free = GivenCollateral(
+            (rival.intermediate, authority.intermediate),
+            trust.collateral.revocation_lists(),
+        )
+        item = certified_item(ecc_tpm, late, leaf)
+        result = verify(item, replace(trust, collateral=cross_free))
+        assert statuses(result)["vtpm.validity"] is Status.PASS
+        assert statuses(result)["vtpm.revocation"] is Status.FAIL
+        assert statuses(result)["vtpm.ak.trust"] is Status.FAIL
+
+
 class TestVouchedFor:
     @pytest.mark.parametrize("form", ["area", "spki"])
     def test_the_caller_can_name_the_key_for_once(
         self, ecc_tpm: FakeTpm, form: str
     ) -> None:
         named = ecc_tpm.ak_public if form == "area" else ecc_tpm.ak_spki
-        result = verify(ecc_tpm.quote_item(BOUND), Trust(now=NOW, override_ak=named))
+        trust = Trust(now=NOW, override_ak=named, recorded=True)
+        result = verify(ecc_tpm.quote_item(BOUND), trust)
         assert statuses(result)["vtpm.ak.trust"] is Status.SKIPPED
+        # Who names the key alone has said nothing of the area beside the quote.
+        proven = form == "area"
+        assert statuses(result)["vtpm.ak.attributes"] is (
+            Status.PASS if proven else Status.SKIPPED
+        )
+        assert (f"ak:{ecc_tpm.ak_name.hex()}" in result.identities) is proven
         assert result.claims is not None
         assert result.claims.trusted_in is None
         assert result.claims.scoped == {}

@@ -305,6 +305,13 @@ def test_everything_parsed_is_shown(ecc_tpm: FakeTpm) -> None:
     assert shown["event_log"] is None
 
 
+def test_a_bare_key_is_shown_without_a_name(ecc_tpm: FakeTpm) -> None:
+    item = {**ecc_tpm.quote_item(BOUND), "ak": b64(ecc_tpm.ak_spki)}
+    ak = VERIFIER.inspect(VERIFIER.parse(item, 0))["ak"]
+    assert isinstance(ak, dict)
+    assert ak.keys() == {"spki_sha256", "certificates"}
+
+
 def test_an_item_of_another_family_is_a_bug_of_the_caller() -> None:
     parsed = ParsedItem(kind="snp", index=0, core=b"", bound=b"", body=None)
     with pytest.raises(TypeError):
