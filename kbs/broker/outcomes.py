@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 from kbs.audit import events
 from kbs.audit.kinds import Outcome as EntryOutcome
@@ -10,12 +12,23 @@ from kbs.audit.pseudonym import Pseudonyms
 from kbs.broker.attest import Asked, Attested
 from kbs.broker.decide import KeyOutcome
 from kbs.channel.answer import WithheldKey
-from kbs.core.decision import Denied, Granted, PolicyRef
+from kbs.core.checks import Check, Status
+from kbs.core.decision import Denied, Granted, PolicyRef, Reason
 from kbs.core.errors import UnavailableError
 from kbs.core.ids import KeyRef
 
 NOT_ALL = "request.not_all"
 """Reason of a key that was granted, in a request that wanted all or nothing."""
+
+MAX_TEXT = 2000
+"""Longest got, expected or detail in an entry."""
+
+# All of them together: an entry takes 1 MiB (`kbs.audit.entry`), a character up to 12
+# bytes where JSON escapes it, and an entry too large would be a decision not recorded.
+_ALL_TEXTS = 60_000
+_LEAST_TEXT = 40
+
+Explained = TypeVar("Explained", Check, Reason)
 
 
 def releasable(
@@ -66,16 +79,47 @@ def entries_of(
     """Return what the log says of each key; reasons in full."""
     if not outcomes:
         return _undecided(attested.asked)
+    most = _longest(sum(len(one.reasons) for one in outcomes))
     return tuple(
         events.KeyDecision(
             id=str(one.asked.key_id),
             version=one.version,
             outcome=EntryOutcome.GRANTED if one in leaving else EntryOutcome.DENIED,
             policies=_policies(one),
-            reasons=pseudonyms.reasons(one.reasons),
+            reasons=shortened(pseudonyms.reasons(one.reasons), most),
         )
         for one in outcomes
     )
+
+
+def report_of(checks: tuple[Check, ...], pseudonyms: Pseudonyms) -> events.CheckReport:
+    """Return what the log says of the checks."""
+    most = _longest(sum(check.status is not Status.PASS for check in checks))
+    return events.CheckReport(shortened(pseudonyms.checks(checks), most))
+
+
+def shortened(texts: Iterable[Explained], most: int) -> tuple[Explained, ...]:
+    """Return checks or reasons with no text longer than `most` characters.
+
+    What evidence says may be long on purpose; the decision is recorded all the same.
+    """
+    return tuple(
+        replace(
+            one,
+            detail=_cut(one.detail, most),
+            got=None if one.got is None else _cut(one.got, most),
+            expected=None if one.expected is None else _cut(one.expected, most),
+        )
+        for one in texts
+    )
+
+
+def _longest(count: int) -> int:
+    return max(_LEAST_TEXT, min(MAX_TEXT, _ALL_TEXTS // max(count, 1)))
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _undecided(asked: Asked) -> tuple[events.KeyDecision, ...]:

@@ -17,21 +17,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
 
-from kbs.audit import events
-from kbs.audit.kinds import Mode as EntryMode
-from kbs.audit.kinds import Outcome as EntryOutcome
 from kbs.broker.attest import Asked, Attestation, Attested, parse_request
-from kbs.broker.commit import Committed, Placed, Work, refuse_clock_behind
+from kbs.broker.commit import refuse_clock_behind
 from kbs.broker.decide import KeyOutcome, decide_key
 from kbs.broker.evidence import EvidenceLocker
 from kbs.broker.governance import Governance, StaleReadError
 from kbs.broker.identity import Identity
 from kbs.broker.journal import Journal
-from kbs.broker.outcomes import entries_of, releasable, released_ref, withheld
-from kbs.broker.ports import Database, SpentChallenge, Transaction
+from kbs.broker.outcomes import releasable, released_ref, withheld
+from kbs.broker.ports import Database, Transaction
+from kbs.broker.record import SPENT, MovedError, Ready, Recorder
 from kbs.broker.refusals import Refusal, RefusalCounter
 from kbs.broker.replies import Replies, Reply
 from kbs.broker.vault import Vault
@@ -43,48 +39,21 @@ from kbs.channel.answer import (
 )
 from kbs.channel.binding import Mode
 from kbs.channel.challenge import (
-    CLOCK_SKEW_SECONDS,
     Challenge,
     Door,
     verify_challenge,
 )
 from kbs.core.checks import Check, Verdict
 from kbs.core.clock import Clock
-from kbs.core.decision import Granted
-from kbs.core.encode import canonical_json
 from kbs.core.errors import (
     AuthenticationError,
     ConflictError,
     UnavailableError,
 )
 from kbs.core.ids import new_decision_id
-from kbs.keys.model import select_version
 
 ATTEMPTS = 3
 """How often a decision is made anew because governance moved on meanwhile."""
-
-
-class _MovedError(Exception):
-    """Governance, a key or a denial changed between the decision and its record."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ready:
-    """A decision with its signed document, before it is recorded."""
-
-    attested: Attested
-    decision: str
-    outcomes: tuple[KeyOutcome, ...]
-    leaving: tuple[KeyOutcome, ...]
-    answer: Answer
-    reply: Reply
-    checks: tuple[Check, ...]
-
-    @property
-    def outcome(self) -> EntryOutcome:
-        """How the entry says that it ended."""
-        granted = bool(self.answer.keys)
-        return EntryOutcome.GRANTED if granted else EntryOutcome.DENIED
 
 
 class Release:
@@ -112,13 +81,18 @@ class Release:
         self._attestation = attestation
         self._identity = identity
         self._vault = vault
-        self._journal = journal
         self._refusals = refusals
         self._replies = replies
-        self._locker = locker
         self._clock = clock
         self._development = development
         self._steps = steps
+        self._recorder = Recorder(
+            journal=journal,
+            identity=identity,
+            locker=locker,
+            development=development,
+            steps=steps,
+        )
 
     def challenge(self) -> dict[str, object]:
         """Return a signed challenge; nothing is stored."""
@@ -184,7 +158,7 @@ class Release:
         for _ in range(ATTEMPTS):
             try:
                 return self._decide_once(asked, challenge, decision)
-            except (_MovedError, StaleReadError):
+            except (MovedError, StaleReadError):
                 continue
         raise UnavailableError(
             "release",
@@ -214,11 +188,12 @@ class Release:
             return self._replies.unchecked(attested, decision)
         if result.verdict is Verdict.VERIFIED or result.authenticated:
             return None
-        first = result.failed()[0]
+        pseudonyms = self._identity.pseudonyms(result.identities)
+        (first,) = pseudonyms.checks(result.failed()[:1])
         self._count(decision, self._attestation.reason(attested.asked, first), first)
         return self._replies.refused_evidence(attested, decision)
 
-    def _decide(self, tx: Transaction, attested: Attested, decision: str) -> _Ready:
+    def _decide(self, tx: Transaction, attested: Attested, decision: str) -> Ready:
         asked = attested.asked.runtime_data.request
         outcomes: tuple[KeyOutcome, ...] = ()
         if not attested.refused:
@@ -230,7 +205,7 @@ class Release:
         self._steps("appraised")
         leaving = releasable(outcomes, partial=asked.partial)
         answer = self._answer(attested, decision, outcomes, leaving)
-        return _Ready(
+        return Ready(
             attested=attested,
             decision=decision,
             outcomes=outcomes,
@@ -291,23 +266,18 @@ class Release:
             decision=decision,
         )
 
-    def _record(self, ready: _Ready) -> Reply:
-        """Step 7: spend, recheck, append, keep the answer; then the receipt."""
-        stored = canonical_json(ready.reply.document)
+    def _record(self, ready: Ready) -> Reply:
+        """Step 7, then the receipt."""
         try:
-            done = self._journal.change(lambda work: self._spend(work, ready, stored))
+            placed = self._recorder.record(ready)
         except ConflictError as exc:
-            if exc.code != "challenge.spent":
+            if exc.code != SPENT:
                 raise
             return self._lost_race(ready)
         self._steps("committed")
-        return self._with_receipt(ready, done)
-
-    def _with_receipt(self, ready: _Ready, done: Committed[None]) -> Reply:
-        placed: Placed = done.placed[0]
         return self._replies.receipted(ready.reply, placed)
 
-    def _lost_race(self, ready: _Ready) -> Reply:
+    def _lost_race(self, ready: Ready) -> Reply:
         # Another request spent the challenge between step 3 and step 7.
         try:
             again = self._answered_before(
@@ -319,64 +289,6 @@ class Release:
         if again is None:
             raise UnavailableError("release", got="a challenge spent and gone")
         return again
-
-    def _spend(self, work: Work, ready: _Ready, stored: bytes) -> None:
-        attested = ready.attested
-        self._recheck(work.tx, ready)
-        index = work.append(self._journal.entry(self._event(ready)))
-        try:
-            work.tx.spent.insert(
-                SpentChallenge(
-                    challenge=hashlib.sha256(attested.challenge.raw).digest(),
-                    request_digest=attested.asked.request_digest,
-                    decision=ready.decision,
-                    entry_index=index,
-                    status=ready.reply.status,
-                    answer=stored,
-                    expires=attested.challenge.expires
-                    + timedelta(seconds=2 * CLOCK_SKEW_SECONDS),
-                )
-            )
-        except ConflictError as exc:
-            raise ConflictError("challenge", code="challenge.spent") from exc
-        self._locker.keep(work.tx, attested, ready.decision)
-        self._steps("recorded")
-
-    def _recheck(self, tx: Transaction, ready: _Ready) -> None:
-        seq = ready.attested.snapshot.state.head_seq
-        if tx.governance.head() != seq:
-            raise _MovedError
-        for one in ready.outcomes:
-            rows = tx.keys.versions(one.asked.key_id)
-            current = select_version(rows, one.asked.version)
-            if isinstance(one.decision, Granted) and current != one.stored:
-                raise _MovedError
-        refuse_clock_behind(ready.attested.now, tx.log.head().time)
-
-    def _event(self, ready: _Ready) -> events.Release:
-        attested = ready.attested
-        asked = attested.asked
-        pseudonyms = self._identity.pseudonyms(attested.result.identities)
-        return events.Release(
-            decision=ready.decision,
-            door=asked.door_name,
-            mode=EntryMode(asked.runtime_data.request.mode.value),
-            outcome=ready.outcome,
-            keys=entries_of(attested, ready.outcomes, ready.leaving, pseudonyms),
-            governance=attested.snapshot.state.head_seq,
-            request=asked.request_digest.hex(),
-            freshness="challenge",
-            appraised=attested.now,
-            checks=events.CheckReport(pseudonyms.checks(ready.checks)),
-            recipient=hashlib.sha256(
-                canonical_json(asked.runtime_data.recipient.to_json())
-            ).hexdigest(),
-            answer=ready.answer.digest(),
-            evidence=asked.evidence_digest.hex(),
-            primary=attested.primary_kind,
-            tolerated=attested.tolerated,
-            development=self._development,
-        )
 
     def _count(
         self, decision: str, reason: str, fault: AuthenticationError | Check

@@ -16,7 +16,7 @@ from kbs.core.encode import b64
 from kbs.evidence.registry import VERIFIERS
 from kbs.governance.statement import Action, Kind
 from tests.fakes.amd import FakeAmd
-from tests.fakes.answers import Document, is_spent, releases, see
+from tests.fakes.answers import Document, is_spent, refusals, releases, see
 from tests.fakes.databases import Place
 from tests.fakes.snp_world import BOTH, KEY, MEASURED, both, policy, report
 from tests.fakes.world import Request, World, request_of
@@ -51,6 +51,21 @@ def test_a_chip_is_named_by_its_pseudonym_in_the_reasons(
     (reason,) = entry["keys"][0]["reasons"]
     assert reason["got"]
     assert amd.chip_id.hex() not in json.dumps(entry)
+
+
+def test_a_chip_is_named_by_its_pseudonym_in_samples(
+    snp_world: World, amd: FakeAmd
+) -> None:
+    request = report(snp_world, amd, chip_id=b"\x99" * 64)
+    other = report(snp_world, amd).runtime_data
+    moved = request_of(
+        other, request.private_key, request.primary, json.loads(request.body)["items"]
+    )
+    assert see(snp_world, moved).status == 403
+    (entry,) = refusals(snp_world)
+    assert entry["reason"] == "snp.chip_id"
+    for chip in (amd.chip_id, b"\x99" * 64):
+        assert chip.hex() not in json.dumps(entry)
 
 
 @pytest.mark.parametrize(
