@@ -12,47 +12,38 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
-from urllib.parse import quote, urlencode
+from typing import Self, TypeVar
 
 from kbs.channel.token import SignedRequest, mint_token
-from kbs.cli.admin_transport import AdminTransport
+from kbs.cli.admin_transport import AdminTransport, error_of, path_with
 from kbs.cli.context import CliContext
 from kbs.cli.profile import Profile, load_profile
 from kbs.client.transport import Reply
 from kbs.core.clock import Clock, SystemClock
 from kbs.core.encode import b64, parse_hex, require_integer
-from kbs.core.errors import (
-    AuthenticationError,
-    ConflictError,
-    ForbiddenError,
-    KbsError,
-    MalformedError,
-    NotFoundError,
-    UnavailableError,
-    VerificationError,
-)
+from kbs.core.errors import ConflictError, VerificationError
 from kbs.core.ids import parse_hex32
 from kbs.governance.signature import sign_statement
 from kbs.governance.statement import Action, Envelope, Kind, Statement
+
+T = TypeVar("T")
 
 STATEMENT_RETRIES = 5
 """How often a statement is signed anew when another administrator was faster."""
 
 _RETRY_SECONDS = 0.2
-_MAX_DETAIL = 1000
 _OK = range(200, 300)
-_ERRORS: Mapping[int, type[KbsError]] = {
-    400: MalformedError,
-    401: AuthenticationError,
-    403: ForbiddenError,
-    404: NotFoundError,
-    405: MalformedError,
-    409: ConflictError,
-    413: MalformedError,
-    415: MalformedError,
-}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What the next statement must follow, and the authority as the broker shows it."""
+
+    seq: int
+    prev: str
+    document: Mapping[str, object]
 
 
 class AdminClient:
@@ -160,29 +151,52 @@ class AdminClient:
                 faster every time.
             KbsError: the broker refuses, or does not answer.
         """
-        for attempt in range(STATEMENT_RETRIES + 1):
-            seq, prev = self._head()
-            statement = Statement(
-                instance=self.profile.instance,
-                seq=seq + 1,
-                prev=prev,
-                action=action,
-                kind=kind,
-                tenant=tenant,
-                name=name,
-                version=version,
-                digest=digest,
+
+        def once(head: Head) -> dict[str, object]:
+            return self.submit(
+                Statement(
+                    instance=self.profile.instance,
+                    seq=head.seq + 1,
+                    prev=head.prev,
+                    action=action,
+                    kind=kind,
+                    tenant=tenant,
+                    name=name,
+                    version=version,
+                    digest=digest,
+                )
             )
-            envelope = Envelope(statement, (sign_statement(statement, self._key),))
-            body = {"envelope": envelope.to_json()}
+
+        return self.at_head(once)
+
+    def at_head(self, once: Callable[[Head], T]) -> T:
+        """Return what `once` makes of the head; again when somebody moved it meanwhile.
+
+        Raises:
+            ConflictError: others were faster every time, or as `once`.
+            VerificationError: another instance answers; nothing was signed.
+            KbsError: the broker refuses, or does not answer.
+        """
+        for attempt in range(STATEMENT_RETRIES + 1):
             try:
-                return self.post("/admin/v1/governance/statements", body)
+                return once(self._head())
             except ConflictError as exc:
                 if exc.code != "statement.sequence" or attempt == STATEMENT_RETRIES:
                     raise
             # Apart from each other, or the same ones would meet again.
             self._sleep(_RETRY_SECONDS * (attempt + 1) * random.random())  # noqa: S311
         raise AssertionError("the last attempt returns or raises")
+
+    def submit(self, statement: Statement) -> dict[str, object]:
+        """Sign a statement and have it accepted; it is in force on return.
+
+        Raises:
+            ConflictError: it does not follow the head, or does not fit.
+            KbsError: the broker refuses, or does not answer.
+        """
+        envelope = Envelope(statement, (sign_statement(statement, self._key),))
+        body = {"envelope": envelope.to_json()}
+        return self.post("/admin/v1/governance/statements", body)
 
     def store_object(
         self, kind: Kind, *, tenant: str, name: str, source: bytes, digest: str
@@ -250,7 +264,7 @@ class AdminClient:
                 raise
             return self.rotate_key(key_id, value)
 
-    def _head(self) -> tuple[int, str]:
+    def _head(self) -> Head:
         head = self.get("/admin/v1/governance/head")
         instance = parse_hex32(head.get("instance"), "head instance")
         if instance != self.profile.instance:
@@ -262,7 +276,8 @@ class AdminClient:
                 code="profile.instance",
             )
         seq = require_integer(head.get("seq"), "head seq", least=0, most=2**53 - 1)
-        return seq, parse_hex(head.get("prev"), "head prev", size=32).hex()
+        prev = parse_hex(head.get("prev"), "head prev", size=32).hex()
+        return Head(seq=seq, prev=prev, document=head)
 
     def _headers(self, method: str, path: str, body: bytes) -> dict[str, str]:
         token = mint_token(
@@ -274,24 +289,7 @@ class AdminClient:
         return {"Authorization": f"Bearer {token}"}
 
 
-def path_with(path: str, params: Mapping[str, str | int | None] | None) -> str:
-    """Return the path with its query, spelled as it will be sent and signed."""
-    given = {name: value for name, value in (params or {}).items() if value is not None}
-    return f"{path}?{urlencode(given, quote_via=quote, safe='')}" if given else path
-
-
 def _checked(reply: Reply) -> Reply:
     if reply.status in _OK:
         return reply
     raise error_of(reply)
-
-
-def error_of(reply: Reply) -> KbsError:
-    """Return the error that a refusal stands for, with the server's own words."""
-    detail, code = f"status {reply.status}", None
-    if reply.is_problem:
-        problem = reply.json()
-        detail = str(problem.get("detail") or problem.get("title") or detail)
-        code = str(problem.get("code") or "") or None
-    kind = _ERRORS.get(reply.status, UnavailableError)
-    return kind(detail[:_MAX_DETAIL], code=code)

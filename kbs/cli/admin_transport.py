@@ -1,15 +1,38 @@
-"""HTTP for administrators: as for guests, and answers of any length as lines."""
+"""HTTP for administrators: as for guests, and answers of any length as lines.
+
+Here also: how a query is spelled, and which error a refusal stands for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from urllib.parse import quote, urlencode
 
 from kbs.client.transport import Reply, Transport, reply_of
-from kbs.core.errors import UnavailableError
+from kbs.core.errors import (
+    AuthenticationError,
+    ConflictError,
+    ForbiddenError,
+    KbsError,
+    MalformedError,
+    NotFoundError,
+    UnavailableError,
+)
 
 _MAX_LINE = 8 * 1024 * 1024
+_MAX_DETAIL = 1000
 _OK = range(200, 300)
+_ERRORS: Mapping[int, type[KbsError]] = {
+    400: MalformedError,
+    401: AuthenticationError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    405: MalformedError,
+    409: ConflictError,
+    413: MalformedError,
+    415: MalformedError,
+}
 
 
 class AdminTransport(Transport):
@@ -55,3 +78,20 @@ def split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
             )
     if rest:
         yield rest
+
+
+def path_with(path: str, params: Mapping[str, str | int | None] | None) -> str:
+    """Return the path with its query, spelled as it will be sent and signed."""
+    given = {name: value for name, value in (params or {}).items() if value is not None}
+    return f"{path}?{urlencode(given, quote_via=quote, safe='')}" if given else path
+
+
+def error_of(reply: Reply) -> KbsError:
+    """Return the error that a refusal stands for, with the server's own words."""
+    detail, code = f"status {reply.status}", None
+    if reply.is_problem:
+        problem = reply.json()
+        detail = str(problem.get("detail") or problem.get("title") or detail)
+        code = str(problem.get("code") or "") or None
+    kind = _ERRORS.get(reply.status, UnavailableError)
+    return kind(detail[:_MAX_DETAIL], code=code)

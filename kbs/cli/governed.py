@@ -141,6 +141,17 @@ def put(client: AdminClient, action: Action, one: Listed) -> dict[str, object]:
         version=one.version,
         digest=one.digest,
     )
+    see_accepted(client)
+    return accepted
+
+
+def see_accepted(client: AdminClient) -> None:
+    """See the log grow after a statement was accepted.
+
+    Raises:
+        UnavailableError: the log cannot be seen; the statement is in force.
+        VerificationError: the log was rolled back or rewritten.
+    """
     try:
         follow_log(client)
     except UnavailableError as exc:
@@ -150,7 +161,6 @@ def put(client: AdminClient, action: Action, one: Listed) -> dict[str, object]:
             expected=exc.expected,
             code=exc.code,
         ) from exc
-    return accepted
 
 
 def register(

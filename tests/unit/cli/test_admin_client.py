@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from kbs.audit.checkpoint import Checkpoint, sign_checkpoint
 from kbs.audit.logkey import LogSigner
-from kbs.cli.admin_client import AdminClient, error_of, path_with
-from kbs.cli.admin_transport import AdminTransport, split_lines
+from kbs.cli.admin_client import AdminClient
+from kbs.cli.admin_transport import AdminTransport, error_of, path_with, split_lines
 from kbs.cli.profile import load_profile
 from kbs.cli.seen_log import follow_log
 from kbs.client.transport import Reply
