@@ -118,8 +118,9 @@ class ItemResult:
 
     `authenticated`: the signature over the item chains to a pinned root or a trusted
     attestation key, whatever the other checks say. `identities` are strings that
-    name the device (`spki:<sha256>`, `chip:<hex>`, `ak:<name>`), for duplicates and
-    the deny list: what evidence proves, never what only its sender says.
+    name the device (`spki:<sha256>`, `chip:<hex>`, `ak:<name>`, `qn:<qualified name>`),
+    for duplicates and the deny list: what evidence proves, never what only its sender
+    says.
     """
 
     checks: tuple[Check, ...]

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from kbs.core.encode import b64, canonical_json, parse_b64, parse_hex, require_members
 from kbs.core.errors import MalformedError
 from kbs.core.ids import parse_name
@@ -24,6 +27,19 @@ _NAME_ALGORITHMS: Mapping[int, str] = {
     0x000C: "sha384",
     0x000D: "sha512",
 }
+_TPM_ALG_RSA = 0x0001
+_TPM_ALG_ECC = 0x0023
+_TPM_ALG_NULL = 0x0010
+# The same, table 10 (TPM_ECC_CURVE).
+_CURVES: Mapping[int, ec.EllipticCurve] = {
+    0x0003: ec.SECP256R1(),
+    0x0004: ec.SECP384R1(),
+}
+# The same, section 12.2.3.5 (TPMS_RSA_PARMS): an exponent of 0 means this one.
+_RSA_EXPONENT = 65537
+# The same, section 7.4 (TPM_RH): what a primary key hangs from.
+_HIERARCHIES = (0x40000001, 0x40000007, 0x4000000B, 0x4000000C)
+_MAX_UNIQUE = 512
 
 
 class Enrolment(StrEnum):
@@ -115,6 +131,78 @@ def tpm_name(public: bytes) -> bytes:
         )
     digest = hashlib.new(_NAME_ALGORITHMS[algorithm], area).digest()
     return algorithm.to_bytes(2, "big") + digest
+
+
+def is_tpm_name(data: bytes) -> bool:
+    """Whether these bytes can be the name of a key: u16 nameAlg and its digest."""
+    algorithm = _NAME_ALGORITHMS.get(int.from_bytes(data[:2], "big"))
+    return algorithm is not None and len(data) == 2 + hashlib.new(algorithm).digest_size
+
+
+def qualified_names(name: bytes) -> tuple[bytes, ...]:
+    """Return what a primary key of this name calls itself in a quote, by hierarchy.
+
+    TPM 2.0 Library, Part 1, section 16.4: the qualified name, which the TPM signs.
+    """
+    algorithm = _NAME_ALGORITHMS[int.from_bytes(name[:2], "big")]
+    return tuple(
+        name[:2] + hashlib.new(algorithm, handle.to_bytes(4, "big") + name).digest()
+        for handle in _HIERARCHIES
+    )
+
+
+def spki_sha256(public: bytes) -> str:
+    """Return hex SHA-256 of the SubjectPublicKeyInfo of the key in a TPM2B_PUBLIC.
+
+    TPM 2.0 Library, Part 2, section 12.2.4 (TPMT_PUBLIC).
+
+    Raises:
+        MalformedError: it holds no RSA key, and none on NIST P-256 or P-384.
+    """
+    outer = Reader(public, "TPM2B_PUBLIC")
+    reader = Reader(outer.sized(2, "publicArea", limit=_MAX_PUBLIC), "TPMT_PUBLIC")
+    kind = reader.big(2, "type")
+    reader.take(6, "nameAlg and objectAttributes")
+    reader.sized(2, "authPolicy", limit=_MAX_PUBLIC)
+    if reader.big(2, "symmetric") != _TPM_ALG_NULL:
+        reader.take(4, "symmetric keyBits and mode")
+    _skip_scheme(reader)
+    try:
+        key = _rsa(reader) if kind == _TPM_ALG_RSA else _ecc(reader, kind)
+    except ValueError as exc:
+        raise _no_key(str(exc)[:80]) from exc
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(spki).hexdigest()
+
+
+def _rsa(reader: Reader) -> rsa.RSAPublicKey:
+    reader.take(2, "keyBits")
+    exponent = reader.big(4, "exponent") or _RSA_EXPONENT
+    modulus = reader.sized(2, "unique", limit=_MAX_UNIQUE)
+    return rsa.RSAPublicNumbers(exponent, int.from_bytes(modulus, "big")).public_key()
+
+
+def _ecc(reader: Reader, kind: int) -> ec.EllipticCurvePublicKey:
+    curve = _CURVES.get(reader.big(2, "curveID")) if kind == _TPM_ALG_ECC else None
+    if curve is None:
+        raise _no_key(f"type {kind:#06x}, or another curve")
+    _skip_scheme(reader)
+    x = reader.sized(2, "unique.x", limit=_MAX_UNIQUE)
+    y = reader.sized(2, "unique.y", limit=_MAX_UNIQUE)
+    return ec.EllipticCurvePublicNumbers(
+        int.from_bytes(x, "big"), int.from_bytes(y, "big"), curve
+    ).public_key()
+
+
+def _skip_scheme(reader: Reader) -> None:
+    if reader.big(2, "scheme") != _TPM_ALG_NULL:
+        reader.take(2, "scheme hash")
+
+
+def _no_key(got: str) -> MalformedError:
+    return MalformedError(
+        "TPM2B_PUBLIC", got=got, expected="an RSA key, or one on NIST P-256 or P-384"
+    )
 
 
 def _parse_enrolment(value: object) -> Enrolment:

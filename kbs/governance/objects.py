@@ -30,9 +30,22 @@ from kbs.core.encode import (
 )
 from kbs.core.errors import MalformedError
 from kbs.core.ids import parse_key_ref, parse_scoped_name
+from kbs.governance.attestation_key import is_tpm_name
 
 MAX_OBJECT_BYTES = 1024 * 1024
 """Largest content of a governed object."""
+
+CHIP_ID_BYTES = 64
+"""CHIP_ID of an SNP report (AMD 56860, table 23)."""
+
+SPKI_SHA256_BYTES = 32
+
+# What one deny entry can name. A Turin chip is known by its 8 bytes of HWID (AMD
+# 57230), which CHIP_ID pads with zeros. Launch measurements: 48 bytes are SNP's launch
+# digest and TDX's MRTD (SHA-384), 32 are SGX's MRENCLAVE (SHA-256).
+_CHIP_SIZES = (8, CHIP_ID_BYTES)
+_MEASUREMENT_SIZES = (32, 48)
+_GPU_SIZES = tuple(range(16, 65))
 
 _MAX_VALUES = 10_000
 _MAX_VALUE = 1024
@@ -167,7 +180,7 @@ def parse_ca(value: object) -> CertificationAuthority:
     )
     try:
         if text.startswith("-----BEGIN CERTIFICATE-----"):
-            certificates = x509.load_pem_x509_certificates(text.encode())
+            certificates = x509.load_pem_x509_certificates(text.encode("ascii"))
         else:
             der = parse_b64(text, "ca certificate", limit=_MAX_CERTIFICATE)
             certificates = [x509.load_der_x509_certificate(der)]
@@ -226,8 +239,31 @@ def _check_deny_value(target: DenyTarget, text: str) -> None:
         parse_scoped_name(text, "deny value")
     elif target is DenyTarget.KEY:
         parse_key_ref(text)
-    elif not parse_hex(text, "deny value"):
-        raise MalformedError("deny value", got="nothing", expected="lower-case hex")
+    else:
+        _check_device(target, text)
+
+
+def _check_device(target: DenyTarget, text: str) -> None:
+    # An entry of another form would never match, and nobody would notice.
+    what = f"deny value of {target.value}"
+    data = parse_hex(text, what)
+    if target is DenyTarget.AK:
+        fits = len(data) == SPKI_SHA256_BYTES or is_tpm_name(data)
+        expected = (
+            "the key's SPKI SHA-256 (64 hex digits) or its TPM name (000b and 64, "
+            "000c and 96, or 000d and 128 hex digits)"
+        )
+    elif target is DenyTarget.CHIP:
+        fits = len(data) in _CHIP_SIZES and any(data)
+        expected = "CHIP_ID (128 hex digits) or Turin's HWID (16), not all zeros"
+    elif target is DenyTarget.MEASUREMENT:
+        fits = len(data) in _MEASUREMENT_SIZES
+        expected = "a launch measurement of 96 or 64 hex digits"
+    else:
+        fits = len(data) in _GPU_SIZES
+        expected = "32 to 128 hex digits"
+    if not fits:
+        raise MalformedError(what, got=f"{len(text)} hex digits", expected=expected)
 
 
 def _parse_value(value: object) -> str | int:

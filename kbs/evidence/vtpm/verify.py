@@ -237,7 +237,8 @@ def _identities(quote: TpmQuote, key: KeyTrust, name: bytes | None) -> tuple[str
     # so that a name nobody proved would be whatever the host likes.
     names = dict.fromkeys(key.names if name is None else (*key.names, name))
     spki = f"spki:{quote.ak.spki_sha256.hex()}"
-    return (*(f"ak:{one.hex()}" for one in names), spki)
+    signer = f"qn:{quote.attest.qualified_signer.hex()}"
+    return (*(f"ak:{one.hex()}" for one in names), spki, signer)
 
 
 def _inspect_ak(quote: TpmQuote) -> dict[str, object]:

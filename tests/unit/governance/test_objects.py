@@ -184,7 +184,21 @@ def test_other_cas_are_refused(value: object) -> None:
         {"target": "policy"},
         {"target": "key"},
         {"target": "ak", "value": "xyz"},
+        {"target": "ak", "value": "ab" * 31},
+        {"target": "ak", "value": "0004" + "ab" * 20},
+        {"target": "ak", "value": "000b" + "ab" * 48},
+        {"target": "ak", "value": "000c" + "ab" * 32},
+        {"target": "ak", "value": "ab" * 34},
+        {"target": "ak", "value": ""},
         {"target": "measurement", "value": "abc"},
+        {"target": "measurement", "value": "ab" * 20},
+        {"target": "measurement", "value": "ab" * 64},
+        {"value": "ab" * 32},
+        {"value": "ab" * 63},
+        {"value": "00" * 64},
+        {"value": "00" * 8},
+        {"target": "gpu", "value": "ab" * 15},
+        {"target": "gpu", "value": "ab" * 65},
         {"reason": ""},
         {"reason": "  "},
         {"reason": "x" * 501},
@@ -194,6 +208,36 @@ def test_other_cas_are_refused(value: object) -> None:
 def test_other_deny_entries_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(MalformedError):
         parse_deny({**DENY, **changes})
+
+
+@pytest.mark.parametrize(
+    ("target", "value"),
+    [
+        ("ak", "ab" * 32),
+        ("ak", "000b" + "ab" * 32),
+        ("ak", "000c" + "ab" * 48),
+        ("ak", "000d" + "ab" * 64),
+        ("chip", "ab" * 64),
+        ("chip", "ab" * 8),
+        ("measurement", "ab" * 48),
+        ("measurement", "ab" * 32),
+        ("gpu", "ab" * 16),
+        ("gpu", "ab" * 64),
+    ],
+)
+def test_a_deny_entry_names_what_evidence_can_carry(target: str, value: str) -> None:
+    assert parse_deny({**DENY, "target": target, "value": value}).value == value
+
+
+def test_a_deny_entry_of_another_form_says_which_it_wants() -> None:
+    with pytest.raises(MalformedError, match="got 16 hex digits, expected the key's"):
+        parse_deny({**DENY, "target": "ak", "value": "ab" * 8})
+
+
+def test_a_certificate_is_ascii() -> None:
+    text = "-----BEGIN CERTIFICATE-----\n\ud800"
+    with pytest.raises(MalformedError, match="ca certificate"):
+        parse_ca({"purpose": "ek", "certificate": text})
 
 
 def test_a_workload_policy_is_measured_over_its_exact_bytes() -> None:

@@ -107,7 +107,11 @@ def test_the_device_is_named_by_name_and_key(ecc_tpm: FakeTpm) -> None:
     parsed = VERIFIER.parse(ecc_tpm.quote_item(BOUND), 0)
     result = VERIFIER.verify(parsed, enrolled(ecc_tpm))
     spki = parsed.core[-32:].hex()
-    assert result.identities == (f"ak:{ecc_tpm.ak_name.hex()}", f"spki:{spki}")
+    assert result.identities == (
+        f"ak:{ecc_tpm.ak_name.hex()}",
+        f"spki:{spki}",
+        f"qn:{ecc_tpm.qualified_name.hex()}",
+    )
 
 
 def test_the_core_is_length_message_and_key(ecc_tpm: FakeTpm) -> None:
