@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -197,6 +198,13 @@ class World:
         parts = replace(self.parts, **changes)  # type: ignore[arg-type]
         app = create_app_with(parts, self.settings)
         return replace(self, app=app, parts=parts)
+
+    def restarted_with(
+        self, *, monotonic: Callable[[], float] = time.monotonic, **settings: object
+    ) -> World:
+        """The same instance with other settings."""
+        chosen = replace(self.settings, **settings)  # type: ignore[arg-type]
+        return replace(self, settings=chosen).restarted(monotonic=monotonic)
 
     @property
     def broker(self) -> Broker:
