@@ -85,7 +85,7 @@ def replayed_challenge(target: Target) -> dict[str, object]:
     """A challenge that was used already, under fresh evidence."""
     target.boot(target.policy)
     client = target.client(target.host)
-    first = target.attest(target.host)
+    first = client.attest([parse_key_ref(KEY)], mode=Mode.RELEASE)
     client.send(first)
     again = attest_for(target, target.host, first.runtime_data)
     return target.post(again)
