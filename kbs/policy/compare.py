@@ -12,10 +12,9 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from kbs.core.claims import ClaimSpec, ClaimType, ClaimValue
-from kbs.core.clock import format_time, parse_time
-from kbs.core.errors import MalformedError
-from kbs.policy.context import TenantView
-from kbs.policy.logic import conjunction, negation
+from kbs.core.clock import format_time
+from kbs.policy.context import ReferenceSet, TenantView
+from kbs.policy.logic import conjunction
 from kbs.policy.measure import Missing, expected_register
 from kbs.policy.model import (
     Components,
@@ -28,7 +27,9 @@ from kbs.policy.model import (
     Values,
     operand_json,
 )
-from kbs.policy.operands import compile_pattern, is_decimals
+from kbs.policy.normal import Normal, equatable, ordered
+from kbs.policy.operands import compile_pattern
+from kbs.policy.references import reference_fault
 
 
 class Surroundings(Protocol):
@@ -54,8 +55,6 @@ class Finding(NamedTuple):
 
 
 Test = Callable[[ClaimValue, Surroundings], Finding]
-Normal = bool | int | str | tuple[int, ...] | frozenset[str] | datetime
-Normalize = Callable[[object], Normal | None]
 
 MISTYPED = "the value is not of the claim's type"
 
@@ -76,7 +75,7 @@ def build_test(leaf: Leaf, spec: ClaimSpec) -> Test:
 
 
 def _compared(op: Operator, operand: Operand, spec: ClaimSpec) -> Test:
-    normalize = _ordered(spec) if op is not Operator.EQUALS else _equatable(spec)
+    normalize = ordered(spec) if op is not Operator.EQUALS else equatable(spec)
     expected = operand_json(operand)
     true, false = Finding(True, expected), Finding(False, expected)
     unknown = Finding(None, expected, MISTYPED)
@@ -103,7 +102,7 @@ def _holds(op: Operator, got: Normal, bound: Normal) -> bool:
 def _listed(op: Operator, operand: Values, spec: ClaimSpec) -> Test:
     if spec.type is ClaimType.TEXTS:
         return _texts(op, operand)
-    normalize = _equatable(spec)
+    normalize = equatable(spec)
     known = frozenset(normalize(value) for value in operand.items)
     expected = operand_json(operand)
     found = Finding(op is Operator.IN, expected)
@@ -138,9 +137,7 @@ def _texts(op: Operator, operand: Values) -> Test:
 
 
 def _reference(leaf: Leaf, reference: Reference, spec: ClaimSpec) -> Test:
-    holds = _texts_within if spec.type is ClaimType.TEXTS else _within(spec)
-    if leaf.op is Operator.NOT_IN:
-        holds = _texts_outside if spec.type is ClaimType.TEXTS else _outside(spec)
+    known_values = _Known(spec)
 
     def test(value: ClaimValue, around: Surroundings) -> Finding:
         known = around.view.reference(reference.name)
@@ -148,48 +145,73 @@ def _reference(leaf: Leaf, reference: Reference, spec: ClaimSpec) -> Test:
         if known is None:
             return Finding(None, named, f"reference {reference.name} does not exist")
         named["values"] = known.values
-        if known.expires is not None:
-            if around.now is None:
-                detail = "the request has no time to hold against the expiry"
-                return Finding(None, named, f"reference {reference.name}: {detail}")
-            if around.now >= known.expires:
-                date = format_time(known.expires)
-                detail = f"reference {reference.name} expired on {date}"
-                return Finding(None, named, detail)
-        if not known.values:
-            return Finding(None, named, f"reference {reference.name} is empty")
-        result = holds(value, known.values)
+        obstacle = _expiry(known, around.now)
+        if obstacle is None and not known.values:
+            obstacle = "is empty"
+        if obstacle is not None:
+            return Finding(None, named, f"reference {reference.name} {obstacle}")
+        fault, among = known_values.of(known.values)
+        if fault is not None:
+            return Finding(None, named, f"reference {reference.name}: {fault}")
+        result = among(leaf.op, value)
         return Finding(result, named, MISTYPED if result is None else "")
 
     return test
 
 
-Among = Callable[[ClaimValue, tuple[Scalar, ...]], bool | None]
+def _expiry(known: ReferenceSet, now: datetime | None) -> str | None:
+    if known.expires is None:
+        return None
+    if now is None:
+        return "expires, and the request has no time to hold against that"
+    if now >= known.expires:
+        return f"expired on {format_time(known.expires)}"
+    return None
 
 
-def _within(spec: ClaimSpec) -> Among:
-    normalize = _equatable(spec)
+Among = Callable[[Operator, ClaimValue], bool | None]
 
-    def holds(value: ClaimValue, values: tuple[Scalar, ...]) -> bool | None:
-        got = normalize(value)
-        if got is None:
+
+class _Known:
+    """The values of a reference set as one claim's test wants them.
+
+    The last set is kept: thousands of values would else be read for every request.
+    """
+
+    def __init__(self, spec: ClaimSpec) -> None:
+        self._spec = spec
+        self._last: tuple[tuple[Scalar, ...], str | None, Among] | None = None
+
+    def of(self, values: tuple[Scalar, ...]) -> tuple[str | None, Among]:
+        last = self._last
+        # One assignment, so that threads that race only do the work twice.
+        if last is None or last[0] is not values:
+            fault = reference_fault(self._spec, values)
+            last = self._last = (values, fault, self._among(values))
+        return last[1], last[2]
+
+    def _among(self, values: tuple[Scalar, ...]) -> Among:
+        if self._spec.type is ClaimType.TEXTS:
+            return _texts_among(frozenset(values))
+        normalize = equatable(self._spec)
+        known = frozenset(normalize(value) for value in values)
+
+        def among(op: Operator, value: ClaimValue) -> bool | None:
+            got = normalize(value)
+            return None if got is None else (got in known) is (op is Operator.IN)
+
+        return among
+
+
+def _texts_among(known: frozenset[Scalar]) -> Among:
+    def among(op: Operator, value: ClaimValue) -> bool | None:
+        if not isinstance(value, tuple):
             return None
-        return any(normalize(each) == got for each in values)
+        if op is Operator.IN:
+            return known.issuperset(value)
+        return known.isdisjoint(value)
 
-    return holds
-
-
-def _outside(spec: ClaimSpec) -> Among:
-    within = _within(spec)
-    return lambda value, values: negation(within(value, values))
-
-
-def _texts_within(value: ClaimValue, values: tuple[Scalar, ...]) -> bool | None:
-    return set(values).issuperset(value) if isinstance(value, tuple) else None
-
-
-def _texts_outside(value: ClaimValue, values: tuple[Scalar, ...]) -> bool | None:
-    return set(values).isdisjoint(value) if isinstance(value, tuple) else None
+    return among
 
 
 def _matches(pattern: str) -> Test:
@@ -242,59 +264,3 @@ def _components(op: Operator, operand: Components, spec: ClaimSpec) -> Test:
         return Finding(conjunction(results), expected, detail)
 
     return test
-
-
-def _equatable(spec: ClaimSpec) -> Normalize:
-    if spec.type is ClaimType.BOOL:
-        return _boolean
-    if spec.type is ClaimType.INT:
-        return _integer
-    if spec.type is ClaimType.U64:
-        return _hex_integer
-    if spec.type is ClaimType.TIME:
-        return _time
-    return _string
-
-
-def _ordered(spec: ClaimSpec) -> Normalize:
-    if spec.type in {ClaimType.TEXT, ClaimType.VERSION}:
-        return _decimals
-    return _equatable(spec)
-
-
-def _boolean(value: object) -> Normal | None:
-    return value if isinstance(value, bool) else None
-
-
-def _integer(value: object) -> Normal | None:
-    return value if type(value) is int else None
-
-
-def _string(value: object) -> Normal | None:
-    return value if isinstance(value, str) else None
-
-
-def _hex_integer(value: object) -> Normal | None:
-    if not isinstance(value, str) or len(value) != 16:  # noqa: PLR2004 - 64 bits
-        return None
-    try:
-        return int(value, 16)
-    except ValueError:
-        return None
-
-
-def _time(value: object) -> Normal | None:
-    try:
-        return parse_time(value)
-    except MalformedError:
-        return None
-
-
-def _decimals(value: object) -> Normal | None:
-    """Components as integers; trailing zeros are dropped, so that 1.0 equals 1."""
-    if not isinstance(value, str) or not is_decimals(value):
-        return None
-    components = [int(component) for component in value.split(".")]
-    while components and components[-1] == 0:
-        components.pop()
-    return tuple(components)

@@ -14,7 +14,16 @@ from kbs.policy.compare import build_test
 from kbs.policy.context import Context, ReferenceSet, WorkloadDigests
 from kbs.policy.evaluate import Outcome, Scene
 from kbs.policy.measure import Missing, expected_register
-from kbs.policy.model import Leaf, Measured, Operator, WorkloadStep
+from kbs.policy.model import (
+    Leaf,
+    Measured,
+    Operator,
+    Reference,
+    Scalar,
+    WorkloadStep,
+)
+from kbs.policy.parse import ParsedPolicy
+from kbs.policy.references import mistyped_references
 from tests.unit.policy.words import (
     CONTEXT,
     DIGESTS,
@@ -24,6 +33,7 @@ from tests.unit.policy.words import (
     WORDS,
     claims,
     parsed,
+    spec,
 )
 
 CPU: dict[str, ClaimValue] = {
@@ -64,6 +74,14 @@ def outcome(
     development: bool = False,
 ) -> Outcome:
     """The outcome of one condition, in a rule that excuses everything else."""
+    view = context.view("acme")
+    policy = parse(condition)
+    tree = appraise(policy, given, view, development=development).rules[0].tree
+    return tree.children[0]
+
+
+def parse(condition: str) -> ParsedPolicy:
+    """A policy of one condition that excuses everything else."""
     excuses = ", ".join(
         f"'{name}': a test"
         for name in (
@@ -72,12 +90,9 @@ def outcome(
             "cpu.host_data",
         )
     )
-    policy = parsed(
+    return parsed(
         f"[{condition}, {{count: cpu, at_least: 1}}]", unsafe=f"{{{excuses}}}"
     )
-    view = context.view("acme")
-    tree = appraise(policy, given, view, development=development).rules[0].tree
-    return tree.children[0]
 
 
 @pytest.mark.parametrize(
@@ -360,6 +375,63 @@ def test_an_expired_reference_set_is_unknown() -> None:
     timeless = at(good, {"request.door": "v1", "request.freshness": "challenge"})
     assert timeless.result is None
     assert "no time" in timeless.detail
+
+
+@pytest.mark.parametrize("op", ["in", "not_in"])
+@pytest.mark.parametrize(
+    ("claim", "values", "named"),
+    [
+        ("measurement", ("AABBCCDD",), "'AABBCCDD'"),
+        ("measurement", ("aabbccdd", "0xaabbccdd"), "'0xaabbccdd'"),
+        ("measurement", ("aabbccdd00",), "4 bytes"),
+        ("measurement", ("aabbccdd", 3), "the value 3 "),
+        ("blob", ("",), "lower-case hex"),
+        ("svn", (7, "3"), "'3'"),
+        ("raw", ("7",), "16 lower-case hex digits"),
+        ("build", ("one",), "dot-separated"),
+        ("key", ("own", 5), "a string"),
+        ("advisories", ("A-9", 5), "a string"),
+        ("debug", ("true",), "true or false"),
+    ],
+)
+def test_a_reference_value_of_another_type_decides_nothing(
+    op: str, claim: str, values: tuple[Scalar, ...], named: str
+) -> None:
+    """A banned value with a typing error in it must not let everything pass."""
+    references = {ScopedName("acme", "set"): ReferenceSet(values=values)}
+    leaf = f"{{claim: cpu.{claim}, {op}: {{reference: set}}}}"
+    context = Context(references=references)
+    found = outcome(leaf, claims(CPU), context=context)
+    assert found.result is None
+    assert found.detail.startswith("reference set: the value ")
+    assert named in found.detail
+    policy = parse(leaf).policy
+    complaints = mistyped_references(policy, context.view("acme"), WORDS)
+    assert complaints == (found.detail,)
+
+
+def test_references_that_fit_or_do_not_exist_are_not_called_mistyped() -> None:
+    view = CONTEXT.view("acme")
+    for name in ("images", "nowhere"):
+        other = "{claim: cpu.svn, equals: 5}"
+        leaf = f"{{claim: cpu.measurement, in: {{reference: {name}}}}}"
+        leaf = f"{{all: [{other}, {leaf}]}}"
+        assert mistyped_references(parse(leaf).policy, view, WORDS) == ()
+
+
+def test_a_set_that_changes_is_read_again() -> None:
+    condition = build_test(
+        Leaf(Operator.NOT_IN, "cpu.svn", Reference("set")),
+        spec("cpu.svn", ClaimType.INT),
+    )
+
+    def result(*values: Scalar) -> bool | None:
+        references = {ScopedName("acme", "set"): ReferenceSet(values=values)}
+        view = Context(references=references).view("acme")
+        scene = Scene(claims(CPU), view, development=False)
+        return condition(7, scene).result
+
+    assert [result(7), result(8), result("7"), result(7)] == [False, True, None, False]
 
 
 def test_an_empty_reference_set_is_unknown() -> None:
