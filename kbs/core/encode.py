@@ -26,6 +26,8 @@ _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
 _HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
 _B64U = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _B64 = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
+# An escaped surrogate, perhaps half of a pair, or one that stands there itself.
+_SURROGATE = re.compile("\\\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 
 def b64u(data: bytes) -> str:
@@ -94,7 +96,7 @@ def parse_hex(text: object, what: str, *, size: int | None = None) -> bytes:
 
 
 def parse_json(data: bytes | str, what: str, *, limit: int) -> object:
-    """Accept one JSON value: UTF-8, no duplicate members, no floats, shallow.
+    """Accept one JSON value: Unicode text, no duplicate members, no floats, shallow.
 
     Raises:
         MalformedError: anything else.
@@ -106,7 +108,7 @@ def parse_json(data: bytes | str, what: str, *, limit: int) -> object:
         raise MalformedError(what, got="bytes that are not UTF-8") from exc
     _check_depth(text, what)
     try:
-        return json.loads(
+        value: object = json.loads(
             text,
             object_pairs_hook=_unique_members,
             parse_float=_refuse_number,
@@ -121,6 +123,9 @@ def parse_json(data: bytes | str, what: str, *, limit: int) -> object:
         ) from exc
     except (ValueError, RecursionError) as exc:
         raise MalformedError(what, got="not JSON", expected="JSON") from exc
+    if _SURROGATE.search(text) is not None:
+        _check_unicode(value, what)
+    return value
 
 
 def parse_json_object(data: bytes | str, what: str, *, limit: int) -> dict[str, object]:
@@ -291,6 +296,16 @@ def _check_depth(text: str, what: str) -> None:
                 )
         elif first in "]}":
             depth -= 1
+
+
+def _check_unicode(value: object, what: str) -> None:
+    # Written again, half of a pair stands alone, in strings as in members' names.
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise MalformedError(
+            what, got="a lone surrogate", expected="Unicode text"
+        ) from exc
 
 
 def _check_size(size: int, limit: int, what: str) -> None:

@@ -192,7 +192,7 @@ def _structured(signature: bytes, key: PublicKey) -> bytes:
 def _parse_ak(value: object) -> AttestationKey:
     text = require_text(value, "ak", limit=2 * MAX_KEY)
     if text.startswith(_PEM_MARK):
-        return load_ak(text.encode("utf-8"))
+        return load_ak(_ascii(text, "ak"))
     return load_ak(parse_b64(text, "ak", limit=MAX_KEY))
 
 
@@ -244,9 +244,16 @@ def _parse_certificates(value: object) -> tuple[x509.Certificate, ...]:
 def _certificates_in(value: object, what: str) -> tuple[x509.Certificate, ...]:
     text = require_text(value, what, limit=16 * MAX_CERTIFICATE_BYTES)
     if text.startswith(_PEM_MARK):
-        return load_certificates(text.encode("utf-8"), what, most=MAX_CERTIFICATES)
+        return load_certificates(_ascii(text, what), what, most=MAX_CERTIFICATES)
     data = parse_b64(text, what, limit=MAX_CERTIFICATE_BYTES)
     return load_certificates(data, what, most=1)
+
+
+def _ascii(text: str, what: str) -> bytes:
+    try:
+        return text.encode("ascii")
+    except UnicodeEncodeError as exc:
+        raise MalformedError(what, got="PEM that is not ASCII") from exc
 
 
 def _parse_log(value: object) -> EventLog | None:

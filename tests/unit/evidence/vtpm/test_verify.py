@@ -359,6 +359,14 @@ def empty_pem(item: Item) -> None:
     item["ak"] = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
 
 
+def surrogate_in_pem(item: Item) -> None:
+    item["ak"] = "-----BEGIN PUBLIC KEY-----\n\ud800"
+
+
+def surrogate_in_certificate(item: Item) -> None:
+    item["ak_certificates"] = ["-----BEGIN CERTIFICATE-----\n\ud800"]
+
+
 def bad_der(item: Item) -> None:
     item["ak"] = b64(b"\x30\x03\x02\x01\x00")
 
@@ -375,6 +383,8 @@ def bad_der(item: Item) -> None:
         bad_certificate,
         private_pem,
         empty_pem,
+        surrogate_in_pem,
+        surrogate_in_certificate,
         bad_der,
     ],
 )
