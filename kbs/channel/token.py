@@ -1,4 +1,4 @@
-"""Administrators' tokens: one EdDSA JWT per request, 60 seconds at most.
+"""Administrators' tokens: one EdDSA JWT per request, good for 60 seconds at most.
 
 Claims (RFC 7519): `aud` the instance, `iss` = `sub` = the key id (hex SHA-256 of the
 SPKI), `iat`, `exp`, `jti`, and the request itself: `m` the method, `p` the path with
@@ -13,7 +13,7 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -26,7 +26,12 @@ from kbs.channel.signing import response_key_id
 from kbs.core.errors import AuthenticationError
 
 TOKEN_LIFETIME_SECONDS = 60
-CLOCK_SKEW_SECONDS = 60
+"""Longest time from `iat` to `exp` (decisions, section 6)."""
+
+CLOCK_SKEW_SECONDS = 5
+"""How far an administrator's clock may be ahead. A token is accepted during at most
+this much more than its lifetime: one made for later is refused."""
+
 MAX_TOKEN_CHARACTERS = 4096
 
 _TYPE = "kbs-admin+jwt"
@@ -162,13 +167,13 @@ def _check_times(claims: dict[str, object], now: datetime) -> datetime:
     issued, expires = claims["iat"], claims["exp"]
     if type(issued) is not int or type(expires) is not int:
         raise _fault("malformed", "iat or exp of another type", "whole seconds")
-    skew = timedelta(seconds=CLOCK_SKEW_SECONDS)
     seconds = int(now.timestamp())
     if not 0 < expires - issued <= TOKEN_LIFETIME_SECONDS:
         raise _fault(
             "time", f"{expires - issued} s", f"at most {TOKEN_LIFETIME_SECONDS} s"
         )
-    if seconds >= expires or issued > seconds + skew.total_seconds():
+    # With the lifetime checked, this bounds `exp` too: lifetime plus skew from now.
+    if seconds >= expires or issued > seconds + CLOCK_SKEW_SECONDS:
         raise _fault("time", f"{issued} to {expires}", f"one that covers {seconds}")
     return datetime.fromtimestamp(expires, UTC)
 
