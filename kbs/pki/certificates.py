@@ -26,6 +26,13 @@ warnings.filterwarnings(
     message="Parsed a serial number which wasn't positive",
     category=CryptographyDeprecationWarning,
 )
+# The common name of Google's vTPM CAs is longer than the 64 characters that X.520,
+# Annex C, allows (upper bound ub-common-name); nothing of ours depends on it.
+warnings.filterwarnings(
+    "ignore",
+    message=r"Attribute's length must be >= \d+ and <= \d+",
+    category=UserWarning,
+)
 
 MAX_CERTIFICATE_BYTES = 16 * 1024
 """DER of one certificate; the largest seen in evidence has 2.5 KiB."""
@@ -38,6 +45,11 @@ MAX_CERTIFICATES = 64
 
 _BLOCK = re.compile(
     r"-----BEGIN ([A-Z0-9 ]+)-----[ \t]*\r?\n([A-Za-z0-9+/=\r\n]*)-----END \1-----"
+)
+# Lines without dashes in a row, at the start or after a block, up to the next block.
+_REMARKS = re.compile(
+    rb"(\A|-----END [A-Z0-9 ]+-----[ \t]*\r?\n)"
+    rb"(?:(?!-----)[^\r\n]*\r?\n)+?(?=-----BEGIN )"
 )
 _UNREADABLE = (ValueError, TypeError, x509.DuplicateExtension, UnsupportedAlgorithm)
 
@@ -59,13 +71,22 @@ def load_der_certificate(data: bytes, what: str) -> x509.Certificate:
 
 
 def load_certificates(
-    data: bytes, what: str, *, most: int = MAX_CERTIFICATES
+    data: bytes,
+    what: str,
+    *,
+    most: int = MAX_CERTIFICATES,
+    remarks: bool = False,
 ) -> tuple[x509.Certificate, ...]:
     """Read one certificate from DER, or one to `most` from PEM.
+
+    `remarks`: lines of text may stand above the PEM blocks, as in files that vendors
+    publish (RFC 7468, section 2); in evidence they may not.
 
     Raises:
         MalformedError: anything else.
     """
+    if remarks:
+        data = _without_remarks(data)
     if not _looks_like_pem(data):
         return (load_der_certificate(data, what),)
     _check_size(data, most * 2 * MAX_CERTIFICATE_BYTES, what)
@@ -92,12 +113,18 @@ def load_der_crl(data: bytes, what: str) -> x509.CertificateRevocationList:
     return crl
 
 
-def load_crls(data: bytes, what: str) -> tuple[x509.CertificateRevocationList, ...]:
+def load_crls(
+    data: bytes, what: str, *, remarks: bool = False
+) -> tuple[x509.CertificateRevocationList, ...]:
     """Read one revocation list from DER, or one or more from PEM.
+
+    `remarks` are those of `load_certificates`.
 
     Raises:
         MalformedError: anything else.
     """
+    if remarks:
+        data = _without_remarks(data)
     if not _looks_like_pem(data):
         return (load_der_crl(data, what),)
     _check_size(data, 2 * MAX_CRL_BYTES, what)
@@ -134,6 +161,13 @@ def describe(name: x509.Name) -> str:
 
 def _looks_like_pem(data: bytes) -> bool:
     return data.lstrip(b" \t\r\n")[:10] == b"-----BEGIN"
+
+
+def _without_remarks(data: bytes) -> bytes:
+    # Only whole lines of ASCII text directly above a block go, none below the last
+    # one, and nothing with a boundary in it: what is no good block stays, to be
+    # refused. DER has bytes that no text has, and is left as it is.
+    return _REMARKS.sub(rb"\1", data) if data.isascii() else data
 
 
 def _pem_blocks(data: bytes, label: str, what: str, *, limit: int) -> list[bytes]:

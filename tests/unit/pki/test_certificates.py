@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -67,6 +70,63 @@ def test_pem_may_hold_several_and_blank_lines() -> None:
 def test_other_bytes_are_no_certificate(data: bytes, message: str) -> None:
     with pytest.raises(MalformedError, match=message):
         load_certificates(data, "file", most=2)
+
+
+REMARK = b"# https://example.com/ca.cer\n# The maker's CA [.cer]:\n\n"
+
+
+def test_files_of_vendors_have_remarks_above_their_blocks() -> None:
+    data = REMARK + PEM.encode() + b"# Next:\r\n" + pem(ASK).encode()
+    assert load_certificates(data, "x", remarks=True) == (ARK, ASK)
+    assert load_certificates(der(ARK), "x", remarks=True) == (ARK,)
+    assert load_crls(REMARK + CRL_PEM, "x", remarks=True) == (CRL,)
+    for load in (load_certificates, load_crls):
+        with pytest.raises(MalformedError):
+            load(REMARK + PEM.encode(), "x")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (PEM.encode() + b"note\n", "text outside"),
+        (REMARK + b"-----BEGIN note\n" + PEM.encode(), "text outside"),
+        (b"note " + PEM.encode(), "DER"),
+        (REMARK, "DER"),
+        (REMARK + PEM.replace("MII", "M I").encode(), "text outside"),
+        (REMARK + CRL_PEM, "expected CERTIFICATE"),
+        ("# Zürich\n".encode() + PEM.encode(), "DER"),
+    ],
+)
+def test_remarks_hide_no_block_that_is_broken(data: bytes, message: str) -> None:
+    with pytest.raises(MalformedError, match=message):
+        load_certificates(data, "x", remarks=True)
+
+
+@pytest.mark.vectors
+def test_files_that_vendors_published_are_read(vectors: Path) -> None:
+    data = (vectors / "vtpm-azure" / "azure-vtpm-intermediate-03.pem").read_bytes()
+    (certificate,) = load_certificates(data, "x", remarks=True)
+    assert describe(certificate.subject) == "Global Virtual TPM CA - 03"
+
+
+@pytest.mark.vectors
+def test_a_name_that_is_too_long_prints_no_warning(vectors: Path) -> None:
+    """In a process of its own: here, the filters are those of the test runner."""
+    path = vectors / "vtpm-gcp" / "tpm-ek-root-1.cer"
+    program = (
+        "import pathlib, sys, warnings; warnings.simplefilter('error')\n"
+        "from kbs.pki.certificates import describe, load_certificates\n"
+        "data = pathlib.Path(sys.argv[1]).read_bytes()\n"
+        "(one,) = load_certificates(data, 'x')\n"
+        "print(describe(one.subject)[:24])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (ran.stdout, ran.stderr) == ("tpm_ek_v1_cloud_host_roo\n", "")
 
 
 def test_der_and_pem_give_the_same_revocation_list() -> None:
