@@ -30,6 +30,11 @@ def read_input(path: Path, what: str, *, limit: int = MAX_INPUT) -> bytes:
     return data
 
 
+def is_pem(data: bytes) -> bool:
+    """Whether a file's bytes are PEM, and not DER."""
+    return _PEM in data
+
+
 def read_key(path: Path, *, size: int = 32) -> bytes:
     """Return the raw bytes of a data key.
 
@@ -59,7 +64,7 @@ def read_certificates(paths: tuple[Path, ...], what: str) -> tuple[bytes, ...]:
         try:
             loaded = (
                 x509.load_pem_x509_certificates(data)
-                if _PEM in data
+                if is_pem(data)
                 else [x509.load_der_x509_certificate(data)]
             )
         except ValueError as exc:

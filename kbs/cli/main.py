@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, Place] = {
     "key": Place("kbs.cli.key", "key", "Create, import, rotate and destroy keys."),
     "ref": Place("kbs.cli.ref", "ref", "Reference values, attestation keys, CAs."),
     "deny": Place("kbs.cli.deny", "deny", "The deny list and the emergency stop."),
+    "admin": Place("kbs.cli.admins", "admin", "Administrators, their keys and roles."),
     "collateral": Place(
         "kbs.cli.collateral", "collateral", "Vendor certificates and revocation lists."
     ),

@@ -2,31 +2,46 @@
 
 `admin.key` (PKCS#8 PEM, Ed25519, readable by its owner only), `profile.json`
 (`server`, `instance`, `tls_sha256`, `log_key`, `response_key`, `keyid`) and
-`checkpoint`, the last state of the broker's log that was seen from here.
+`checkpoint`, the last state of the broker's log that was seen from here. A new
+administrator's profile has `admin.pub` too, the part of the key that others need.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 
+from kbs.adapters.files import create_folder, write_private
 from kbs.artifacts.files import replacing
 from kbs.audit.checkpoint import MAX_NOTE, Checkpoint, verify_checkpoint
 from kbs.audit.logkey import LogKey, parse_vkey
 from kbs.cli.inputs import read_input
 from kbs.client.transport import parse_server
-from kbs.core.encode import parse_hex, parse_json_object, require_members, require_text
-from kbs.core.errors import ForbiddenError, MalformedError
+from kbs.core.encode import (
+    canonical_json,
+    parse_hex,
+    parse_json_object,
+    require_members,
+    require_text,
+)
+from kbs.core.errors import ConflictError, ForbiddenError, MalformedError
 from kbs.core.ids import parse_hex32
 from kbs.governance.signature import key_id
 
 KEY_FILE = "admin.key"
+PUBLIC_FILE = "admin.pub"
 PROFILE_FILE = "profile.json"
 CHECKPOINT_FILE = "checkpoint"
 
@@ -55,6 +70,17 @@ class Profile:
     log_key: LogKey
     response_key: str
     keyid: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return the content of `profile.json`."""
+        return {
+            "server": self.server,
+            "instance": self.instance,
+            "tls_sha256": self.tls_sha256,
+            "log_key": self.log_key.vkey,
+            "response_key": self.response_key,
+            "keyid": self.keyid,
+        }
 
     def admin_key(self) -> Ed25519PrivateKey:
         """Read the private key.
@@ -138,6 +164,38 @@ def load_profile(folder: Path) -> Profile:
         response_key=require_text(members["response_key"], f"{what} response_key"),
         keyid=parse_hex(members["keyid"], f"{what} keyid", size=32).hex(),
     )
+
+
+def create_profile(folder: Path, like: Profile) -> Profile:
+    """Make a profile of the same broker with a new key; return it.
+
+    Raises:
+        ConflictError: one of its files is there; nothing is replaced.
+        ConfigurationError: the folder cannot be written.
+    """
+    for name in (KEY_FILE, PUBLIC_FILE, PROFILE_FILE):
+        if os.path.lexists(folder / name):
+            raise ConflictError(
+                f"profile {folder}",
+                got=f"{name}, which exists",
+                expected="a new folder",
+                code="profile.exists",
+            )
+    create_folder(folder)
+    key = Ed25519PrivateKey.generate()
+    made = replace(like, folder=folder, keyid=key_id(key.public_key()))
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public = key.public_key().public_bytes(
+        Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+    )
+    # The profile last: without it the folder is none.
+    for name, content in (
+        (KEY_FILE, private),
+        (PUBLIC_FILE, public),
+        (PROFILE_FILE, canonical_json(made.to_json()) + b"\n"),
+    ):
+        write_private(folder / name, content, replace=False)
+    return made
 
 
 def _read_secret(path: Path) -> bytes:

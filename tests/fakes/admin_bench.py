@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -119,6 +119,10 @@ class Bench:
         assert ran.err == ""
         assert ran.out.count("\n") == 1
         return ran.json
+
+    def by(self, profile: Path) -> Bench:
+        """The same broker, called with another profile."""
+        return replace(self, profile=profile)
 
     @contextmanager
     def tampering(self, tamper: Tamper) -> Iterator[None]:
