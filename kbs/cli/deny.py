@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -87,7 +88,9 @@ def add(
         context,
         document,
         lambda: click.echo(
-            f"{what} denied by {subject}; lift it: kbs deny lift {subject}"
+            f"{what} denied by {subject}; "
+            # Unquoted, a shell would take `*/` for the folders where it stands.
+            f"lift it: kbs deny lift {shlex.quote(str(subject))}"
         ),
     )
 
