@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 from kbs.artifacts.files import reading, replacing
 from kbs.audit.checkpoint import parse_checkpoint
@@ -37,7 +38,8 @@ def write_export_file(client: AdminClient, path: Path) -> tuple[int, int]:
     """Write what the broker exports; return bytes and lines.
 
     Raises:
-        UnavailableError: the export broke off; nothing is left behind.
+        UnavailableError: the export broke off, or there is no room for it; nothing is
+            left behind.
         KbsError: the broker refuses, or the file cannot be written.
     """
     size = lines = 0
@@ -47,7 +49,7 @@ def write_export_file(client: AdminClient, path: Path) -> tuple[int, int]:
         progress("export", None) as advance,
     ):
         for line in source:
-            file.write(line)
+            _write(file, line, path)
             advance(len(line))
             size, lines = size + len(line), lines + 1
             if not line.endswith(b"\n"):
@@ -55,6 +57,15 @@ def write_export_file(client: AdminClient, path: Path) -> tuple[int, int]:
                     "export", got="a line without its end", expected="all of it"
                 )
     return size, lines
+
+
+def _write(file: BinaryIO, line: bytes, path: Path) -> None:
+    try:
+        file.write(line)
+    except OSError as exc:
+        raise UnavailableError(
+            f"output {path}", got=exc.strerror, expected="room", code="artifact.io"
+        ) from exc
 
 
 def verify_file(path: Path, profile: Path, log_key: str | None) -> Verified:

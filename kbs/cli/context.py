@@ -2,8 +2,8 @@
 
 Options stand before a command or behind it (`kbs --json guest check …` and `kbs guest
 check … --json` are the same). With `--json` a command prints one JSON document on
-stdout and nothing else. Exit codes: 0 done or granted, 1 refused, 2 usage or malformed
-input, 3 could not check.
+stdout and nothing else; a wrong option or a file that cannot be read leaves it empty.
+Exit codes: 0 done or granted, 1 refused, 2 usage or malformed input, 3 could not check.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ EXIT_DONE = 0
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
 EXIT_UNCHECKED = 3
+
+# `contract.md`, section 2: "unreadable file or wrong option: one error line only".
+_USAGE_CODES = frozenset(
+    {"usage", "artifact.unreadable", "evidence.kind", "profile.missing"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +124,23 @@ def emit(context: CliContext, document: object, human: Callable[[], object]) -> 
 
 
 def report(context: CliContext, error: KbsError) -> None:
-    """Say an error in one line on stderr, and with --json as a document too."""
+    """Say an error in one line on stderr, and with --json as a document too.
+
+    There is no document about what never began: a wrong option, an unreadable file.
+    """
     click.echo(f"error: {one_line(str(error))}", err=True)
     if context.verbose:
         for line in details(error):
             click.echo(f"  {one_line(line)}", err=True)
-    if context.json:
+    if context.json and not _is_usage(error):
         print_json({"error": error_json(error)})
+
+
+def _is_usage(error: KbsError) -> bool:
+    # An error about an option, or about the file that it names, names the option first.
+    return isinstance(error, MalformedError) and (
+        error.code in _USAGE_CODES or error.what.startswith("--")
+    )
 
 
 def error_json(error: KbsError) -> dict[str, object]:

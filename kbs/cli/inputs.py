@@ -13,6 +13,8 @@ from kbs.core.errors import MalformedError
 MAX_INPUT = 1024 * 1024
 
 _PEM = b"-----BEGIN"
+# `kbs.artifacts.files`: what its errors about files are called.
+_UNREADABLE = "artifact.unreadable"
 
 
 def read_input(path: Path, what: str, *, limit: int = MAX_INPUT) -> bytes:
@@ -22,10 +24,21 @@ def read_input(path: Path, what: str, *, limit: int = MAX_INPUT) -> bytes:
         MalformedError: it cannot be read, is no regular file, or is larger.
     """
     with reading(path) as file:
-        data = file.read(limit + 1) or b""
+        try:
+            data = file.read(limit + 1) or b""
+        except OSError as exc:
+            raise MalformedError(
+                f"{what} {path}",
+                got=exc.strerror,
+                expected="a readable file",
+                code=_UNREADABLE,
+            ) from exc
     if len(data) > limit:
         raise MalformedError(
-            f"{what} {path}", got="a larger file", expected=f"at most {limit} bytes"
+            f"{what} {path}",
+            got="a larger file",
+            expected=f"at most {limit} bytes",
+            code=_UNREADABLE,
         )
     return data
 

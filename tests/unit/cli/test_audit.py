@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -274,3 +277,32 @@ def test_tail_goes_on_with_new_entries_until_it_is_interrupted(
         ]
     else:
         assert lines[1].endswith("acme/model/k2 version 1")
+
+
+@pytest.mark.parametrize("when", ["write", "sync"])
+def test_a_full_disk_ends_an_export_and_leaves_nothing(
+    shared_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """`write` fails where lines are written, `sync` where the file is finished."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class Full(io.BufferedWriter):
+        write = full
+
+    def opened(descriptor: int, _: str) -> io.BufferedWriter:
+        return Full(io.FileIO(descriptor, "wb"))
+
+    path = tmp_path / "out"
+    path.write_bytes(b"the old one")
+    if when == "write":
+        monkeypatch.setattr("kbs.artifacts.files.os.fdopen", opened)
+    else:
+        monkeypatch.setattr("kbs.artifacts.files.os.fsync", full)
+    ran = shared_bench.run("audit", "export", str(path))
+    monkeypatch.undo()
+    assert ran.code == 3
+    assert "No space left on device, expected room" in ran.err
+    ran.assert_one_error_line()
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"the old one"]

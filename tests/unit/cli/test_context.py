@@ -181,11 +181,37 @@ def test_usage_errors_are_one_line_and_exit_2(
     assert "--help" in lines[0]
 
 
-def test_a_usage_error_with_json_is_a_document(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        MalformedError("x", code="usage"),
+        MalformedError("input x", code="artifact.unreadable"),
+        MalformedError("evidence x", code="evidence.kind"),
+        MalformedError("profile x", code="profile.missing"),
+        MalformedError("--at", got="x", expected="a time"),
+    ],
+)
+def test_what_never_began_is_one_line_and_no_document(
+    error: KbsError | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main_with(program(), ["act", "--nonsense", "--json"]) == 2
-    assert json.loads(capsys.readouterr().out)["error"]["code"] == "usage"
+    arguments = ["act", "--json"] if error else ["act", "--nonsense", "--json"]
+    assert main_with(program(error), arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MalformedError("x"), ForbiddenError("--option", code="usage"), KbsError("x")],
+)
+def test_what_did_begin_has_a_document(
+    error: KbsError, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main_with(program(error), ["act", "--json"])
+    assert json.loads(capsys.readouterr().out)["error"]["what"] == error.what
 
 
 def test_what_nobody_expected_shows_no_traceback(

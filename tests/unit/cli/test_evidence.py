@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
+import io
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -247,6 +250,10 @@ def test_a_raw_report_of_another_length_is_malformed(tmp_path: Path) -> None:
 USAGE = {
     "no such file": ["nowhere"],
     "a folder": ["."],
+    "a pipe that nobody writes to": ["pipe"],
+    "a link to nowhere": ["link"],
+    "100 MB": ["large"],
+    "100 MB beside it": ["bundle.json", "--cert", "large"],
     "shape nobody knows": ["blob"],
     "empty file": ["empty"],
     "time": ["quote", "--at", "tomorrow"],
@@ -279,13 +286,45 @@ def test_wrong_options_are_one_line_and_exit_2(
     quote.bundle()
     (quote.folder / "blob").write_bytes(b"\x01\x02 nothing")
     (quote.folder / "empty").write_bytes(b"")
+    (quote.folder / "link").symlink_to("nowhere")
+    os.mkfifo(quote.folder / "pipe")
+    with (quote.folder / "large").open("wb") as file:
+        file.write(b"{")
+        file.truncate(100_000_000)
     ran = run("evidence", "verify", *USAGE[name])
     assert ran.code == 2
     assert ran.out == ""
     ran.assert_one_error_line()
     with_json = run("evidence", "verify", *USAGE[name], "--json")
-    assert with_json.code == 2
-    assert "message" in with_json.json["error"]
+    assert (with_json.code, with_json.out) == (2, "")
+    assert with_json.err == ran.err
+
+
+def test_a_file_that_breaks_off_is_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "evidence").write_bytes(b"{}")
+    monkeypatch.setattr("kbs.artifacts.files.io.FileIO", Broken)
+    ran = run("evidence", "verify", str(tmp_path / "evidence"), "--json")
+    assert (ran.code, ran.out) == (2, "")
+    assert "Input/output error" in ran.err
+    ran.assert_one_error_line()
+
+
+def test_an_item_of_an_unknown_kind_is_malformed_evidence(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.json"
+    items = [{"kind": "sgx", "quote": ""}]
+    bundle.write_text(json.dumps({"format": "kbs.evidence/1", "items": items}))
+    ran = verify(bundle)
+    assert (ran.code, ran.json["verdict"], ran.err) == (2, "refused", "")
+    assert statuses(ran) == {"sgx.parse": "fail"}
+    inspected = run("evidence", "inspect", str(bundle), "--json")
+    assert inspected.code == 2
+    assert "unknown kind" in inspected.json["items"][0]["error"]
 
 
 def test_people_read_verdict_checks_and_claims(quote: Quote) -> None:
