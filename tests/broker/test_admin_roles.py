@@ -176,7 +176,7 @@ def test_an_administrator_without_a_role_reaches_nothing(
 
 def test_every_group_of_the_door_is_in_the_table(staffed: World) -> None:
     # What takes a body of its own kind is refused in the tests of that kind.
-    elsewhere = {("POST", "governance"), ("POST", "explain")}
+    elsewhere = {("POST", one) for one in ("governance", "explain", "enrolments")}
     told = {(one.method, one.path.split("/")[3].partition("?")[0]) for one in ENDPOINTS}
     for rule in staffed.app.url_map.iter_rules():
         if rule.rule.startswith("/admin/v1/"):
@@ -276,7 +276,7 @@ def test_without_a_token_nothing_is_said(world: World, header: str | None) -> No
 
 
 @pytest.mark.parametrize(
-    ("seconds", "status"), [(59, 201), (60, 401), (-60, 201), (-62, 401)]
+    ("seconds", "status"), [(59, 201), (60, 401), (-5, 201), (-7, 401)]
 )
 def test_a_token_lives_a_minute(world: World, seconds: int, status: int) -> None:
     header = _token(world)

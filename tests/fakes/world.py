@@ -125,7 +125,7 @@ class Request:
     private_key: RecipientPrivateKey = field(repr=False)
 
 
-@dataclass
+@dataclass(repr=False)
 class World:
     """One broker, its administrator, and the hardware of its guests."""
 
