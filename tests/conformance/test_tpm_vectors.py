@@ -309,7 +309,6 @@ def spki(certificate: x509.Certificate) -> bytes:
     ],
 )
 # Google's CA has a common name longer than X.520 allows.
-@pytest.mark.filterwarnings("ignore:Attribute's length must be:UserWarning")
 def test_certificates_of_real_clouds_reach_their_pinned_root(
     vectors: Path, folder: Path, leaf: str, cas: list[str], root: str
 ) -> None:
