@@ -39,6 +39,7 @@ from kbs.broker.initialise import require_instance, settle_mode
 from kbs.broker.journal import Journal
 from kbs.broker.keeping import Keeping
 from kbs.broker.mark import MarkKeeper, Ticker
+from kbs.broker.pending import PendingSeal
 from kbs.broker.ports import Database, Highwater
 from kbs.broker.refusals import Refusal, RefusalCounter
 from kbs.broker.release import Release
@@ -152,6 +153,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         fresh_head=fresh_head,
     )
     collateral = CollateralTable(database, journal, clock)
+    seal = PendingSeal(identity.state_key, upkeep.report_integrity)
     locker = EvidenceLocker(vault, settings.evidence_retention_days)
 
     def refused_token(error: AuthenticationError) -> None:
@@ -193,6 +195,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
             database=database,
             governance=governance,
             identity=identity,
+            seal=seal,
             journal=journal,
             clock=clock,
         ),
@@ -204,7 +207,14 @@ def compose(parts: Parts, settings: Settings) -> Composed:
             refused=refused_token,
             forbidden=journal.refused,
         ),
-        governing=Governing(database, governance, journal, clock, mark),
+        governing=Governing(
+            database=database,
+            governance=governance,
+            journal=journal,
+            clock=clock,
+            mark=mark,
+            seal=seal,
+        ),
         explaining=Explaining(
             database=database,
             governance=governance,

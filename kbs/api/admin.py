@@ -166,6 +166,13 @@ def show_enrolment(enrolment_id: str) -> Response:
     return answer(broker().enrolment.show(_actor(), wanted))
 
 
+@blueprint.post("/enrolments/<enrolment_id>/forget")
+def forget_enrolment(enrolment_id: str) -> Response:
+    """Forget one pending enrolment."""
+    wanted = parse_hex32(enrolment_id, "enrolment id")
+    return answer(broker().enrolment.forget(_actor(), wanted))
+
+
 @blueprint.get("/collateral")
 def collateral() -> Response:
     """List vendor certificates and revocation lists."""

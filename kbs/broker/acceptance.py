@@ -1,19 +1,17 @@
 """What a statement must fit besides its signatures, read inside its transaction.
 
 The chain's own rules are `kbs.governance.draft`; these need the database: the stored
-version that is meant, the enrolment that was proven, the groups that an AK is in.
+version that is meant, the groups that an AK is in. What a guest proved is
+`kbs.broker.pending`.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from kbs.broker.enrol import ek_digest
 from kbs.broker.governance import Snapshot
 from kbs.broker.ports import Transaction
 from kbs.core.errors import ConflictError, NotFoundError
 from kbs.core.ids import ScopedName
-from kbs.governance.attestation_key import AttestationKey, Enrolment
+from kbs.governance.attestation_key import AttestationKey
 from kbs.governance.contents import digest_of
 from kbs.governance.state import GovernanceState
 from kbs.governance.statement import Statement
@@ -80,27 +78,3 @@ def check_one_group(
                 hint=f"remove {other.subject} first: an AK is in one group of a tenant",
                 code="enrolment.group",
             )
-
-
-def check_enrolment(
-    tx: Transaction, subject: ScopedName, key: AttestationKey, now: datetime
-) -> None:
-    """Return if a guest proved this AK; what was pending is settled by it.
-
-    Raises:
-        ConflictError: it is said to be proven, and nothing is pending.
-    """
-    if key.how is Enrolment.MANUAL:
-        return
-    for pending in tx.enrolments.list((subject.tenant,)):
-        proven = (pending.group, pending.ak_name, ek_digest(pending).hex())
-        if proven == (key.group, key.name, key.ek) and pending.expires > now:
-            tx.enrolments.remove(pending.id)
-            return
-    raise ConflictError(
-        f"ak {subject}",
-        got="no pending enrolment of this key and EK in this group",
-        expected="one that the guest proved by credential activation",
-        hint="run `kbs guest enroll` again, or register the key by hand",
-        code="enrolment.missing",
-    )

@@ -23,7 +23,8 @@ from kbs.broker.commit import Work
 from kbs.broker.governance import Governance, Snapshot
 from kbs.broker.identity import Identity
 from kbs.broker.journal import Journal
-from kbs.broker.ports import Database, PendingEnrolment
+from kbs.broker.pending import PendingSeal, require_room
+from kbs.broker.ports import Database, PendingEnrolment, Transaction
 from kbs.core.clock import Clock, format_time, parse_time
 from kbs.core.encode import (
     b64,
@@ -38,8 +39,9 @@ from kbs.core.encode import (
 )
 from kbs.core.errors import (
     AuthenticationError,
+    ConflictError,
+    IntegrityError,
     NotFoundError,
-    UnavailableError,
     VerificationError,
 )
 from kbs.core.ids import SHARED_TENANT, ScopedName, parse_scoped_name
@@ -57,9 +59,6 @@ from kbs.pki.chain import Chain, build_chain, out_of_date
 MAX_PUBLIC_BYTES = 1024
 MAX_CHAIN = 8
 MAX_TOKEN_BYTES = 64 * 1024
-MAX_PENDING = 10_000
-"""Pending enrolments kept at once."""
-
 SECRET_BYTES = 32
 LIFETIME = timedelta(minutes=5)
 """How long a guest has to open its credential."""
@@ -100,6 +99,7 @@ class Enrolment:
         database: Database,
         governance: Governance,
         identity: Identity,
+        seal: PendingSeal,
         journal: Journal,
         clock: Clock,
     ) -> None:
@@ -107,6 +107,7 @@ class Enrolment:
         self._database = database
         self._governance = governance
         self._identity = identity
+        self._seal = seal
         self._journal = journal
         self._clock = clock
 
@@ -156,35 +157,38 @@ class Enrolment:
     def activate(self, body: dict[str, object]) -> dict[str, object]:
         """Keep a pending enrolment whose TPM opened the credential.
 
+        What is pending already keeps its id, and nothing is logged a second time: a
+        token may be shown again and again while it lasts.
+
         Raises:
             AuthenticationError: the token is not ours, too old, or the secret wrong.
+            ConflictError: this AK is pending there with another EK of its TPM.
             UnavailableError: too many are pending.
         """
         members = require_members(body, "activation", required={"enrolment", "secret"})
         secret = parse_b64(members["secret"], "secret", limit=SECRET_BYTES)
         candidate = self._opened(members["enrolment"], secret)
         now = self._clock.now()
-        pending = PendingEnrolment(
-            id=secrets.token_hex(16),
-            tenant=candidate.group.tenant,
-            group=candidate.group.name,
-            ak_public=candidate.ak_public,
-            ak_name=candidate.ak_name,
-            ek_certificate=candidate.ek_certificate,
-            ca=candidate.ca,
-            created=now,
-            expires=now + PENDING_LIFETIME,
+        pending = self._seal.seal(
+            PendingEnrolment(
+                id=secrets.token_hex(16),
+                tenant=candidate.group.tenant,
+                group=candidate.group.name,
+                ak_public=candidate.ak_public,
+                ak_name=candidate.ak_name,
+                ek=_ek_digest(candidate.ek_certificate),
+                ek_certificate=candidate.ek_certificate,
+                ca=candidate.ca,
+                created=now,
+                expires=now + PENDING_LIFETIME,
+            )
         )
 
-        def run(work: Work) -> None:
-            if work.tx.enrolments.count() >= MAX_PENDING:
-                raise UnavailableError(
-                    "enrolments",
-                    got=f"{MAX_PENDING} pending",
-                    expected="fewer",
-                    hint="an administrator has to accept or forget some",
-                    code="enrolment.full",
-                )
+        def run(work: Work) -> str:
+            known = self._known(work, pending)
+            if known is not None:
+                return known.id
+            require_room(work.tx.enrolments, pending)
             work.tx.enrolments.insert(pending)
             work.append(
                 self._journal.entry(
@@ -193,39 +197,100 @@ class Enrolment:
                         tenant=pending.tenant,
                         group=pending.group,
                         ak_name=pending.ak_name.hex(),
-                        ek=self._identity.pseudonym(ek_digest(pending)),
+                        ek=self._identity.pseudonym(pending.ek),
                         ca=pending.ca,
                     )
                 )
             )
+            return pending.id
 
-        self._journal.change(run)
         return {
-            "id": pending.id,
+            "id": self._journal.change(run).value,
             "status": "pending",
             "group": str(candidate.group),
             "ak_name": pending.ak_name.hex(),
         }
 
+    def _known(self, work: Work, pending: PendingEnrolment) -> PendingEnrolment | None:
+        found = work.tx.enrolments.find_key(
+            pending.tenant, pending.group, pending.ak_name
+        )
+        # One that is over, or that somebody changed, gives way to what was just proven.
+        if found is None or found.expires <= pending.created:
+            return None
+        if self._seal.fault(found) is not None:
+            return None
+        if found.ek != pending.ek:
+            raise ConflictError(
+                f"enrolment of {pending.ak_name.hex()}",
+                got="one that is pending with another endorsement key",
+                expected="one endorsement key for an AK in a group",
+                hint="have an administrator accept or forget the pending one",
+                code="enrolment.pending",
+            )
+        return found
+
     def list(self, actor: Actor) -> dict[str, object]:
-        """Return the pending enrolments of the caller's tenants."""
+        """Return the pending enrolments of the caller's tenants.
+
+        Rows that were changed in the database are named apart, without their content.
+        """
         actor.require_any()
         with self._database.read() as tx:
             rows = tx.enrolments.list(actor.tenants(*Role))
-        return {"enrolments": [_to_json(row) for row in rows]}
+        faults = [(row, self._seal.fault(row)) for row in rows]
+        return {
+            "enrolments": [_to_json(row) for row, fault in faults if fault is None],
+            "tampered": [
+                _fault_json(row, fault) for row, fault in faults if fault is not None
+            ],
+        }
 
     def show(self, actor: Actor, enrolment_id: str) -> dict[str, object]:
         """Return one pending enrolment.
 
         Raises:
             NotFoundError: there is none, or no role reaches its tenant.
+            IntegrityError: it was changed in the database.
         """
         actor.require_any()
         with self._database.read() as tx:
-            found = tx.enrolments.find(enrolment_id)
+            found = self._visible(tx, actor, enrolment_id)
+        self._seal.verify(found)
+        return _to_json(found)
+
+    def forget(self, actor: Actor, enrolment_id: str) -> dict[str, object]:
+        """Forget one pending enrolment, also one that was changed in the database.
+
+        Raises:
+            NotFoundError: there is none, or no role reaches its tenant.
+            ForbiddenError: the caller is no policy administrator of its tenant.
+        """
+        actor.require_any()
+        with self._database.read() as tx:
+            tenant = self._visible(tx, actor, enrolment_id).tenant
+        actor.require(Role.POLICY_ADMIN, tenant)
+
+        def run(work: Work) -> None:
+            if self._visible(work.tx, actor, enrolment_id).tenant != tenant:
+                raise ConflictError(f"enrolment {enrolment_id}", got="another tenant's")
+            work.tx.enrolments.remove(enrolment_id)
+
+        done = self._journal.administer(
+            actor,
+            "enrolment.forget",
+            run,
+            target=f"enrolment {enrolment_id}",
+            tenant=tenant,
+        )
+        return {"id": enrolment_id, "entry": done.placed[0].entry.id}
+
+    @staticmethod
+    def _visible(tx: Transaction, actor: Actor, enrolment_id: str) -> PendingEnrolment:
+        found = tx.enrolments.find(enrolment_id)
         if found is None or not actor.may_see(found.tenant):
             raise NotFoundError(f"enrolment {enrolment_id}", got="none pending")
-        return _to_json(found)
+        return found
 
     def _token(self, candidate: _Candidate, secret: bytes) -> str:
         # The token commits to the secret without showing it: HMAC under a key of ours.
@@ -330,10 +395,13 @@ def _chains_to(
     return isinstance(found, Chain) and not out_of_date(found.certificates, now)
 
 
-def ek_digest(pending: PendingEnrolment) -> bytes:
-    """Return SHA-256 of the endorsement key's SubjectPublicKeyInfo."""
-    certificate = pki.load_der_certificate(pending.ek_certificate, "ek certificate")
+def _ek_digest(ek_certificate: bytes) -> bytes:
+    certificate = pki.load_der_certificate(ek_certificate, "ek certificate")
     return bytes.fromhex(pki.spki_sha256(certificate))
+
+
+def _fault_json(row: PendingEnrolment, fault: IntegrityError) -> dict[str, object]:
+    return {"id": row.id, "code": fault.code, "detail": str(fault)}
 
 
 def _to_json(row: PendingEnrolment) -> dict[str, object]:
@@ -343,7 +411,7 @@ def _to_json(row: PendingEnrolment) -> dict[str, object]:
         "group": row.group,
         "ak_public": b64(row.ak_public),
         "ak_name": row.ak_name.hex(),
-        "ek": ek_digest(row).hex(),
+        "ek": row.ek.hex(),
         "ek_certificate": b64(row.ek_certificate),
         "ca": row.ca,
         "created": format_time(row.created),

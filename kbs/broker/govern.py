@@ -13,7 +13,6 @@ from typing import Protocol
 
 from kbs.audit.events import GovernanceChange
 from kbs.broker.acceptance import (
-    check_enrolment,
     check_one_group,
     require_unmoved,
     stored_content,
@@ -23,6 +22,7 @@ from kbs.broker.commit import Work
 from kbs.broker.governance import Governance, Proven, Snapshot
 from kbs.broker.journal import Journal
 from kbs.broker.objects import read_source
+from kbs.broker.pending import PendingSeal
 from kbs.broker.ports import Database, StoredObject, StoredStatement, Transaction
 from kbs.broker.view import GovernedView
 from kbs.core.clock import Clock, format_time
@@ -70,13 +70,16 @@ class Governing:
 
     def __init__(
         self,
+        *,
         database: Database,
         governance: Governance,
         journal: Journal,
         clock: Clock,
         mark: Mark,
+        seal: PendingSeal,
     ) -> None:
         """Use what the composition root made."""
+        self._seal = seal
         self._database = database
         self._governance = governance
         self._journal = journal
@@ -253,7 +256,7 @@ class Governing:
         elif statement.kind is Kind.AK:
             key = read_attestation_key(content)
             check_one_group(statement.subject, key, after)
-            check_enrolment(tx, statement.subject, key, self._clock.now())
+            self._seal.settle(tx, statement.subject, key, self._clock.now())
 
     def _check_policy(
         self, statement: Statement, content: bytes, after: GovernanceState

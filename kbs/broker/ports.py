@@ -84,17 +84,23 @@ class EvidenceStore(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingEnrolment:
-    """An AK whose residence beside an EK was proven, and which nobody trusts yet."""
+    """An AK whose residence beside an EK was proven, and which nobody trusts yet.
+
+    `ek` is SHA-256 of the EK's SubjectPublicKeyInfo; `mac` covers everything else
+    (`kbs.broker.pending`).
+    """
 
     id: str
     tenant: str
     group: str
     ak_public: bytes
     ak_name: bytes
+    ek: bytes
     ek_certificate: bytes
     ca: str
     created: datetime
     expires: datetime
+    mac: bytes = b""
 
 
 class EnrolmentStore(Protocol):
@@ -108,12 +114,18 @@ class EnrolmentStore(Protocol):
         """Return one."""
         ...
 
+    def find_key(
+        self, tenant: str, group: str, ak_name: bytes
+    ) -> PendingEnrolment | None:
+        """Return the one of an AK in a group of a tenant."""
+        ...
+
     def list(self, tenants: tuple[str, ...] | None) -> Sequence[PendingEnrolment]:
         """Return those of these tenants (None: all), oldest first."""
         ...
 
-    def count(self) -> int:
-        """Return how many there are."""
+    def count(self, *, tenant: str | None = None, ek: bytes | None = None) -> int:
+        """Return how many there are, of one tenant or of one EK if given."""
         ...
 
     def remove(self, enrolment_id: str) -> None:

@@ -71,8 +71,16 @@ def object_name(key: AttestationKey) -> str:
 
 
 def print_pending(answer: Mapping[str, object]) -> None:
-    """Print pending enrolments as a table."""
+    """Print pending enrolments as a table, below a line for each damaged one."""
+    import click
+
+    from kbs.cli.context import one_line
     from kbs.cli.render import table
+
+    damaged = answer.get("tampered")
+    for row in damaged if isinstance(damaged, list) else []:
+        if isinstance(row, dict):
+            click.echo(one_line(f"TAMPERED {row.get('id')}: {row.get('detail')}"))
 
     listed = answer.get("enrolments")
     rows = listed if isinstance(listed, list) else []

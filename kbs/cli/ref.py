@@ -170,6 +170,19 @@ def remove(context: CliContext, *, kind: str, name: str) -> None:
     )
 
 
+@ref.command()
+@click.argument("enrolment_id", metavar="ID")
+@common_options
+def forget(context: CliContext, *, enrolment_id: str) -> None:
+    """Forget a pending enrolment without trusting its key."""
+    from kbs.cli.admin_client import AdminClient
+
+    wanted = parse_hex32(enrolment_id, "ID")
+    with AdminClient.from_context(context) as client:
+        done = client.post(f"/admin/v1/enrolments/{wanted}/forget", {})
+    emit(context, done, lambda: click.echo(f"enrolment {wanted} is forgotten"))
+
+
 @ref.command("list")
 @click.option("--pending", is_flag=True, help="Enrolments that wait for a signature.")
 @click.option("--kind", type=click.Choice(_WORDS))

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import Connection, text
 from werkzeug.test import TestResponse
 
-from kbs.broker import enrol
+from kbs.adapters.sql.database import SqlDatabase
+from kbs.broker import pending
 from kbs.core.encode import b64, b64u, parse_b64, parse_b64u
 from kbs.evidence.vtpm.public import ObjectAttributes, serialize_public
+from kbs.governance.authority import Administrator, Authority, Role, RoleGrant
+from kbs.governance.signature import spki_of
 from kbs.governance.statement import Action, Kind
 from tests.fakes.tpm import AK_ATTRIBUTES, EK_ATTRIBUTES, FakeTpm, public_of
 from tests.fakes.tpm_ca import NOW, FakeTpmCA, certificate_b64
@@ -20,6 +27,15 @@ from tests.fakes.world import World
 
 BEGIN = "/v1/enrolments"
 ACTIVATE = "/v1/enrolments/activate"
+
+
+@contextmanager
+def writer(world: World) -> Iterator[Connection]:
+    """Somebody who can write the database past the broker."""
+    database = world.parts.database
+    assert isinstance(database, SqlDatabase)
+    with database.engine.begin() as connection:
+        yield connection
 
 
 @pytest.fixture(scope="module")
@@ -103,16 +119,16 @@ def test_from_an_unknown_tpm_to_a_key(
     tpm.pcrs = dict(world.booted_tpm().pcrs)
     # Nobody trusts it before, while it is pending, or without the statement.
     assert world.send(world.request(tpm)).status_code == 403
-    pending = _enrolled(world, tpm, maker)
-    assert pending["status"] == "pending"
-    assert pending["ak_name"] == tpm.ak_name.hex()
+    enrolled = _enrolled(world, tpm, maker)
+    assert enrolled["status"] == "pending"
+    assert enrolled["ak_name"] == tpm.ak_name.hex()
     assert world.send(world.request(tpm)).status_code == 403
-    assert _trusted(world, pending["id"]).status_code == 201
+    assert _trusted(world, enrolled["id"]).status_code == 201
     assert world.released(world.request(tpm)) == {"acme/model/chat@1": b"the model key"}
     # What was pending is settled, and on record without the EK itself.
     assert world.must("GET", "/admin/v1/enrolments")["enrolments"] == []
     (entry,) = world.entries("enrolment.pending")
-    assert entry["enrolment"] == pending["id"]
+    assert entry["enrolment"] == enrolled["id"]
     assert entry["ca"] == "acme/maker"
     assert entry["ak_name"] == tpm.ak_name.hex()
 
@@ -132,17 +148,193 @@ def test_pending_on_both_databases_and_after_a_restart(
     assert [one["ak_name"] for one in listed] == [tpm.ak_name.hex()]
 
 
-def test_the_same_key_again_replaces_what_was_pending(
+def _pending_ids(world: World) -> list[object]:
+    listed = world.must("GET", "/admin/v1/enrolments")["enrolments"]
+    assert isinstance(listed, list)
+    return [one["id"] for one in listed]
+
+
+def test_the_same_key_again_is_what_is_pending(
+    any_world: World, maker: FakeTpmCA
+) -> None:
+    world = any_world
+    _register(world, maker)
+    tpm = FakeTpm()
+    begun = _begun(world, tpm, maker)
+    body = {"enrolment": begun["enrolment"], "secret": b64(_secret(tpm, begun))}
+    answers = [_post(world, ACTIVATE, body) for _ in range(5)]
+    assert {answer.status_code for answer in answers} == {201}
+    first = answers[0].get_json()
+    assert all(answer.get_json() == first for answer in answers)
+    # Begun anew by the same TPM it is the same one as well.
+    assert _enrolled(world, tpm, maker) == first
+    assert _pending_ids(world) == [first["id"]]
+    assert len(world.entries("enrolment.pending")) == 1
+
+
+def test_an_ak_with_another_ek_does_not_take_its_place(
     world: World, maker: FakeTpmCA
 ) -> None:
     _register(world, maker)
     tpm = FakeTpm()
     first = _enrolled(world, tpm, maker)
-    second = _enrolled(world, tpm, maker)
-    listed = world.must("GET", "/admin/v1/enrolments")["enrolments"]
+    # One TPM has an EK of each kind, and its AK may be activated with either.
+    second = FakeTpm(endorsement="rsa")
+    tpm.endorsement_key = second.endorsement_key
+    tpm.endorsement_public = second.endorsement_public
+    begun = _begun(world, tpm, maker)
+    body = {"enrolment": begun["enrolment"], "secret": b64(_secret(tpm, begun))}
+    answer = _post(world, ACTIVATE, body)
+    assert (answer.status_code, answer.get_json()["code"]) == (409, "enrolment.pending")
+    assert _pending_ids(world) == [first["id"]]
+    assert len(world.entries("enrolment.pending")) == 1
+    world.must("POST", f"/admin/v1/enrolments/{first['id']}/forget", {})
+    assert _post(world, ACTIVATE, body).status_code == 201
+
+
+def test_one_tpm_and_one_tenant_do_not_take_all_the_room(
+    world: World, maker: FakeTpmCA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pending, "MAX_PENDING_OF_EK", 2)
+    monkeypatch.setattr(pending, "MAX_PENDING_OF_TENANT", 3)
+    for tenant in ("acme", "other"):
+        _register(world, maker, tenant=tenant)
+    tpm = FakeTpm()
+
+    def enrol(tpm: FakeTpm, group: str) -> tuple[int, str]:
+        begun = _begun(world, tpm, maker, group=group)
+        body = {"enrolment": begun["enrolment"], "secret": b64(_secret(tpm, begun))}
+        answer = _post(world, ACTIVATE, body)
+        return answer.status_code, str(answer.get_json().get("detail"))
+
+    assert enrol(tpm, "acme/one")[0] == 201
+    assert enrol(tpm, "acme/two")[0] == 201
+    status, detail = enrol(tpm, "other/three")
+    assert (status, "2 pending of this TPM" in detail) == (503, True)
+    assert enrol(FakeTpm(), "acme/one")[0] == 201
+    status, detail = enrol(FakeTpm(), "acme/one")
+    assert (status, "3 pending in acme" in detail) == (503, True)
+    # What is pending already needs no more room, and other tenants have their own.
+    assert enrol(tpm, "acme/one")[0] == 201
+    assert enrol(FakeTpm(), "other/one")[0] == 201
+
+
+def test_forgotten_by_a_policy_administrator_of_its_tenant(
+    any_world: World, maker: FakeTpmCA
+) -> None:
+    world = any_world
+    _register(world, maker)
+    found = _enrolled(world, FakeTpm(), maker)
+    keys = {name: Ed25519PrivateKey.generate() for name in ("elsewhere", "auditor")}
+    grants = {
+        "elsewhere": RoleGrant(Role.POLICY_ADMIN, ("other",)),
+        "auditor": RoleGrant(Role.AUDITOR, ("acme",)),
+    }
+    root = Administrator(
+        "root",
+        spki_of(world.admin.public_key()),
+        tuple(RoleGrant(role, ("*",)) for role in Role),
+    )
+    others = tuple(
+        Administrator(name, spki_of(key.public_key()), (grants[name],))
+        for name, key in keys.items()
+    )
+    authority = Authority((root, *others), 1, ("*",))
+    world.govern(
+        Action.ACTIVATE, Kind.AUTHORITY, "*", "authority", authority.canonical()
+    )
+    path = f"/admin/v1/enrolments/{found['id']}/forget"
+    assert world.call("POST", path, {}, key=keys["elsewhere"]).status_code == 404
+    assert world.call("POST", path, {}, key=keys["auditor"]).status_code == 403
+    assert world.must("POST", path, {})["id"] == found["id"]
+    assert world.call("POST", path, {}).status_code == 404
+    assert _pending_ids(world) == []
+    (entry,) = (
+        one
+        for one in world.entries("admin.action")
+        if one["action"] == "enrolment.forget"
+    )
+    assert entry["target"] == f"enrolment {found['id']}"
+    assert entry["tenant"] == "acme"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ak",
+        "UPDATE enrolments SET ak_group = 'bosses'",
+        "UPDATE enrolments SET tenant = 'other'",
+        "UPDATE enrolments SET id = 'abababababababababababababababab'",
+        "UPDATE enrolments SET ca = 'acme/makes'",
+        "UPDATE enrolments SET ek = ak_name",
+        "UPDATE enrolments SET ek_certificate = ak_public",
+        "UPDATE enrolments SET created = created + 1",
+        "UPDATE enrolments SET expires = expires + 1",
+        "UPDATE enrolments SET mac = ak_public",
+    ],
+)
+def test_a_pending_row_that_was_changed_cannot_become_trust(
+    any_world: World, maker: FakeTpmCA, change: str
+) -> None:
+    world = any_world
+    _register(world, maker)
+    whole = _enrolled(world, FakeTpm(), maker)
+    with writer(world) as connection:
+        untouched = connection.execute(text("SELECT * FROM enrolments")).one()
+    other = FakeTpm()
+    _enrolled(world, other, maker)
+    evil = FakeTpm()
+    arguments = {"of": other.ak_name, "public": evil.ak_public, "name": evil.ak_name}
+    if change == "ak":
+        change = "UPDATE enrolments SET ak_public = :public, ak_name = :name"
+    statement = text(f"{change} WHERE ak_name = :of")
+    used = {name: arguments[name] for name in statement.compile().params}
+    with writer(world) as connection:
+        assert connection.execute(statement, used).rowcount == 1
+    told = world.must("GET", "/admin/v1/enrolments")
+    listed, tampered = told["enrolments"], told["tampered"]
     assert isinstance(listed, list)
-    assert [one["id"] for one in listed] == [second["id"]]
-    assert world.call("GET", f"/admin/v1/enrolments/{first['id']}").status_code == 404
+    assert isinstance(tampered, list)
+    assert [one["id"] for one in listed] == [untouched.id] == [whole["id"]]
+    assert [one["code"] for one in tampered] == ["enrolment.tampered"]
+    assert set(tampered[0]) == {"id", "code", "detail"}
+    changed = tampered[0]["id"]
+    answer = world.call("GET", f"/admin/v1/enrolments/{changed}")
+    assert (answer.status_code, answer.get_json()["code"]) == (
+        *(503, "enrolment.tampered"),
+    )
+    # Reported once, however often it is looked at.
+    subjects = [one["subject"] for one in world.entries("integrity.reported")]
+    assert subjects == ["enrolment.tampered"]
+    world.must("POST", f"/admin/v1/enrolments/{changed}/forget", {})
+    assert world.must("GET", "/admin/v1/enrolments")["tampered"] == []
+
+
+def test_a_swapped_key_is_not_signed_into_trust(
+    any_world: World, maker: FakeTpmCA
+) -> None:
+    world = any_world
+    _register(world, maker)
+    shown = world.must(
+        "GET", f"/admin/v1/enrolments/{_enrolled(world, FakeTpm(), maker)['id']}"
+    )
+    evil = FakeTpm()
+    with writer(world) as connection:
+        connection.execute(
+            text("UPDATE enrolments SET ak_public = :public, ak_name = :name"),
+            {"public": evil.ak_public, "name": evil.ak_name},
+        )
+    # As an administrator would sign what a broker without the check had shown.
+    source = _ak(evil, how="activation", ek=shown["ek"])
+    stored = world.store(Kind.AK, "acme", "host-1", source)
+    answer = world.sign(Action.ADD, Kind.AK, "acme", "host-1", stored)
+    assert (answer.status_code, answer.get_json()["code"]) == (
+        *(503, "enrolment.tampered"),
+    )
+    # The honest guest enrols again, and its row is a good one.
+    assert _pending_ids(world) == []
+    again = _enrolled(world, evil, maker)
+    assert _trusted(world, again["id"]).status_code == 201
 
 
 def test_only_the_tpm_with_this_ak_opens_the_credential(
@@ -302,7 +494,7 @@ def test_pending_ones_are_capped_and_expire(
     world: World, maker: FakeTpmCA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _register(world, maker)
-    monkeypatch.setattr(enrol, "MAX_PENDING", 1)
+    monkeypatch.setattr(pending, "MAX_PENDING", 1)
     _enrolled(world, FakeTpm(), maker)
     tpm = FakeTpm()
     begun = _begun(world, tpm, maker)
@@ -320,9 +512,9 @@ def test_an_expired_enrolment_cannot_be_signed_into_trust(
     world: World, maker: FakeTpmCA
 ) -> None:
     _register(world, maker)
-    pending = _enrolled(world, FakeTpm(), maker)
+    enrolled = _enrolled(world, FakeTpm(), maker)
     world.clock.advance(31 * 24 * 3600)
-    answer = _trusted(world, pending["id"])
+    answer = _trusted(world, enrolled["id"])
     assert (answer.status_code, answer.get_json()["code"]) == (409, "enrolment.missing")
 
 

@@ -115,10 +115,12 @@ def _pending(number: int, **changes: object) -> PendingEnrolment:
         "group": "hosts",
         "ak_public": b"public",
         "ak_name": bytes([number]) * 34,
+        "ek": bytes([number % 2]) * 32,
         "ek_certificate": b"certificate",
         "ca": "acme/ek-ca",
         "created": NOW + number * SECOND,
         "expires": NOW + number * SECOND + 60 * SECOND,
+        "mac": b"mac",
         **changes,
     }
     return PendingEnrolment(**members)  # type: ignore[arg-type]
@@ -137,6 +139,13 @@ def test_pending_enrolments_are_listed_oldest_first(database: SqlDatabase) -> No
         assert enrolments.list(("zeta", "beta")) == [other]
         assert enrolments.list(()) == []
         assert enrolments.count() == 3
+        assert enrolments.count(tenant="acme") == 2
+        assert enrolments.count(tenant="beta") == 0
+        assert enrolments.count(ek=first.ek) == 2
+        assert enrolments.count(ek=bytes(31)) == 0
+        assert enrolments.find_key("acme", "hosts", second.ak_name) == second
+        assert enrolments.find_key("acme", "others", second.ak_name) is None
+        assert enrolments.find_key("zeta", "hosts", second.ak_name) is None
         assert enrolments.find(second.id) == second
         assert enrolments.find("no") is None
 

@@ -33,7 +33,14 @@ _SAME_AK = delete(enrolments).where(
     enrolments.c.ak_name == bindparam("of_ak"),
 )
 _FORGET = delete(enrolments).where(enrolments.c.id == bindparam("enrolment_id"))
+_OF_KEY = select(enrolments).where(
+    enrolments.c.tenant == bindparam("of_tenant"),
+    enrolments.c.ak_group == bindparam("of_group"),
+    enrolments.c.ak_name == bindparam("of_ak"),
+)
 _COUNT = select(func.count().label("count")).select_from(enrolments)
+_COUNT_OF_TENANT = _COUNT.where(enrolments.c.tenant == bindparam("of_tenant"))
+_COUNT_OF_EK = _COUNT.where(enrolments.c.ek == bindparam("of_ek"))
 
 
 def _purge(cursor: Cursor, table: Table, before: datetime) -> int:
@@ -150,6 +157,15 @@ class SqlEnrolmentStore:
         row = self._cursor.first(_ENROLMENT, {"enrolment_id": enrolment_id})
         return None if row is None else _pending(row)
 
+    def find_key(
+        self, tenant: str, group: str, ak_name: bytes
+    ) -> PendingEnrolment | None:
+        """Return the one of an AK in a group of a tenant."""
+        row = self._cursor.first(
+            _OF_KEY, {"of_tenant": tenant, "of_group": group, "of_ak": ak_name}
+        )
+        return None if row is None else _pending(row)
+
     def list(self, tenants: tuple[str, ...] | None) -> Sequence[PendingEnrolment]:
         """Return those of these tenants (None: all), oldest first."""
         if tenants is None:
@@ -158,9 +174,14 @@ class SqlEnrolmentStore:
             rows = self._cursor.all(_OF_TENANTS, {"tenants": tenants})
         return [_pending(row) for row in rows]
 
-    def count(self) -> int:
-        """Return how many there are."""
-        row = self._cursor.first(_COUNT)
+    def count(self, *, tenant: str | None = None, ek: bytes | None = None) -> int:
+        """Return how many there are, of one tenant or of one EK if given."""
+        if tenant is not None:
+            row = self._cursor.first(_COUNT_OF_TENANT, {"of_tenant": tenant})
+        elif ek is not None:
+            row = self._cursor.first(_COUNT_OF_EK, {"of_ek": ek})
+        else:
+            row = self._cursor.first(_COUNT)
         return 0 if row is None else row["count"]
 
     def remove(self, enrolment_id: str) -> None:

@@ -139,11 +139,14 @@ enrolments = _table(
     Column("ak_group", TEXT, nullable=False),
     Column("ak_public", BYTES, nullable=False),
     Column("ak_name", BYTES, nullable=False),
+    Column("ek", BYTES, nullable=False),
     Column("ek_certificate", BYTES, nullable=False),
     Column("ca", TEXT, nullable=False),
     Column("created", TIME, nullable=False),
     Column("expires", TIME, nullable=False),
+    Column("mac", BYTES, nullable=False),
     UniqueConstraint("tenant", "ak_group", "ak_name"),
+    Index(None, "ek"),
     Index(None, "expires"),
 )
 

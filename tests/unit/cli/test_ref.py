@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from kbs.broker.pending import PendingSeal
 from kbs.broker.ports import PendingEnrolment
 from kbs.cli.enrolment import by_hand, object_name
 from kbs.cli.reference_values import read
+from kbs.pki.certificates import spki_sha256
 from tests.fakes.admin_bench import Bench
 from tests.fakes.tpm import FakeTpm
 from tests.fakes.tpm_ca import FakeTpmCA
@@ -134,16 +137,29 @@ def test_a_pending_enrolment_becomes_trust(shared_bench: Bench) -> None:
         group="hosts",
         ak_public=tpm.ak_public,
         ak_name=tpm.ak_name,
+        ek=bytes.fromhex(spki_sha256(authority.root)),
         ek_certificate=authority.root.public_bytes(Encoding.DER),
         ca="acme/maker",
         created=now,
         expires=now + timedelta(days=1),
     )
+    seal = PendingSeal(bench.world.broker.identity.state_key)
+    changed = replace(seal.seal(pending), id="cd" * 16, group="bosses")
     with bench.world.parts.database.write() as tx:
-        tx.enrolments.insert(pending)
+        tx.enrolments.insert(seal.seal(pending))
+        tx.enrolments.insert(changed)
     listed = bench.must("ref", "list", "--pending")["enrolments"]
     assert [one["id"] for one in listed] == ["ab" * 16]
-    assert "acme/maker" in bench.run("ref", "list", "--pending").out
+    out = bench.run("ref", "list", "--pending").out
+    assert "acme/maker" in out
+    assert f"TAMPERED {changed.id}: " in out
+    assert bench.run("ref", "add", "ak", "--pending", changed.id).code == 3
+    assert bench.run("ref", "forget", "x").code == 2
+    assert bench.run("ref", "forget", changed.id).out == (
+        f"enrolment {changed.id} is forgotten\n"
+    )
+    assert bench.run("ref", "forget", changed.id).code == 1
+    assert "TAMPERED" not in bench.run("ref", "list", "--pending").out
 
     def another_name(path: str, body: bytes) -> bytes | None:
         if "/enrolments/" not in path:

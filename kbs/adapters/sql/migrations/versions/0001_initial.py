@@ -83,10 +83,12 @@ def _enrolments() -> None:
         sa.Column("ak_group", TEXT, nullable=False),
         sa.Column("ak_public", BYTES, nullable=False),
         sa.Column("ak_name", BYTES, nullable=False),
+        sa.Column("ek", BYTES, nullable=False),
         sa.Column("ek_certificate", BYTES, nullable=False),
         sa.Column("ca", TEXT, nullable=False),
         sa.Column("created", TIME, nullable=False),
         sa.Column("expires", TIME, nullable=False),
+        sa.Column("mac", BYTES, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_enrolments")),
         sa.UniqueConstraint(
             "tenant",
@@ -96,6 +98,7 @@ def _enrolments() -> None:
         ),
         sqlite_strict=True,
     )
+    op.create_index(op.f("ix_enrolments_ek"), "enrolments", ["ek"])
     op.create_index(op.f("ix_enrolments_expires"), "enrolments", ["expires"])
 
 
