@@ -114,11 +114,15 @@ def write_export(
             ).serialize()
 
 
-def concerns(tenants: tuple[str, ...] | None) -> Callable[[LogEntry], bool]:
-    """Return whose bodies an auditor of these tenants may read (None: all of them)."""
+def readable_by(tenants: tuple[str, ...] | None) -> Callable[[LogEntry], bool]:
+    """Return which bodies an auditor of these tenants may read (None: all of them).
+
+    A body is proven whole or not at all, so all of its tenants must be the auditor's:
+    one that concerns another tenant as well says what that one expects.
+    """
     if tenants is None:
         return lambda _: True
-    return lambda entry: not set(tenants).isdisjoint(entry.tenants)
+    return lambda entry: bool(entry.tenants) and set(tenants).issuperset(entry.tenants)
 
 
 def read_lines(stream: BinaryIO) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from kbs.audit import merkle
 from kbs.audit.entry import parse_body
-from kbs.audit.export import concerns, write_export
+from kbs.audit.export import readable_by, write_export
 from kbs.audit.kinds import INSTANCE_WIDE, Kind, Outcome
 from kbs.audit.log import LogEntry, QueryFilter
 from kbs.audit.receipt import Receipt
@@ -22,6 +22,7 @@ from kbs.broker.upkeep import Upkeep
 from kbs.core.clock import format_time, parse_time
 from kbs.core.encode import b64, parse_hex
 from kbs.core.errors import (
+    ForbiddenError,
     IntegrityError,
     MalformedError,
     NotFoundError,
@@ -109,14 +110,21 @@ class Auditing:
     def query(
         self, actor: Actor, wanted: Mapping[str, str | None], *, limit: int
     ) -> dict[str, object]:
-        """Return entries that match, as far as the auditor's tenants reach."""
+        """Return entries that match, as far as the auditor's tenants reach.
+
+        Of an entry that concerns other tenants too, only the auditor's own keys show.
+        """
         actor.require_anywhere(Role.AUDITOR)
         self._upkeep.flush()
         tenants = actor.tenants(Role.AUDITOR)
+        selected = _filter(wanted, tenants, limit)
         with self._database.read() as tx:
-            entries = tx.log.query(_filter(wanted, tenants, limit))
+            entries = tx.log.query(selected) if _may_ask(selected) else ()
             size = tx.log.head().size
-        return {"size": size, "entries": [_entry_json(entry) for entry in entries]}
+        return {
+            "size": size,
+            "entries": [_entry_json(entry, tenants) for entry in entries],
+        }
 
     def show(self, actor: Actor, wanted: str) -> dict[str, object]:
         """Return one entry by its id, its decision's id, or that of a sample.
@@ -128,8 +136,7 @@ class Auditing:
         self._upkeep.flush()
         with self._database.read() as tx:
             entry, sample = self._find(tx, actor, wanted)
-        whole = _may_see(entry, actor.tenants(Role.AUDITOR))
-        document = _entry_json(entry, withheld=not whole)
+        document = _entry_json(entry, actor.tenants(Role.AUDITOR))
         if sample is not None:
             document["sample"] = sample
         return document
@@ -143,8 +150,9 @@ class Auditing:
         actor.require_anywhere(Role.AUDITOR)
         with self._database.read() as tx:
             entry, _ = self._find(tx, actor, wanted)
-            # An aggregate holds the samples of every tenant's callers.
-            whole = _may_see(entry, actor.tenants(Role.AUDITOR))
+            # An aggregate holds the samples of every tenant's callers, and a release
+            # may concern several tenants.
+            whole = _may_read(entry, actor.tenants(Role.AUDITOR))
             latest = tx.log.latest_checkpoint()
             if latest is None or latest.size <= entry.index:
                 raise UnavailableError("checkpoint", got="none over this entry yet")
@@ -174,7 +182,7 @@ class Auditing:
                 tx.log,
                 checkpoint=latest.note,
                 keys=[self._identity.log_key],
-                may_read=concerns(tenants),
+                may_read=readable_by(tenants),
             )
 
     def consistency(self, actor: Actor, first: int, second: int) -> dict[str, object]:
@@ -206,7 +214,14 @@ class Auditing:
             found = tx.evidence.find(wanted)
             if found is None:
                 raise NotFoundError(f"evidence {digest}", got="none kept")
-            self._find(tx, actor, found.decision)
+            entry, _ = self._find(tx, actor, found.decision)
+            if not _may_read(entry, actor.tenants(Role.AUDITOR)):
+                raise ForbiddenError(
+                    f"evidence {digest}",
+                    got=f"administrator {actor.name}",
+                    expected="an auditor of every tenant whose keys it was sent for",
+                    code="admin.role",
+                )
             data = self._locker.open(tx, wanted)
         self._log_reading(actor, "audit.evidence", f"evidence {digest}")
         return {"digest": digest, "decision": found.decision, "bundle": b64(data)}
@@ -245,7 +260,7 @@ class Auditing:
         if entry is None:
             found = tx.log.query(QueryFilter(decision=wanted, limit=1))
             entry = found[0] if found else None
-        if entry is not None and _may_see(entry, tenants):
+        if entry is not None and _may_list(entry, tenants):
             return entry, None
         if entry is None:
             sampled = _find_sample(tx, wanted)
@@ -258,12 +273,24 @@ class Auditing:
         )
 
 
-def _may_see(entry: LogEntry, tenants: tuple[str, ...] | None) -> bool:
+def _may_list(entry: LogEntry, tenants: tuple[str, ...] | None) -> bool:
+    """Whether an auditor may know of an entry: it concerns one of their tenants."""
     if tenants is None or Kind(entry.kind) in INSTANCE_WIDE:
         return True
-    if not entry.tenants:
-        return False
     return not set(tenants).isdisjoint(entry.tenants)
+
+
+def _may_read(entry: LogEntry, tenants: tuple[str, ...] | None) -> bool:
+    """Whether an auditor may have a body: it concerns nobody but their tenants."""
+    return Kind(entry.kind) in INSTANCE_WIDE or readable_by(tenants)(entry)
+
+
+def _may_ask(wanted: QueryFilter) -> bool:
+    # Who could ask which entries name another tenant's key would read what is withheld.
+    named = [name for name in (wanted.key, wanted.policy) if name is not None]
+    return wanted.tenants is None or all(
+        name.partition("/")[0] in wanted.tenants for name in named
+    )
 
 
 def _find_sample(
@@ -328,8 +355,10 @@ def _kind(text: str) -> str:
     return text
 
 
-def _entry_json(entry: LogEntry, *, withheld: bool = False) -> dict[str, object]:
-    members = {} if withheld else parse_body(entry.body).members
+def _entry_json(entry: LogEntry, tenants: tuple[str, ...] | None) -> dict[str, object]:
+    members = parse_body(entry.body).members
+    if not _may_read(entry, tenants):
+        members = {"withheld": True, **_own_keys(members, tenants or ())}
     return {
         "index": entry.index,
         "id": entry.id,
@@ -337,6 +366,19 @@ def _entry_json(entry: LogEntry, *, withheld: bool = False) -> dict[str, object]
         "decision": entry.decision,
         "body": _body_json(entry, members),
     }
+
+
+def _own_keys(
+    members: Mapping[str, object], tenants: tuple[str, ...]
+) -> dict[str, object]:
+    """Return what of a shared body is about keys of these tenants."""
+    keys = members.get("keys")
+    own = [
+        key
+        for key in (keys if isinstance(keys, list) else [])
+        if str(key.get("id")).partition("/")[0] in tenants
+    ]
+    return {"keys": own} if own else {}
 
 
 def _body_json(entry: LogEntry, members: Mapping[str, object]) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import timedelta
 
@@ -143,6 +144,49 @@ def test_an_auditor_reads_its_tenants_and_the_instance(used: Used) -> None:
         assert world.call("GET", path, key=ACME).status_code == 200
         assert world.call("GET", path, key=OTHER).status_code == 404
         assert world.call("GET", f"{path}/proof", key=OTHER).status_code == 404
+
+
+def test_what_concerns_two_tenants_shows_each_its_own_keys_only(used: Used) -> None:
+    world, granted, _ = used
+    tpm = world.booted_tpm()
+    world.enrol(tpm, "g", "other")
+    refused = world.request(tpm, ["other/x/y", "acme/model/chat"], partial=True)
+    decision = world.send(refused).get_json()["answer"]["decision"]
+    (whole,) = _query(world, f"decision={decision}")
+    body = whole["body"]
+    assert isinstance(body, dict)
+    assert {one["id"] for one in body["keys"]} == {"other/x/y", "acme/model/chat"}
+    for key, own in ((ACME, "acme/model/chat"), (OTHER, "other/x/y")):
+        (listed,) = _query(world, f"decision={decision}", key)
+        shown = world.call("GET", f"{ENTRIES}/{whole['id']}", key=key).get_json()
+        for entry in (listed, shown):
+            assert entry["id"] == whole["id"]
+            part = entry["body"]
+            assert isinstance(part, dict)
+            assert set(part) == {"id", "time", "kind", "withheld", "keys"}
+            assert part["withheld"] is True
+            assert part["keys"] == [one for one in body["keys"] if one["id"] == own]
+        proof = world.call("GET", f"{ENTRIES}/{whole['id']}/proof", key=key).get_json()
+        assert "body" not in proof
+        assert "salt" not in proof
+        index = whole["index"]
+        assert isinstance(index, int)
+        line = json.loads(_export(world, key)[2 + index])
+        assert line["body"] is None
+        assert line["salt"] is None
+        found = _evidence(world, body["evidence"], key)
+        assert (found.status_code, found.get_json()["code"]) == (403, "admin.role")
+    assert _evidence(world, body["evidence"]).status_code == 200
+    # Nor do another tenant's names find it.
+    for name in ("key=acme/model/chat", "policy=acme/chat"):
+        assert _query(world, name) != []
+        assert _query(world, name, OTHER) == []
+    # What is the auditor's alone stays whole.
+    (grant,) = _query(world, "decision=granted", ACME)
+    alone = grant["body"]
+    assert isinstance(alone, dict)
+    assert "withheld" not in alone
+    assert alone["request"] == hashlib.sha256(granted.body).hexdigest()
 
 
 def test_a_sample_is_found_by_its_decision_and_shows_no_others(used: Used) -> None:

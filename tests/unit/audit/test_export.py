@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,9 +13,9 @@ from kbs.audit.checkpoint import Checkpoint, NoteSignature, sign_checkpoint
 from kbs.audit.entry import Leaf, parse_leaf, salted_digest
 from kbs.audit.export import (
     MAX_LINE,
-    concerns,
     parse_entry_line,
     read_lines,
+    readable_by,
     write_export,
 )
 from kbs.audit.kinds import Mode
@@ -39,7 +40,7 @@ from tests.unit.audit.samples import (
     small_log,
 )
 
-ALL = concerns(None)
+ALL = readable_by(None)
 
 
 def export(built: BuiltLog, may_read: Callable[[LogEntry], bool] = ALL) -> list[bytes]:
@@ -136,7 +137,7 @@ def test_every_changed_byte_is_found_and_its_line_is_named() -> None:
 def test_every_changed_byte_is_found_where_bodies_are_withheld(
     built: BuiltLog,
 ) -> None:
-    lines = export(built, concerns(("beta",)))
+    lines = export(built, readable_by(("beta",)))
     line = lines[4]
     assert json.loads(line)["body"] is None
     for place in range(len(line)):
@@ -150,11 +151,27 @@ def test_every_changed_byte_is_found_where_bodies_are_withheld(
 def test_an_auditor_of_a_tenant_gets_its_bodies_and_those_of_the_instance(
     built: BuiltLog,
 ) -> None:
-    lines = export(built, concerns(("beta",)))
+    lines = export(built, readable_by(("beta",)))
     withheld = [json.loads(line)["body"] is None for line in lines[2:]]
     assert withheld == [False, True, True, False, True, False]
     report = verify_export(lines, keys=built.keys)
     assert (report.bodies, report.withheld) == (3, 3)
+
+
+def test_a_body_is_for_who_may_read_all_its_tenants() -> None:
+    entry = small_log().log.state.entries[-1]
+    both = replace(entry, tenants=("acme", "beta"))
+    for tenants, reads in (
+        (("acme",), False),
+        (("beta",), False),
+        (("acme", "beta"), True),
+        (("acme", "beta", "other"), True),
+        ((), False),
+        (None, True),
+    ):
+        assert readable_by(tenants)(both) is reads, tenants
+    # What names no tenant is nobody's in particular.
+    assert not readable_by(("acme",))(replace(entry, tenants=()))
 
 
 def test_an_empty_file_and_a_file_of_something_else_are_refused() -> None:
@@ -319,7 +336,7 @@ def test_a_rotated_key_is_trusted_through_its_announcement() -> None:
     assert verify_export(lines, keys=[built.keys[1]]).key == built.keys[2]
     assert verify_export(lines, keys=[built.keys[2]]).key == built.keys[2]
     assert verify_export(lines).key == built.keys[2]
-    tenant = export(built, concerns(("beta",)))
+    tenant = export(built, readable_by(("beta",)))
     assert verify_export(tenant, keys=[old]).key == built.keys[2]
 
 
