@@ -19,7 +19,6 @@ from kbs.adapters.sql.database import SqlDatabase, connect
 from kbs.adapters.sql.migrate import check_schema
 from kbs.adapters.trust import INSTANCE_NAME, KEK_NAME, read_instance, read_kek
 from kbs.api import admin, front, health, logs, openapi, problems
-from kbs.api.draining import drain
 from kbs.api.limits import MAX_BODY_BYTES, RateLimit
 from kbs.api.requests import rate_limited
 from kbs.broker.actors import Actors
@@ -38,12 +37,15 @@ from kbs.broker.identity import Identity
 from kbs.broker.initialise import require_instance, settle_mode
 from kbs.broker.journal import Journal
 from kbs.broker.keeping import Keeping
+from kbs.broker.lines import DecisionLines
 from kbs.broker.mark import MarkKeeper, Ticker
 from kbs.broker.pending import PendingSeal
 from kbs.broker.ports import Database, Highwater
+from kbs.broker.record import Recorder
 from kbs.broker.refusals import Refusal, RefusalCounter
 from kbs.broker.release import Release
 from kbs.broker.replies import Replies
+from kbs.broker.sealing import Sealer
 from kbs.broker.service import Broker
 from kbs.broker.upkeep import Upkeep
 from kbs.broker.vault import Vault
@@ -157,16 +159,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
     locker = EvidenceLocker(vault, settings.evidence_retention_days)
 
     def refused_token(error: AuthenticationError) -> None:
-        refusals.count(
-            Refusal(
-                decision=new_decision_id(),
-                reason=error.code,
-                detail=str(error),
-                got=error.got,
-                expected=error.expected,
-                time=clock.now(),
-            )
-        )
+        refusals.count(Refusal.of_fault(new_decision_id(), error, clock.now()))
 
     broker = Broker(
         identity=identity,
@@ -182,11 +175,17 @@ def compose(parts: Parts, settings: Settings) -> Composed:
                 development=settings.development,
             ),
             identity=identity,
-            vault=vault,
-            journal=journal,
+            sealer=Sealer(vault),
+            recorder=Recorder(
+                journal=journal,
+                identity=identity,
+                locker=locker,
+                development=settings.development,
+                steps=parts.steps,
+            ),
             refusals=refusals,
             replies=Replies(identity),
-            locker=locker,
+            lines=DecisionLines(parts.monotonic),
             clock=clock,
             development=settings.development,
             steps=parts.steps,
@@ -310,7 +309,6 @@ def create_app_with(
     problems.install(app)
     limit = RateLimit(settings.rate_limit, parts.monotonic)
     app.before_request(rate_limited(limit))
-    app.after_request(drain)
     for blueprint in (
         front.blueprint,
         admin.blueprint,

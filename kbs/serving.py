@@ -26,6 +26,7 @@ from granian.server import Server
 from kbs.adapters.process import harden
 from kbs.adapters.sql.migrate import upgrade
 from kbs.adapters.tls import CERTIFICATE_NAME, KEY_NAME, certificate_sha256
+from kbs.api.gateway import Gateway
 from kbs.app import check_start, create_app, open_database, open_parts
 from kbs.core.errors import ConfigurationError
 from kbs.initialising import (
@@ -119,7 +120,7 @@ def load_application(settings: Settings, composed: _Composed) -> Any:
     """Compose the broker of one worker process, and tell the main process."""
     harden()
     configure_logging(development=settings.development)
-    application = create_app(settings)
+    application = Gateway(create_app(settings), threads=settings.threads)
     composed.tell()
     return application
 
@@ -173,9 +174,8 @@ def _serve(settings: Settings, address: str, composed: _Composed) -> None:
         "kbs",
         address=address,
         port=settings.listen.port,
-        interface=Interfaces.WSGI,
+        interface=Interfaces.RSGI,
         workers=settings.workers,
-        blocking_threads=settings.threads,
         backlog=BACKLOG,
         http1_settings=HTTP1Settings(
             header_read_timeout=HEADER_SECONDS * 1000,

@@ -127,7 +127,7 @@ def _operation(
             "content": {"application/json": {"schema": _ref(ok)}},
         }
     }
-    always = (400, 413, 429, 503) if body is not None else (429, 503)
+    always = (400, 408, 413, 415, 429, 503) if body is not None else (429, 503)
     for status in sorted({*errors, *always}):
         responses[str(status)] = {"$ref": "#/components/responses/Problem"}
     operation: dict[str, object] = {
