@@ -115,6 +115,30 @@ def shared_options() -> list[Callable[[Any], Any]]:
     ]
 
 
+def require_one(
+    what: str, given: Mapping[str, object], *, expected: str | None = None
+) -> str:
+    """Return the one option that was given of several (None, False and () are not).
+
+    Raises:
+        MalformedError: none was, or several.
+    """
+    named = [
+        option
+        for option, value in given.items()
+        if value is not None and value is not False and value != ()
+    ]
+    if len(named) != 1:
+        raise MalformedError(
+            what,
+            got=" and ".join(named) or f"neither {' nor '.join(given)}",
+            expected=expected or f"exactly one of {', '.join(given)}",
+            hint=f"see {click.get_current_context().command_path} --help",
+            code="usage",
+        )
+    return named[0]
+
+
 def emit(context: CliContext, document: object, human: Callable[[], object]) -> None:
     """Print the document with --json, else let `human` print."""
     if context.json:
@@ -132,11 +156,12 @@ def report(context: CliContext, error: KbsError) -> None:
     if context.verbose:
         for line in details(error):
             click.echo(f"  {one_line(line)}", err=True)
-    if context.json and not _is_usage(error):
+    if context.json and not is_usage(error):
         print_json({"error": error_json(error)})
 
 
-def _is_usage(error: KbsError) -> bool:
+def is_usage(error: KbsError) -> bool:
+    """Whether a command never began: a wrong option, a file that cannot be read."""
     # An error about an option, or about the file that it names, names the option first.
     return isinstance(error, MalformedError) and (
         error.code in _USAGE_CODES or error.what.startswith("--")

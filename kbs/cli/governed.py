@@ -17,6 +17,9 @@ from kbs.governance.contents import check_digest
 from kbs.governance.objects import MAX_OBJECT_BYTES
 from kbs.governance.statement import Action, Kind
 
+LISTED = ("kind", "name", "version", "active", "registered", "digest")
+"""Columns of a table of versions, see `Listed.row`."""
+
 _MAX_LISTED = 100_000
 
 
@@ -36,6 +39,18 @@ class Listed:
     def subject(self) -> ScopedName:
         """Its name inside its tenant."""
         return ScopedName(self.tenant, self.name)
+
+    @property
+    def row(self) -> tuple[object, ...]:
+        """The cells of the columns `LISTED`."""
+        return (
+            self.kind,
+            self.subject,
+            self.version,
+            self.active,
+            self.registered,
+            self.digest,
+        )
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON form."""
@@ -143,6 +158,20 @@ def put(client: AdminClient, action: Action, one: Listed) -> dict[str, object]:
     )
     see_accepted(client)
     return accepted
+
+
+def take_out(
+    client: AdminClient, action: Action, kind: Kind, subject: ScopedName
+) -> tuple[Listed, dict[str, object]]:
+    """Take the one version in force out of force; return it and what became of it.
+
+    Raises:
+        ConflictError: none is in force, or several are.
+        KbsError: the broker refuses, or does not answer.
+    """
+    one = choose_active(list_objects(client, kind, subject), subject)
+    statement = put(client, action, one)
+    return one, {**one.to_json(), "active": False, "statement": statement}
 
 
 def see_accepted(client: AdminClient) -> None:

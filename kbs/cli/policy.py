@@ -17,6 +17,7 @@ from kbs.cli.context import (
     CliContext,
     common_options,
     emit,
+    is_usage,
     one_line,
 )
 from kbs.cli.policy_store import COMMANDS
@@ -50,6 +51,7 @@ def check(
     if workload:
         _check_workload(context, file, names)
         return
+    from kbs.cli.policy_files import load_policy
     from kbs.policy.located import PolicyError
 
     try:
@@ -59,6 +61,8 @@ def check(
         _report_problems(context, [str(one) for one in exc.problems])
         click.get_current_context().exit(EXIT_USAGE)
     except MalformedError as exc:
+        if is_usage(exc):
+            raise
         _report_problems(context, [str(exc)])
         click.get_current_context().exit(EXIT_USAGE)
     document = {
@@ -112,6 +116,7 @@ def explain(
 ) -> None:
     """Say what a policy says to evidence, condition by condition; releases nothing."""
     from kbs.cli.explaining import Explanation, explain_by_server, explain_here
+    from kbs.cli.policy_files import load_policy
     from kbs.cli.render import explanation
 
     asked = Explanation.read(evidence=evidence, at=at, request=request)
@@ -129,22 +134,6 @@ def explain(
 
     emit(context, found.document, human)
     click.get_current_context().exit(found.exit_code)
-
-
-def load_policy(path: Path) -> ParsedPolicy:
-    """Read a release policy from a file.
-
-    Raises:
-        PolicyError: it is none; every problem has line and column.
-        MalformedError: it cannot be read.
-    """
-    from kbs.cli.inputs import read_input
-    from kbs.evidence.registry import vocabulary
-    from kbs.policy.parse import parse_release_policy
-    from kbs.policy.yaml import MAX_BYTES
-
-    source = read_input(path, "policy", limit=MAX_BYTES)
-    return parse_release_policy(source, vocabulary=vocabulary(), what=str(path))
 
 
 def _missing(parsed: ParsedPolicy, names: Path | None) -> tuple[str, ...]:
@@ -210,6 +199,7 @@ def _policy_folders(folder: Path) -> list[Path]:
             f"policy folder {folder}",
             got="no policy.yaml in it or in a folder in it",
             expected="policy.yaml, context.yaml, allow/*.json, deny/*.json",
+            code="usage",
         )
     return found
 

@@ -16,7 +16,7 @@ from kbs.core.ids import ScopedName, parse_scoped_name
 if TYPE_CHECKING:
     from kbs.cli.admin_client import AdminClient
     from kbs.cli.governed import Listed
-    from kbs.governance.statement import Action, Kind
+    from kbs.governance.statement import Action
 
     _Pick = Callable[[list[Listed], ScopedName], Listed]
 
@@ -37,9 +37,10 @@ def register(
     """Store the next version of a policy, and put it in force."""
     from kbs.cli import governed
     from kbs.cli.admin_client import AdminClient
+    from kbs.cli.policy_files import load_document
     from kbs.governance.statement import Action
 
-    kind, subject, source, digest = _document(file, workload)
+    kind, subject, source, digest = load_document(file, workload)
     with AdminClient.from_context(context) as client:
         stored, warnings = governed.register(
             client, kind, subject, source=source, digest=digest
@@ -132,7 +133,7 @@ def rollback(context: CliContext, *, name: str, version: int) -> None:
 def list_policies(context: CliContext, *, tenant: str | None) -> None:
     """List policies of both kinds, every version."""
     from kbs.cli.admin_client import AdminClient
-    from kbs.cli.governed import list_objects
+    from kbs.cli.governed import LISTED, list_objects
     from kbs.cli.render import table
     from kbs.governance.statement import Kind
 
@@ -146,20 +147,7 @@ def list_policies(context: CliContext, *, tenant: str | None) -> None:
     emit(
         context,
         {"policies": [one.to_json() for one in found]},
-        lambda: table(
-            ("kind", "name", "version", "active", "registered", "digest"),
-            [
-                (
-                    one.kind,
-                    one.subject,
-                    one.version,
-                    one.active,
-                    one.registered,
-                    one.digest,
-                )
-                for one in found
-            ],
-        ),
+        lambda: table(LISTED, [one.row for one in found]),
     )
 
 
@@ -214,8 +202,8 @@ def diff(
     """Compare two versions, or what is in force with FILE (else with the newest)."""
     from kbs.cli.admin_client import AdminClient
     from kbs.cli.governed import choose, choose_active, read_object
-    from kbs.cli.policy import load_policy
     from kbs.cli.policy_diff import compare
+    from kbs.cli.policy_files import load_policy
 
     if file is not None and after is not None:
         raise MalformedError("diff", got="FILE and --to", expected="one", code="usage")
@@ -244,23 +232,6 @@ def diff(
 
 
 COMMANDS = (register, activate, deactivate, rollback, list_policies, show, diff)
-
-
-def _document(file: Path, workload: str | None) -> tuple[Kind, ScopedName, bytes, str]:
-    from kbs.cli.inputs import read_input
-    from kbs.cli.policy import load_policy
-    from kbs.governance.contents import digest_of
-    from kbs.governance.objects import MAX_OBJECT_BYTES, measure_workload_policy
-    from kbs.governance.statement import Kind
-
-    source = read_input(file, "policy", limit=MAX_OBJECT_BYTES)
-    if workload is not None:
-        measure_workload_policy(source)
-        subject = parse_scoped_name(workload, "--workload")
-        return Kind.WORKLOAD_POLICY, subject, source, digest_of(source)
-    parsed = load_policy(file)
-    subject = ScopedName(parsed.policy.tenant, parsed.policy.name)
-    return Kind.RELEASE_POLICY, subject, source, parsed.digest
 
 
 def _find(

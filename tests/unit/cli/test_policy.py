@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -451,3 +453,30 @@ def test_a_content_that_is_not_what_is_listed_is_not_signed(
     assert ran.code != 0
     ran.assert_one_error_line()
     assert ("POST", "/admin/v1/governance/statements") not in bench.requests
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "nowhere"),
+        ("check", "nowhere", "--workload"),
+        ("check", "."),
+        ("test", "nowhere"),
+        ("explain", "nowhere", "--evidence", "nowhere", "--context", "nowhere"),
+        ("register", "nowhere"),
+    ],
+)
+def test_an_unreadable_file_is_one_line_and_no_document(
+    arguments: tuple[str, ...],
+) -> None:
+    ran = run("policy", *arguments, "--json")
+    assert (ran.code, ran.out) == (2, "")
+    ran.assert_one_error_line()
+
+
+def test_each_module_of_the_policy_commands_can_be_imported_first() -> None:
+    for module in ("policy", "policy_store", "policy_files"):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import kbs.cli.{module}"], check=False
+        )
+        assert done.returncode == 0, module
