@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kbs.cli.context import CliContext, common_options, emit
-from kbs.core.errors import MalformedError
+from kbs.cli.context import CliContext, common_options, emit, require_one
 from kbs.core.ids import parse_name
 
 if TYPE_CHECKING:
@@ -95,13 +94,10 @@ def shared(
     """Say which tenants may use what is in shared/."""
     from kbs.cli.authority_edits import sharing
 
-    if [bool(tenants), everybody, nobody].count(True) != 1:
-        raise MalformedError(
-            "admin shared",
-            got="another combination",
-            expected="exactly one of TENANT…, --all, --none",
-            code="usage",
-        )
+    require_one(
+        "who may use shared/",
+        {"TENANT…": tenants, "--all": everybody, "--none": nobody},
+    )
     named = tuple(dict.fromkeys(parse_name(one, "TENANT") for one in tenants))
     chosen = (_EVERYWHERE,) if everybody else named
     _change(context, sharing(chosen), _shared_text(chosen))

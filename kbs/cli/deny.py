@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kbs.cli.context import CliContext, common_options, emit
-from kbs.core.errors import MalformedError
+from kbs.cli.context import CliContext, common_options, emit, require_one
 from kbs.core.ids import ScopedName, parse_key_ref, parse_name, parse_scoped_name
 
 if TYPE_CHECKING:
@@ -58,14 +57,15 @@ def add(
     from kbs.governance.statement import Action, Kind
 
     named = {
-        "policy": policy,
-        "key": key,
-        "ak": ak,
-        "chip": chip,
-        "measurement": measurement,
-        "all": "" if everything else None,
+        "--policy": policy,
+        "--key": key,
+        "--ak": ak,
+        "--chip": chip,
+        "--measurement": measurement,
+        "--all": "" if everything else None,
     }
-    target, value = _one_target(named)
+    option = require_one("what is denied", named)
+    target, value = option.removeprefix("--"), named[option] or ""
     entry = parse_deny({"target": target, "value": value, "reason": reason})
     subject = ScopedName(
         _tenant_of(target, value, tenant),
@@ -137,31 +137,13 @@ def list_entries(context: CliContext, *, lifted: bool) -> None:
 def lift(context: CliContext, *, name: str) -> None:
     """Take an entry out of force; `*/NAME` for one that concerns everybody."""
     from kbs.cli.admin_client import AdminClient
-    from kbs.cli.governed import choose_active, list_objects, put
+    from kbs.cli.governed import take_out
     from kbs.governance.statement import Action, Kind
 
     subject = _parse_entry_name(name)
     with AdminClient.from_context(context) as client:
-        found = list_objects(client, Kind.DENY, subject)
-        one = choose_active(found, subject)
-        statement = put(client, Action.LIFT, one)
-    emit(
-        context,
-        {**one.to_json(), "active": False, "statement": statement},
-        lambda: click.echo(f"{subject} is lifted"),
-    )
-
-
-def _one_target(named: dict[str, str | None]) -> tuple[str, str]:
-    given = [(target, value) for target, value in named.items() if value is not None]
-    if len(given) != 1:
-        raise MalformedError(
-            "deny add",
-            got=", ".join(f"--{target}" for target, _ in given) or "no target",
-            expected="exactly one of " + ", ".join(f"--{target}" for target in named),
-            code="usage",
-        )
-    return given[0]
+        _, document = take_out(client, Action.LIFT, Kind.DENY, subject)
+    emit(context, document, lambda: click.echo(f"{subject} is lifted"))
 
 
 def _tenant_of(target: str, value: str, tenant: str | None) -> str:

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kbs.cli.context import EXIT_REFUSED, CliContext, common_options, emit
+from kbs.cli.context import (
+    EXIT_REFUSED,
+    CliContext,
+    common_options,
+    emit,
+    require_one,
+)
 from kbs.cli.guest_options import GuestOptions, guest_options
 from kbs.cli.guest_results import fetched_json, say_fetched, write_fetched
 from kbs.cli.inputs import read_certificates, read_input
@@ -195,14 +201,11 @@ def unseal(
     from kbs.artifacts.files import open_file
     from kbs.cli.render import progress
 
-    if (key_file is None) == (keys is None):
-        raise MalformedError(
-            "which key opens it",
-            got="neither --key-file nor --keys" if keys is None else "both",
-            expected="--key-file FILE, or --keys DIR that fetch filled",
-            hint="see kbs guest unseal --help",
-            code="usage",
-        )
+    require_one(
+        "which key opens it",
+        {"--key-file": key_file, "--keys": keys},
+        expected="--key-file FILE, or --keys DIR that fetch filled",
+    )
     path = key_file if keys is None else _key_path(keys, file)
     # An age identity is text of any length; for our own format the size is checked
     # against the format when it is opened.
@@ -251,14 +254,11 @@ def _require_one_place(
 ) -> None:
     from kbs.client.deliver import require_descriptor
 
-    if (out is None) == (out_fd is None):
-        raise MalformedError(
-            "where the keys go",
-            got="neither --out nor --out-fd" if out is None else "both",
-            expected="--out DIR for files, or --out-fd N for one key's bytes",
-            hint="see kbs guest fetch --help",
-            code="usage",
-        )
+    require_one(
+        "where the keys go",
+        {"--out": out, "--out-fd": out_fd},
+        expected="--out DIR for files, or --out-fd N for one key's bytes",
+    )
     if out_fd is None:
         return
     if len(refs) != 1 or (out_fd == 1 and context.json):

@@ -155,17 +155,15 @@ def expire(context: CliContext, *, name: str, at: str) -> None:
 def remove(context: CliContext, *, kind: str, name: str) -> None:
     """Take a reference out of force."""
     from kbs.cli.admin_client import AdminClient
-    from kbs.cli.governed import choose_active, list_objects, put
+    from kbs.cli.governed import take_out
     from kbs.governance.statement import Action
 
     subject = parse_scoped_name(name)
     with AdminClient.from_context(context) as client:
-        found = list_objects(client, kind_of(kind), subject)
-        one = choose_active(found, subject)
-        statement = put(client, Action.REMOVE, one)
+        one, document = take_out(client, Action.REMOVE, kind_of(kind), subject)
     emit(
         context,
-        {**one.to_json(), "active": False, "statement": statement},
+        document,
         lambda: click.echo(f"{kind} {subject} version {one.version} is removed"),
     )
 
@@ -191,7 +189,7 @@ def list_refs(context: CliContext, *, pending: bool, kind: str | None) -> None:
     """List references, or pending enrolments."""
     from kbs.cli.admin_client import AdminClient
     from kbs.cli.enrolment import print_pending
-    from kbs.cli.governed import list_objects
+    from kbs.cli.governed import LISTED, list_objects
     from kbs.cli.render import table
 
     if pending and kind not in (None, "ak"):
@@ -205,15 +203,10 @@ def list_refs(context: CliContext, *, pending: bool, kind: str | None) -> None:
             return
         wanted = [kind] if kind is not None else _WORDS
         found = [one for word in wanted for one in list_objects(client, kind_of(word))]
-    rows = [
-        (one.kind, one.subject, one.version, one.active, one.registered, one.digest)
-        for one in found
-    ]
-    columns = ("kind", "name", "version", "active", "registered", "digest")
     emit(
         context,
         {"references": [one.to_json() for one in found]},
-        lambda: table(columns, rows),
+        lambda: table(LISTED, [one.row for one in found]),
     )
 
 

@@ -116,7 +116,10 @@ def test_several_keys_on_a_disk_are_one_warning(
 
 @pytest.mark.parametrize(
     ("options", "got"),
-    [([], "neither --out nor --out-fd"), (["--out", "x", "--out-fd", "9"], "both")],
+    [
+        ([], "neither --out nor --out-fd"),
+        (["--out", "x", "--out-fd", "9"], "--out and --out-fd"),
+    ],
 )
 def test_fetch_says_that_it_must_know_where_the_keys_go(
     bench: Bench, options: list[str], got: str
