@@ -153,6 +153,15 @@ class Attestation:
         known = check.item is None or asked.bundle.kind(check.item) in self._verifiers
         return check.id if known else UNKNOWN_KIND
 
+    def reasons(self, attested: Attested) -> tuple[str, ...]:
+        """Return the same of every check that failed or stayed open, each once."""
+        found = (
+            self.reason(attested.asked, check)
+            for check in attested.result.checks
+            if check.status in {Status.FAIL, Status.UNCHECKED}
+        )
+        return tuple(dict.fromkeys(found))
+
     def _verify(self, asked: Asked, trust: Trust) -> BundleResult:
         return verify_bundle(
             asked.bundle,

@@ -34,6 +34,9 @@ STATE = "state"
 
 CHALLENGE_KEY_AGE = timedelta(days=1)
 
+RELOAD_INTERVAL = timedelta(seconds=1)
+"""Shortest time between two readings of the keys for an unknown key id."""
+
 
 def log_origin(instance: str) -> str:
     """Return the name of an instance's log, which is also the audience of evidence."""
@@ -75,6 +78,7 @@ class Identity:
         self._pseudonym_key = _newest(opened, PSEUDONYM).secret
         self.state_key = _newest(opened, STATE).secret
         self._challenge = _challenge_keys(opened)
+        self._reloaded: datetime | None = None
 
     @property
     def response_key(self) -> Ed25519PrivateKey:
@@ -123,16 +127,34 @@ class Identity:
         """Return the keyed hash of one device identity."""
         return pseudonym(self._pseudonym_key.reveal(), value)
 
-    def challenge_keys(self, now: datetime) -> tuple[ChallengeKey, ...]:
+    def challenge_keys(
+        self, now: datetime, key_id: int | None = None
+    ) -> tuple[ChallengeKey, ...]:
         """Return the keys that challenges may carry now, the newest first.
 
         A new one is made when the newest is a day old. Another replica may have made
-        it already: then that one is used.
+        it already: then that one is used. A challenge with an unknown `key_id` may be
+        of a replica whose day began sooner: the keys are read again first.
         """
         keys = self._challenge
         if keys[0][1] + CHALLENGE_KEY_AGE <= now:
             keys = self._renew_challenge_key(now)
+        if key_id is not None and all(key.key_id != key_id for key, _ in keys):
+            keys = self._reload_challenge_keys(now)
         return tuple(key for key, _ in keys)
+
+    def _reload_challenge_keys(
+        self, now: datetime
+    ) -> tuple[tuple[ChallengeKey, datetime], ...]:
+        with self._lock:
+            # Anyone can invent key ids: they buy one reading a second.
+            last = self._reloaded
+            if last is None or abs(now - last) >= RELOAD_INTERVAL:
+                with self._database.read() as tx:
+                    opened = _open_all(tx, self._vault)
+                self._challenge = _challenge_keys(opened)
+                self._reloaded = now
+            return self._challenge
 
     def _renew_challenge_key(
         self, now: datetime

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from kbs.audit.events import RefusalSample
+from kbs.core.checks import Check
+from kbs.core.errors import KbsError
 
 MAX_REASONS = 64
 """Distinct reasons a minute; further ones are counted under `other`."""
@@ -39,6 +41,33 @@ class Refusal:
     got: str | None = None
     expected: str | None = None
     time: datetime
+
+    @classmethod
+    def of_fault(cls, decision: str, fault: KbsError, time: datetime) -> Refusal:
+        """Return the refusal of a challenge, or of an administrator's token."""
+        return cls(
+            decision=decision,
+            reason=fault.code,
+            detail=str(fault),
+            got=fault.got,
+            expected=fault.expected,
+            time=time,
+        )
+
+    @classmethod
+    def of_check(
+        cls, decision: str, reason: str, check: Check, time: datetime
+    ) -> Refusal:
+        """Return the refusal of evidence, with the check that it failed first."""
+        return cls(
+            decision=decision,
+            reason=reason,
+            check=check.id,
+            detail=check.detail,
+            got=check.got,
+            expected=check.expected,
+            time=time,
+        )
 
     def to_sample(self) -> RefusalSample:
         """Return it as an aggregate entry holds it, its texts shortened."""
@@ -70,6 +99,11 @@ class Aggregate:
     def total(self) -> int:
         """How many refusals there were."""
         return sum(count for count, _ in self.reasons.values())
+
+    def most_frequent(self) -> list[tuple[str, int]]:
+        """Return each reason with its count, the most frequent first."""
+        counted = [(reason, count) for reason, (count, _) in self.reasons.items()]
+        return sorted(counted, key=lambda one: -one[1])
 
 
 class RefusalCounter:

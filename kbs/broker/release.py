@@ -21,29 +21,22 @@ from collections.abc import Callable
 from kbs.broker.attest import Asked, Attestation, Attested, parse_request
 from kbs.broker.commit import refuse_clock_behind
 from kbs.broker.decide import KeyOutcome, decide_key
-from kbs.broker.evidence import EvidenceLocker
 from kbs.broker.governance import Governance, StaleReadError
 from kbs.broker.identity import Identity
-from kbs.broker.journal import Journal
-from kbs.broker.outcomes import releasable, released_ref, withheld
+from kbs.broker.lines import DecisionLine, DecisionLines
+from kbs.broker.outcomes import releasable
 from kbs.broker.ports import Database, Transaction
 from kbs.broker.record import SPENT, MovedError, Ready, Recorder
 from kbs.broker.refusals import Refusal, RefusalCounter
 from kbs.broker.replies import Replies, Reply
-from kbs.broker.vault import Vault
-from kbs.channel.answer import (
-    Answer,
-    Outcome,
-    ReleasedKey,
-    seal_keys,
-)
-from kbs.channel.binding import Mode
+from kbs.broker.sealing import Sealer
 from kbs.channel.challenge import (
     Challenge,
     Door,
+    parse_challenge,
     verify_challenge,
 )
-from kbs.core.checks import Check, Verdict
+from kbs.core.checks import Verdict
 from kbs.core.clock import Clock
 from kbs.core.errors import (
     AuthenticationError,
@@ -66,11 +59,11 @@ class Release:
         governance: Governance,
         attestation: Attestation,
         identity: Identity,
-        vault: Vault,
-        journal: Journal,
+        sealer: Sealer,
+        recorder: Recorder,
         refusals: RefusalCounter,
         replies: Replies,
-        locker: EvidenceLocker,
+        lines: DecisionLines,
         clock: Clock,
         development: bool,
         steps: Callable[[str], None] = lambda _: None,
@@ -80,19 +73,14 @@ class Release:
         self._governance = governance
         self._attestation = attestation
         self._identity = identity
-        self._vault = vault
+        self._sealer = sealer
+        self._recorder = recorder
         self._refusals = refusals
         self._replies = replies
+        self._lines = lines
         self._clock = clock
         self._development = development
         self._steps = steps
-        self._recorder = Recorder(
-            journal=journal,
-            identity=identity,
-            locker=locker,
-            development=development,
-            steps=steps,
-        )
 
     def challenge(self) -> dict[str, object]:
         """Return a signed challenge; nothing is stored."""
@@ -103,29 +91,29 @@ class Release:
 
         Raises:
             MalformedError: the body lacks the promised shape.
-            UnavailableError: it could not be checked, or not be recorded.
         """
         asked = parse_request(body, Door.V1)
         self._steps("parsed")
-        decision = new_decision_id()
+        line = self._lines.begin(new_decision_id())
         try:
             challenge = self._check_challenge(asked)
-            again = self._answered_before(asked, challenge)
+            return self._decide_and_record(asked, challenge, line)
         except AuthenticationError as exc:
-            self._count(decision, exc.code, exc)
-            return self._replies.fault(exc, decision)
-        if again is not None:
-            return again
-        self._steps("challenge")
-        return self._decide_and_record(asked, challenge, decision)
+            self._count(Refusal.of_fault(line.decision, exc, self._clock.now()), line)
+            return self._replies.fault(exc, line.decision)
+        except UnavailableError as exc:
+            line.failed(exc)
+            return self._replies.fault(exc, line.decision)
 
     def _check_challenge(self, asked: Asked) -> Challenge:
+        now = self._clock.now()
+        nonce = asked.runtime_data.nonce
         challenge = verify_challenge(
-            asked.runtime_data.nonce,
-            self._identity.challenge_keys(self._clock.now()),
+            nonce,
+            self._identity.challenge_keys(now, parse_challenge(nonce).key_id),
             door=asked.door,
             origin=self._identity.origin,
-            now=self._clock.now(),
+            now=now,
         )
         if asked.runtime_data.audience != self._identity.origin:
             raise AuthenticationError(
@@ -137,13 +125,16 @@ class Release:
             )
         return challenge
 
-    def _answered_before(self, asked: Asked, challenge: Challenge) -> Reply | None:
-        with self._database.read() as tx:
-            spent = tx.spent.find(hashlib.sha256(challenge.raw).digest())
-            if spent is None:
-                return None
-            if spent.request_digest == asked.request_digest:
-                return self._replies.stored(tx, spent)
+    def _answered_before(
+        self, tx: Transaction, asked: Asked, challenge: Challenge, line: DecisionLine
+    ) -> Reply | None:
+        spent = tx.spent.find(hashlib.sha256(challenge.raw).digest())
+        if spent is None:
+            return None
+        if spent.request_digest == asked.request_digest:
+            reply = self._replies.stored(tx, spent)
+            line.retried(spent.decision, spent.entry_index)
+            return reply
         raise AuthenticationError(
             "challenge.replayed",
             got="a challenge that another request spent",
@@ -153,11 +144,11 @@ class Release:
         )
 
     def _decide_and_record(
-        self, asked: Asked, challenge: Challenge, decision: str
+        self, asked: Asked, challenge: Challenge, line: DecisionLine
     ) -> Reply:
         for _ in range(ATTEMPTS):
             try:
-                return self._decide_once(asked, challenge, decision)
+                return self._decide_once(asked, challenge, line)
             except (MovedError, StaleReadError):
                 continue
         raise UnavailableError(
@@ -168,30 +159,39 @@ class Release:
             code="governance.moved",
         )
 
-    def _decide_once(self, asked: Asked, challenge: Challenge, decision: str) -> Reply:
+    def _decide_once(
+        self, asked: Asked, challenge: Challenge, line: DecisionLine
+    ) -> Reply:
         with self._database.read() as tx:
+            again = self._answered_before(tx, asked, challenge, line)
+            if again is not None:
+                return again
+            self._steps("challenge")
             now = self._clock.now()
             refuse_clock_behind(now, tx.log.head().time)
             attested = self._attestation.attest(tx, asked, challenge, now)
             self._steps("verified")
-            early = self._refused_early(attested, decision)
+            early = self._refused_early(attested, line)
             if early is not None:
                 return early
-            ready = self._decide(tx, attested, decision)
+            ready = self._decide(tx, attested, line.decision)
         self._steps("sealed")
-        return self._record(ready)
+        return self._record(ready, line)
 
-    def _refused_early(self, attested: Attested, decision: str) -> Reply | None:
+    def _refused_early(self, attested: Attested, line: DecisionLine) -> Reply | None:
         """Answer what may not buy an entry, or could not be checked."""
         result = attested.result
         if result.verdict is Verdict.UNCHECKED:
-            return self._replies.unchecked(attested, decision)
+            line.unchecked(self._attestation.reasons(attested))
+            return self._replies.unchecked(attested, line.decision)
         if result.verdict is Verdict.VERIFIED or result.authenticated:
             return None
         pseudonyms = self._identity.pseudonyms(result.identities)
         (first,) = pseudonyms.checks(result.failed()[:1])
-        self._count(decision, self._attestation.reason(attested.asked, first), first)
-        return self._replies.refused_evidence(attested, decision)
+        reason = self._attestation.reason(attested.asked, first)
+        now = self._clock.now()
+        self._count(Refusal.of_check(line.decision, reason, first, now), line)
+        return self._replies.refused_evidence(attested, line.decision)
 
     def _decide(self, tx: Transaction, attested: Attested, decision: str) -> Ready:
         asked = attested.asked.runtime_data.request
@@ -201,10 +201,11 @@ class Release:
                 decide_key(attested, tx.keys, ref, development=self._development)
                 for ref in asked.keys
             )
-            self._confirm(tx, attested, outcomes)
+            used = [one for outcome in outcomes for one in outcome.used]
+            self._governance.confirm(tx, attested.snapshot, used)
         self._steps("appraised")
         leaving = releasable(outcomes, partial=asked.partial)
-        answer = self._answer(attested, decision, outcomes, leaving)
+        answer = self._sealer.answer(attested, decision, outcomes, leaving)
         return Ready(
             attested=attested,
             decision=decision,
@@ -215,96 +216,27 @@ class Release:
             checks=attested.result.checks,
         )
 
-    def _confirm(
-        self, tx: Transaction, attested: Attested, outcomes: tuple[KeyOutcome, ...]
-    ) -> None:
-        used = [one for outcome in outcomes for one in outcome.used]
-        self._governance.confirm(tx, attested.snapshot, used)
-
-    def _answer(
-        self,
-        attested: Attested,
-        decision: str,
-        outcomes: tuple[KeyOutcome, ...],
-        leaving: tuple[KeyOutcome, ...],
-    ) -> Answer:
-        runtime_data = attested.asked.runtime_data
-        is_check = runtime_data.request.mode is Mode.CHECK
-        outcome = Outcome.GRANTED if leaving else Outcome.DENIED
-        sealed = None
-        if is_check and outcomes:
-            outcome = Outcome.CHECKED
-        elif leaving:
-            sealed = self._seal(attested, decision, leaving)
-        return Answer(
-            audience=runtime_data.audience,
-            nonce=runtime_data.nonce,
-            decision=decision,
-            time=attested.now,
-            outcome=outcome,
-            suite=runtime_data.request.suite,
-            keys=tuple(released_ref(one) for one in leaving),
-            denied=withheld(attested, outcomes, leaving),
-            sealed=sealed,
-        )
-
-    def _seal(
-        self, attested: Attested, decision: str, leaving: tuple[KeyOutcome, ...]
-    ) -> bytes:
-        primary = attested.result.binding
-        if primary is None:
-            raise UnavailableError("seal", got="no verified binding")
-        released = [
-            ReleasedKey(released_ref(one), self._vault.open_key(one.stored).reveal())
-            for one in leaving
-            if one.stored is not None
-        ]
-        return seal_keys(
-            released,
-            runtime_data=attested.asked.runtime_data,
-            primary=primary,
-            decision=decision,
-        )
-
-    def _record(self, ready: Ready) -> Reply:
+    def _record(self, ready: Ready, line: DecisionLine) -> Reply:
         """Step 7, then the receipt."""
         try:
             placed = self._recorder.record(ready)
         except ConflictError as exc:
             if exc.code != SPENT:
                 raise
-            return self._lost_race(ready)
+            return self._lost_race(ready, line)
         self._steps("committed")
+        line.recorded(ready, placed, self._attestation.reasons(ready.attested))
         return self._replies.receipted(ready.reply, placed)
 
-    def _lost_race(self, ready: Ready) -> Reply:
+    def _lost_race(self, ready: Ready, line: DecisionLine) -> Reply:
         # Another request spent the challenge between step 3 and step 7.
-        try:
-            again = self._answered_before(
-                ready.attested.asked, ready.attested.challenge
-            )
-        except AuthenticationError as exc:
-            self._count(ready.decision, exc.code, exc)
-            return self._replies.fault(exc, ready.decision)
+        asked, challenge = ready.attested.asked, ready.attested.challenge
+        with self._database.read() as tx:
+            again = self._answered_before(tx, asked, challenge, line)
         if again is None:
             raise UnavailableError("release", got="a challenge spent and gone")
         return again
 
-    def _count(
-        self, decision: str, reason: str, fault: AuthenticationError | Check
-    ) -> None:
-        if isinstance(fault, Check):
-            check, detail = fault.id, fault.detail
-        else:
-            check, detail = fault.code, str(fault)
-        self._refusals.count(
-            Refusal(
-                decision=decision,
-                reason=reason,
-                check=check,
-                detail=detail,
-                got=fault.got,
-                expected=fault.expected,
-                time=self._clock.now(),
-            )
-        )
+    def _count(self, refusal: Refusal, line: DecisionLine) -> None:
+        self._refusals.count(refusal)
+        line.refused(refusal.reason)

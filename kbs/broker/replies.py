@@ -20,7 +20,7 @@ from kbs.channel.opening import ChallengeOffer, sign_answer, sign_challenge
 from kbs.channel.signing import ResponseSignature
 from kbs.core.encode import b64u, parse_json_object
 from kbs.core.errors import KbsError, UnavailableError
-from kbs.wire.problem import failed_checks, problem, problem_of
+from kbs.wire.problem import failed_checks, problem, problem_of, status_of
 
 MAX_STORED_BYTES = 16 * 1024 * 1024
 """Largest stored answer: 64 keys of 64 KiB, sealed and in base64."""
@@ -66,9 +66,9 @@ class Replies:
 
     @staticmethod
     def fault(error: KbsError, decision: str) -> Reply:
-        """Return the problem document of a challenge fault."""
+        """Return the problem document of a challenge fault, or of one of ours."""
         document = problem_of(error, decision=decision)
-        return Reply(HTTPStatus.UNAUTHORIZED, document)
+        return Reply(status_of(error), document)
 
     @staticmethod
     def unchecked(attested: Attested, decision: str) -> Reply:

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from kbs.audit import events
 from kbs.broker.commit import Work
 from kbs.broker.journal import Journal
+from kbs.broker.lines import listed
 from kbs.broker.mark import MarkKeeper
 from kbs.broker.ports import Database
 from kbs.broker.refusals import Aggregate, RefusalCounter
-from kbs.core.clock import Clock
+from kbs.core.clock import Clock, format_time
 from kbs.core.errors import IntegrityError, KbsError
 
 log = logging.getLogger("kbs.upkeep")
+told = logging.getLogger("kbs.release")
 
 # Reasons by their door; refused administrators' tokens are counted beside them.
 ADMIN_PREFIXES = ("token.", "admin.")
@@ -67,6 +69,12 @@ class Upkeep:
         except KbsError:
             self._refusals.put_back(aggregate)
             raise
+        told.info(
+            "%d refusals before authentication since %s: %s",
+            aggregate.total,
+            format_time(aggregate.since),
+            listed(f"{reason}={n}" for reason, n in aggregate.most_frequent()),
+        )
 
     def _append(self, work: Work, aggregate: Aggregate) -> None:
         for reason, (count, samples) in aggregate.reasons.items():

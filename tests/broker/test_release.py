@@ -179,7 +179,7 @@ def test_a_dry_run_seals_nothing_and_unwraps_nothing(
 ) -> None:
     tpm = world.standard()
     unwrapped: list[object] = []
-    vault = world.broker.release._vault
+    vault = world.broker.release._sealer._vault
     monkeypatch.setattr(type(vault), "open_key", lambda *args: unwrapped.append(args))
     request = _probe(world, tpm, (CHAT, "acme/model/absent", "acme/none/k"))
     seen = see(world, request)
