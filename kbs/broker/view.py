@@ -65,8 +65,12 @@ class GovernedView:
         return any(True for _ in self._candidates(name))
 
     def has_ca(self, name: str) -> bool:
-        """Whether such a CA is registered."""
-        return any(full in self._state.cas for full in self._candidates(name))
+        """Whether such a CA is registered: `shared/NAME` for one of `shared/`.
+
+        As the claim says it (`Claims.scoped_to`): a bare name is the tenant's own.
+        """
+        own = candidates(name, self._tenant, shared=self._shared and "/" in name)
+        return any(full in self._state.cas for full in own)
 
     def _candidates(self, name: str) -> tuple[ScopedName, ...]:
         return tuple(candidates(name, self._tenant, shared=self._shared))

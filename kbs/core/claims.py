@@ -11,6 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from kbs.core.ids import SHARED_TENANT
+
+# The last words of claims whose value is the name of an object of the tenant.
+_NAMING = (".ak.group", ".ak.ca")
+
 ClaimValue = bool | int | str | Mapping[str, int] | tuple[str, ...]
 """Bytes are lower-case hex, 64-bit fields 16 hex digits, TCBs component → SVN."""
 
@@ -141,15 +146,17 @@ class Claims:
         """Return what counts inside `tenant`, with `shared/` when that is allowed.
 
         An item whose trust anchor is registered in another tenant only is left out,
-        so its claims are absent and every condition on them unknown.
+        so its claims are absent and every condition on them unknown. Names of what is
+        in `shared/` say so (`shared/hosts`): whoever governs `shared/` puts nothing
+        into a group of the tenant by calling another one the same.
         """
-        names = [tenant, "shared"] if shared else [tenant]
+        names = [tenant, SHARED_TENANT] if shared else [tenant]
         items = []
         for item in self.items:
             scopes = [name for name in names if name in item.scoped]
             if item.trusted_in is not None and not item.trusted_in.intersection(names):
                 continue
-            extra = item.scoped[scopes[0]] if scopes else {}
+            extra = _named_for(tenant, scopes[0], item) if scopes else {}
             items.append(
                 ItemClaims(
                     family=item.family,
@@ -175,6 +182,15 @@ class Claims:
         if self.request:
             document["request"] = nest(self.request, "request")
         return document
+
+
+def _named_for(tenant: str, scope: str, item: ItemClaims) -> Mapping[str, ClaimValue]:
+    if scope == tenant:
+        return item.scoped[scope]
+    return {
+        name: f"{scope}/{value}" if name.endswith(_NAMING) else value
+        for name, value in item.scoped[scope].items()
+    }
 
 
 def nest(values: Mapping[str, ClaimValue], family: str) -> dict[str, object]:
