@@ -1,20 +1,26 @@
 """What a statement must fit besides its signatures, read inside its transaction.
 
 The chain's own rules are `kbs.governance.draft`; these need the database: the stored
-version that is meant, the groups that an AK is in. What a guest proved is
-`kbs.broker.pending`.
+version that is meant; and what is in force beside it: the groups that an AK is in, the
+policies that name an object. What a guest proved is `kbs.broker.pending`.
 """
 
 from __future__ import annotations
 
-from kbs.broker.governance import Snapshot
+from collections.abc import Iterable
+
+from kbs.broker.governance import ActivePolicy, Snapshot
 from kbs.broker.ports import Transaction
+from kbs.broker.view import GovernedView
+from kbs.core.claims import Vocabulary
 from kbs.core.errors import ConflictError, NotFoundError
 from kbs.core.ids import ScopedName
 from kbs.governance.attestation_key import AttestationKey
 from kbs.governance.contents import digest_of
 from kbs.governance.state import GovernanceState
-from kbs.governance.statement import Statement
+from kbs.governance.statement import Kind, Statement
+from kbs.policy.context import candidates
+from kbs.policy.references import mistyped_references
 
 
 def require_unmoved(tx: Transaction, snapshot: Snapshot) -> None:
@@ -78,3 +84,81 @@ def check_one_group(
                 hint=f"remove {other.subject} first: an AK is in one group of a tenant",
                 code="enrolment.group",
             )
+
+
+def require_unused(statement: Statement, snapshot: Snapshot) -> None:
+    """Return if no active policy of its tenant names what a statement takes away.
+
+    Raises:
+        ConflictError: one does.
+    """
+    # Its name would go on to mean an object of `shared/` that is called the same.
+    users = [
+        str(policy.subject)
+        for policy in snapshot.policies.get(statement.tenant, ())
+        if any(
+            statement.subject in candidates(name, statement.tenant, shared=False)
+            for name in _names(policy, statement)
+        )
+    ]
+    if users:
+        raise ConflictError(
+            f"{statement.kind} {statement.subject}",
+            got=f"one that is named by {', '.join(users)}",
+            expected="an object that no active policy of its tenant names",
+            hint="activate policies without it, or deactivate them, first; "
+            "kbs deny stops releases at once",
+            code="object.in_use",
+        )
+
+
+def _names(policy: ActivePolicy, statement: Statement) -> Iterable[str]:
+    """Return the names of a statement's kind that a policy has in its rules."""
+    named = policy.parsed.policy.dependencies()
+    if statement.kind is Kind.REFERENCE_SET:
+        return named.references
+    if statement.kind is Kind.CA:
+        return named.cas
+    if statement.kind is Kind.WORKLOAD_POLICY:
+        version = statement.version
+        return {name for name, wanted in named.workload_policies if wanted == version}
+    return ()
+
+
+def check_values(
+    statement: Statement,
+    snapshot: Snapshot,
+    after: GovernanceState,
+    vocabulary: Vocabulary,
+) -> None:
+    """Return if active policies can compare with a reference set as it would be.
+
+    Raises:
+        ConflictError: a value is not written as a claim's are, so that policies which
+            name the set could not be decided.
+    """
+    wrong: dict[str, None] = {}
+    for tenant, policies in snapshot.policies.items():
+        view, before = GovernedView(after, tenant), snapshot.view(tenant)
+        for policy in policies:
+            # A policy that was undecidable before must not keep others from changing.
+            known = mistyped_references(policy.parsed.policy, before, vocabulary)
+            found = mistyped_references(policy.parsed.policy, view, vocabulary)
+            wrong.update(dict.fromkeys(one for one in found if one not in known))
+    refuse_mistyped(f"{statement.kind} {statement.subject}", tuple(wrong))
+
+
+def refuse_mistyped(what: str, complaints: tuple[str, ...]) -> None:
+    """Return if there is no complaint about values of reference sets.
+
+    Raises:
+        ConflictError: there is.
+    """
+    if complaints:
+        raise ConflictError(
+            what,
+            got="; ".join(complaints),
+            expected="values written as the claims are that policies compare with them",
+            hint="correct the values: kbs ref add values NAME … --replace",
+            code="reference.type",
+        )

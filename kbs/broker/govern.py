@@ -14,7 +14,10 @@ from typing import Protocol
 from kbs.audit.events import GovernanceChange
 from kbs.broker.acceptance import (
     check_one_group,
+    check_values,
+    refuse_mistyped,
     require_unmoved,
+    require_unused,
     stored_content,
 )
 from kbs.broker.actors import Actor
@@ -52,6 +55,7 @@ from kbs.governance.statement import (
 )
 from kbs.policy.context import missing_names
 from kbs.policy.parse import parse_release_policy
+from kbs.policy.references import mistyped_references
 
 InForceName = tuple[str, ScopedName, int, str]
 """Kind, name, version and digest of an object."""
@@ -226,8 +230,12 @@ class Governing:
         if statement.action in BRINGING:
             content = stored_content(work.tx, statement)
         after = extend(snapshot.state, envelope, content, accepted=now)
-        if content is not None:
+        if content is None:
+            require_unused(statement, snapshot)
+        else:
             self._check_usable(work.tx, statement, content, after)
+            if statement.kind is Kind.REFERENCE_SET:
+                check_values(statement, snapshot, after, self._governance.vocabulary)
         work.tx.governance.append(
             StoredStatement(statement.seq, envelope.canonical(), now)
         )
@@ -274,6 +282,10 @@ class Governing:
                 hint="register what is missing, then activate again",
                 code="policy.dependencies",
             )
+        refuse_mistyped(
+            f"policy {statement.subject}",
+            mistyped_references(parsed.policy, view, self._governance.vocabulary),
+        )
 
     def objects(
         self, actor: Actor, kind: str | None, tenant: str | None, name: str | None
