@@ -45,6 +45,7 @@ from kbs.broker.record import Recorder
 from kbs.broker.refusals import Refusal, RefusalCounter
 from kbs.broker.release import Release
 from kbs.broker.replies import Replies
+from kbs.broker.reserve import DiskReserve
 from kbs.broker.sealing import Sealer
 from kbs.broker.service import Broker
 from kbs.broker.upkeep import Upkeep
@@ -127,6 +128,12 @@ def compose(parts: Parts, settings: Settings) -> Composed:
     committer = Committer(database, identity, steps=parts.steps)
     journal = Journal(committer, clock)
     refusals = RefusalCounter(clock.now())
+    reserve = DiskReserve(parts.free_bytes, parts.monotonic)
+    locker = EvidenceLocker(
+        vault,
+        settings.evidence_retention_days,
+        settings.evidence_max_mib * 1024 * 1024,
+    )
     mark = MarkKeeper(
         database, parts.highwater, identity, genesis_digest=parts.genesis_digest
     )
@@ -143,6 +150,8 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         journal=journal,
         refusals=refusals,
         mark=mark,
+        locker=locker,
+        reserve=reserve,
         clock=clock,
         declare=declare,
     )
@@ -156,7 +165,6 @@ def compose(parts: Parts, settings: Settings) -> Composed:
     )
     collateral = CollateralTable(database, journal, clock)
     seal = PendingSeal(identity.state_key, upkeep.report_integrity)
-    locker = EvidenceLocker(vault, settings.evidence_retention_days)
 
     def refused_token(error: AuthenticationError) -> None:
         refusals.count(Refusal.of_fault(new_decision_id(), error, clock.now()))
@@ -180,6 +188,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
                 journal=journal,
                 identity=identity,
                 locker=locker,
+                reserve=reserve,
                 development=settings.development,
                 steps=parts.steps,
             ),
@@ -236,6 +245,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
             database=database,
             governance=governance,
             vault=vault,
+            collateral=collateral,
             clock=clock,
             free_bytes=parts.free_bytes,
             development=settings.development,

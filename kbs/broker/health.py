@@ -1,16 +1,26 @@
-"""Whether keys can be released, and what is missing if not."""
+"""Whether keys can be released, and what is missing if not.
+
+Anybody may ask, as often as the rate limit lets them: what is looked at is in memory,
+or one small row.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kbs.broker.collateral import CollateralTable
 from kbs.broker.commit import refuse_clock_behind
-from kbs.broker.governance import Governance
-from kbs.broker.ports import Database
+from kbs.broker.governance import Governance, Snapshot
+from kbs.broker.ports import Database, Transaction
 from kbs.broker.vault import Vault
 from kbs.core.clock import Clock
 from kbs.core.errors import KbsError
+from kbs.evidence.model import GivenCollateral
+from kbs.evidence.snp.products import ProductLine
+from kbs.pki.certificates import describe
+from kbs.pki.crl import is_current
+from kbs.policy.analysis import families_of
 
 DISK_RESERVE_BYTES = 64 * 1024 * 1024
 """Free bytes below which the broker says that it is not ready."""
@@ -23,10 +33,23 @@ NO_COLLATERAL = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HealthReport:
-    """What was found; `missing` stops releases, `notes` do not."""
+class Missing:
+    """Something that is not there; `blocking` if nothing is released without it."""
 
-    missing: tuple[tuple[str, str], ...]
+    what: str
+    detail: str
+    blocking: bool = True
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form."""
+        return {"what": self.what, "detail": self.detail, "blocking": self.blocking}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthReport:
+    """What was found; `notes` are for information."""
+
+    missing: tuple[Missing, ...]
     notes: tuple[tuple[str, str], ...]
     development: bool
     kek: str
@@ -34,13 +57,13 @@ class HealthReport:
     @property
     def ready(self) -> bool:
         """Whether keys can be released."""
-        return not self.missing
+        return not any(one.blocking for one in self.missing)
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON form."""
         return {
             "ready": self.ready,
-            "missing": [{"what": what, "detail": text} for what, text in self.missing],
+            "missing": [one.to_json() for one in self.missing],
             "notes": [{"what": what, "detail": text} for what, text in self.notes],
             "development": self.development,
             "kek": self.kek,
@@ -56,6 +79,7 @@ class Health:
         database: Database,
         governance: Governance,
         vault: Vault,
+        collateral: CollateralTable,
         clock: Clock,
         free_bytes: Callable[[], int],
         development: bool,
@@ -64,20 +88,21 @@ class Health:
         self._database = database
         self._governance = governance
         self._vault = vault
+        self._collateral = collateral
+        self._needing: tuple[Snapshot, bool] | None = None
         self._clock = clock
         self._free_bytes = free_bytes
         self._development = development
 
     def report(self) -> HealthReport:
         """Return what is missing now."""
-        missing: list[tuple[str, str]] = []
+        missing: list[Missing] = []
         notes: list[tuple[str, str]] = []
         self._look_at_database(missing, notes)
         free = self._free_bytes()
         if free < DISK_RESERVE_BYTES:
-            missing.append(
-                ("disk", f"{free} bytes free, expected at least {DISK_RESERVE_BYTES}")
-            )
+            detail = f"{free} bytes free, expected at least {DISK_RESERVE_BYTES}"
+            missing.append(Missing(what="disk", detail=detail))
         if self._development:
             notes.append(("development", "sample evidence is accepted"))
         return HealthReport(
@@ -88,7 +113,7 @@ class Health:
         )
 
     def _look_at_database(
-        self, missing: list[tuple[str, str]], notes: list[tuple[str, str]]
+        self, missing: list[Missing], notes: list[tuple[str, str]]
     ) -> None:
         try:
             with self._database.read() as tx:
@@ -101,8 +126,7 @@ class Health:
                         purpose="broker-key.response",
                         blob_id=str(keys[-1].version),
                     )
-                if not tx.collateral.list():
-                    notes.append(("collateral", NO_COLLATERAL))
+                self._look_at_collateral(tx, snapshot, missing, notes)
                 if not snapshot.policies:
                     notes.append(("policies", "none active: everything is denied"))
         except KbsError as exc:
@@ -110,6 +134,58 @@ class Health:
                 "clock.behind": "clock",
                 "keys.kek": "key-encryption key",
                 "keys.ciphertext": "key-encryption key",
+                "collateral.tampered": "collateral",
             }.get(exc.code, "governance" if "governance" in exc.code else "database")
             # Details are for the broker's own log; strangers learn what is missing.
-            missing.append((what, exc.code))
+            missing.append(Missing(what=what, detail=exc.code))
+
+    def _look_at_collateral(
+        self,
+        tx: Transaction,
+        snapshot: Snapshot,
+        missing: list[Missing],
+        notes: list[tuple[str, str]],
+    ) -> None:
+        table = self._collateral.current(tx)
+        lacking = self._lines_without_list(table)
+        if len(lacking) == len(ProductLine) and self._needs_lists(snapshot):
+            detail = (
+                f"no AMD revocation list that is current now for {', '.join(lacking)}: "
+                "SNP evidence that brings none is answered 503"
+            )
+            # Evidence may bring a list of its own, and other evidence needs none.
+            missing.append(Missing(what="collateral", detail=detail, blocking=False))
+        elif not (table.certificates() or table.revocation_lists()):
+            notes.append(("collateral", NO_COLLATERAL))
+        elif lacking and self._needs_lists(snapshot):
+            notes.append(
+                ("collateral", f"no current AMD list for {', '.join(lacking)}")
+            )
+
+    def _lines_without_list(self, table: GivenCollateral) -> tuple[str, ...]:
+        # Who signed a list is for the verifier to say, which has the chain.
+        now = self._clock.now()
+        issuers = {
+            describe(crl.issuer)
+            for crl in table.revocation_lists()
+            if is_current(crl, now)
+        }
+        return tuple(
+            line.value for line in ProductLine if f"ARK-{line.value}" not in issuers
+        )
+
+    def _needs_lists(self, snapshot: Snapshot) -> bool:
+        known = self._needing
+        if known is None or known[0] is not snapshot:
+            known = (snapshot, self._names_snp(snapshot))
+            self._needing = known
+        return known[1]
+
+    def _names_snp(self, snapshot: Snapshot) -> bool:
+        return any(
+            "snp" in families_of(rule, self._governance.vocabulary)
+            for policies in snapshot.policies.values()
+            for policy in policies
+            if not policy.parsed.policy.tolerate_missing_revocation
+            for rule in policy.parsed.policy.allow
+        )

@@ -47,7 +47,8 @@ def health(context: CliContext) -> None:
             for one in listed if isinstance(listed, list) else []:
                 if isinstance(one, dict):
                     said = one_line(f"{one.get('what')}: {one.get('detail')}")
-                    click.echo(f"  {said}")
+                    mark = " (not blocking)" if one.get("blocking") is False else ""
+                    click.echo(f"  {said}{mark}")
 
     emit(context, document, human)
     click.get_current_context().exit(EXIT_DONE if ready else EXIT_UNCHECKED)

@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from kbs.adapters.sql.collateral import SqlCollateralStore
 from kbs.adapters.sql.database import connect
 from kbs.app import check_start, create_app_with
+from kbs.core.encode import b64
 from kbs.core.errors import ConfigurationError, IntegrityError
+from kbs.governance.statement import Action, Kind
 from kbs.keys.secret import Secret
 from kbs.keys.wrap import LocalKEK
+from tests.fakes.amd import NOW, FakeAmd
 from tests.fakes.databases import FailingDatabase
 from tests.fakes.world import World
 
@@ -53,6 +61,70 @@ def test_health_names_what_is_missing(any_world: World) -> None:
     assert set(missing) == {"database"}
     assert again.app.test_client().get("/health/live").status_code == 200
     assert _ready(again) == (200, {})
+
+
+def _health(world: World) -> dict[str, Any]:
+    answer = world.app.test_client().get("/health/ready")
+    document = answer.get_json()
+    assert isinstance(document, dict)
+    assert document["ready"] is (answer.status_code == 200)
+    return document
+
+
+def _import(world: World, *crls: x509.CertificateRevocationList) -> None:
+    items = [b64(crl.public_bytes(Encoding.DER)) for crl in crls]
+    world.must("POST", "/admin/v1/collateral", {"items": items})
+
+
+def test_health_names_collateral_that_policies_need(
+    snp_world: World, amd: FakeAmd
+) -> None:
+    world = snp_world
+    (missing,) = _health(world)["missing"]
+    assert (missing["what"], missing["blocking"]) == ("collateral", False)
+    assert "for Milan, Genoa, Turin" in missing["detail"]
+    assert _health(world)["notes"] == []
+    # A list of somebody else's, or one that is not current, is none.
+    _import(world, amd.crl(issuer="ARK-Other"))
+    world.clock.advance(3600)
+    _import(world, amd.crl(this_update=NOW - timedelta(days=9), next_update=NOW))
+    (missing,) = _health(world)["missing"]
+    assert missing["what"] == "collateral"
+    _import(world, amd.crl())
+    document = _health(world)
+    assert document["missing"] == []
+    (note,) = document["notes"]
+    assert note["what"] == "collateral"
+    assert amd.product not in note["detail"]
+    others = [line for line in ("Milan", "Genoa", "Turin") if line != amd.product]
+    assert all(line in note["detail"] for line in others)
+    _import(world, *(amd.crl(issuer=f"ARK-{line}") for line in others))
+    assert _health(world)["notes"] == []
+    world.clock.advance(11 * 24 * 3600)
+    assert [one["what"] for one in _health(world)["missing"]] == ["collateral"]
+    # Without a policy that asks for them, nothing is missing.
+    for name in ("snp", "both"):
+        stored = world.must("GET", f"/admin/v1/objects/release-policy/acme/{name}/1")
+        gone = world.sign(Action.DEACTIVATE, Kind.RELEASE_POLICY, "acme", name, stored)
+        assert gone.status_code == 201
+    assert _health(world)["missing"] == []
+
+
+def test_health_reads_no_collateral_while_it_does_not_change(
+    snp_world: World, amd: FakeAmd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _import(snp_world, amd.crl())
+    reads = []
+    listed = SqlCollateralStore.list
+
+    def counted(self: SqlCollateralStore) -> object:
+        reads.append(1)
+        return listed(self)
+
+    monkeypatch.setattr(SqlCollateralStore, "list", counted)
+    for _ in range(5):
+        assert _health(snp_world)["missing"] == []
+    assert len(reads) <= 1
 
 
 def test_another_kek_or_instance_does_not_start(any_world: World) -> None:

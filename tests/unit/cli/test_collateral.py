@@ -66,6 +66,12 @@ def test_health_says_what_is_missing(bench: Bench) -> None:
         ran = bench.run("health")
     assert ran.code == 3
     assert "NOT ready\n  a: b\n" in ran.out
+    body = b"""{"live": true, "ready": true, "missing":
+        [{"what": "a", "detail": "b", "blocking": false}]}"""
+    with bench.tampering(lambda path, _: body if path == "/health" else None):
+        ran = bench.run("health")
+    assert ran.code == 0
+    assert "is ready\n  a: b (not blocking)\n" in ran.out
 
 
 def test_health_needs_no_profile(bench: Bench, tmp_path: Path) -> None:
