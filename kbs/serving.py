@@ -87,7 +87,7 @@ def run(settings: Settings, *, profile: Path, ready: Callable[[Serving], None]) 
         IntegrityError: database and trust folder do not agree.
     """
     harden()
-    configure_logging(development=settings.development)
+    configure_logging(settings)
     if settings.db is None and is_empty(settings):
         initialise(settings, profile=profile)
     database = open_database(settings)
@@ -119,7 +119,7 @@ def run(settings: Settings, *, profile: Path, ready: Callable[[Serving], None]) 
 def load_application(settings: Settings, composed: _Composed) -> Any:
     """Compose the broker of one worker process, and tell the main process."""
     harden()
-    configure_logging(development=settings.development)
+    configure_logging(settings)
     application = Gateway(create_app(settings), threads=settings.threads)
     composed.tell()
     return application
@@ -150,11 +150,11 @@ class _Composed:
         self._ready()
 
 
-def configure_logging(*, development: bool) -> None:
+def configure_logging(settings: Settings) -> None:
     """Log to standard error, one line an event; development says so in every line."""
-    marker = "DEVELOPMENT " if development else ""
+    marker = "DEVELOPMENT " if settings.development else ""
     logging.basicConfig(
-        level=os.environ.get("KBS_LOG_LEVEL", "INFO").upper(),
+        level=settings.log_level,
         format=f"%(asctime)sZ {marker}%(levelname)s %(name)s: %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S",
         force=True,

@@ -1,6 +1,7 @@
 """One frozen `Settings`, read and checked once at start.
 
-This is the only module that reads the environment. Every setting has a safe value when
+The broker reads its environment nowhere else; options of the command line may come from
+it too, which the CLI declares with them. Every setting has a safe value when
 absent; a combination that would be fail-open is a `ConfigurationError`.
 """
 
@@ -10,7 +11,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kbs.core.errors import ConfigurationError, MalformedError
@@ -21,9 +22,16 @@ MAX_WORKERS = 256
 MAX_THREADS = 1024
 MAX_RATE = 1_000_000
 MAX_RETENTION_DAYS = 36_500
+MAX_EVIDENCE_MIB = 1024 * 1024
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _LISTEN = re.compile(
     r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", re.ASCII
 )
+
+
+def default_log_level(environ: Mapping[str, str] = os.environ) -> str:
+    """Return KBS_LOG_LEVEL, whatever its case, else INFO."""
+    return environ.get("KBS_LOG_LEVEL", "INFO").upper()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +62,9 @@ class Listen:
 class Settings:
     """Everything `kbs serve` can be told.
 
-    `evidence_retention_days`: 0 keeps no evidence. `rate_limit`: requests a second and
-    client on the unauthenticated endpoints, 0 is off. `refusal_seconds`: how often
+    `evidence_retention_days`: 0 keeps no evidence. `evidence_max_mib`: where more is
+    kept, the oldest goes before its time; 0 keeps none. `rate_limit`: requests a second
+    and client on the unauthenticated endpoints, 0 is off. `refusal_seconds`: how often
     refusals that never authenticated become one entry.
     """
 
@@ -69,16 +78,25 @@ class Settings:
     workers: int = 1
     threads: int = 8
     evidence_retention_days: int = 30
+    evidence_max_mib: int = 1024
     refusal_seconds: float = 60.0
     accept_rollback: str | None = None
+    log_level: str = field(default_factory=default_log_level)
 
     def __post_init__(self) -> None:
         """Refuse what must not be started.
 
         Raises:
             ConfigurationError: plain HTTP beyond loopback, a trust folder inside the
-                data folder, several workers where the numbers make no sense.
+                data folder, several workers where the numbers make no sense, a log
+                level that there is not.
         """
+        if self.log_level not in LOG_LEVELS:
+            raise ConfigurationError(
+                "KBS_LOG_LEVEL",
+                got=repr(self.log_level)[:40],
+                expected=", ".join(LOG_LEVELS),
+            )
         if self.plain_http and not self.listen.is_loopback:
             raise ConfigurationError(
                 "--plain-http",
@@ -104,6 +122,7 @@ class Settings:
                 0,
                 MAX_RETENTION_DAYS,
             ),
+            ("--evidence-max-mib", self.evidence_max_mib, 0, MAX_EVIDENCE_MIB),
         ):
             if not least <= value <= most:
                 raise ConfigurationError(

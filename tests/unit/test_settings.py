@@ -1,0 +1,73 @@
+"""Settings: what is read from the environment, and what may not be started."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from kbs.core.errors import ConfigurationError
+from kbs.serving import configure_logging
+from kbs.settings import (
+    LOG_LEVELS,
+    MAX_EVIDENCE_MIB,
+    Settings,
+    default_log_level,
+)
+
+
+def _settings(tmp_path: Path, **members: object) -> Settings:
+    folders = {"data": tmp_path / "data", "trust": tmp_path / "trust"}
+    return Settings(**folders, **members)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("environ", "level"),
+    [
+        ({}, "INFO"),
+        ({"KBS_LOG_LEVEL": "DEBUG"}, "DEBUG"),
+        ({"KBS_LOG_LEVEL": "warning"}, "WARNING"),
+    ],
+)
+def test_the_log_level_of_the_environment(environ: dict[str, str], level: str) -> None:
+    assert default_log_level(environ) == level
+
+
+def test_settings_take_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KBS_LOG_LEVEL", raising=False)
+    assert _settings(tmp_path).log_level == "INFO"
+    monkeypatch.setenv("KBS_LOG_LEVEL", "error")
+    assert _settings(tmp_path).log_level == "ERROR"
+
+
+@pytest.mark.parametrize("level", ["", "loud", "10", "INFO ", "NOTSET"])
+def test_a_level_that_there_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    monkeypatch.setenv("KBS_LOG_LEVEL", level)
+    with pytest.raises(ConfigurationError, match="KBS_LOG_LEVEL"):
+        _settings(tmp_path)
+
+
+@pytest.mark.parametrize("level", LOG_LEVELS)
+def test_every_level_is_one_of_logging(tmp_path: Path, level: str) -> None:
+    root = logging.getLogger()
+    before, handlers = root.level, list(root.handlers)
+    try:
+        configure_logging(_settings(tmp_path, log_level=level))
+        assert root.level == getattr(logging, level)
+    finally:
+        root.setLevel(before)
+        root.handlers[:] = handlers
+
+
+@pytest.mark.parametrize("size", [-1, MAX_EVIDENCE_MIB + 1])
+def test_a_cap_of_evidence_that_makes_no_sense(tmp_path: Path, size: int) -> None:
+    with pytest.raises(ConfigurationError, match="--evidence-max-mib"):
+        _settings(tmp_path, evidence_max_mib=size)
+
+
+@pytest.mark.parametrize("size", [0, 1024, MAX_EVIDENCE_MIB])
+def test_a_cap_of_evidence(tmp_path: Path, size: int) -> None:
+    assert _settings(tmp_path, evidence_max_mib=size).evidence_max_mib == size
