@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from kbs.broker.collateral import CollateralTable
@@ -33,6 +33,7 @@ class Asked:
     """A well-formed request; nothing of it is proven."""
 
     door: Door
+    body: bytes = field(repr=False)
     bundle: Bundle
     runtime_data: RuntimeData
     request_digest: bytes
@@ -94,6 +95,7 @@ def parse_request(body: bytes, door: Door) -> Asked:
         )
     return Asked(
         door=door,
+        body=body,
         bundle=bundle,
         runtime_data=parse_runtime_data(dict(bundle.runtime_data)),
         request_digest=hashlib.sha256(body).digest(),

@@ -74,6 +74,11 @@ class Work:
         self._pending = pending
         self._start = len(pending)
 
+    @property
+    def latest(self) -> datetime | None:
+        """The latest time of any entry before this batch."""
+        return self._head.time
+
     def append(self, entry: PreparedEntry) -> int:
         """Append an entry and return the index that it will have.
 

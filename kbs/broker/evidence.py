@@ -1,51 +1,101 @@
 """Evidence kept apart from the log, encrypted, for its own retention.
 
-The log names evidence by digest only; here lie the bytes, so that a decision can be
-recomputed. Kept is what authenticated; strangers cannot fill the store.
+The log names evidence by digest only; here lie the bytes as they came, so that a
+decision can be recomputed. Kept is what authenticated; strangers cannot fill the
+store. Who did authenticate cannot fill it either: a large bundle is not kept, and when
+all of them together pass the cap, the oldest go before their time, which the log tells
+(an `evidence.expired` whose `before` lies ahead). The newest are worth most, and what
+is kept no more can still be recognised by its digest in the log.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from kbs.audit.events import EvidenceExpired
 from kbs.broker.attest import Attested
-from kbs.broker.ports import StoredEvidence, Transaction
+from kbs.broker.ports import Database, StoredEvidence, Transaction
 from kbs.broker.vault import Vault
-from kbs.core.encode import canonical_json
 from kbs.core.errors import NotFoundError
 from kbs.keys.secret import Secret
 
 PURPOSE = "evidence"
 
+MAX_KEPT_BYTES = 256 * 1024
+"""Largest bundle that is kept; a composite of all families is a tenth of it."""
+
+ERASED_AT_ONCE = 1000
+"""Most bundles erased in one transaction; all their digests are in its entry."""
+
+RECOUNT_INTERVAL = timedelta(hours=1)
+"""How often all that is kept is measured, if this process adds little."""
+
+_RECOUNT_PART = 16
+"""It is measured too when this process added that part of the cap."""
+
 
 class EvidenceLocker:
-    """Seals evidence on its way in and opens it for auditors."""
+    """Seals evidence on its way in, opens it for auditors, and erases it in time."""
 
-    def __init__(self, vault: Vault, retention_days: int) -> None:
-        """Keep evidence for this many days; 0 keeps none."""
+    def __init__(self, vault: Vault, retention_days: int, max_bytes: int) -> None:
+        """Keep evidence for this many days, and up to so many bytes; 0 keeps none."""
         self._vault = vault
         self._retention = timedelta(days=retention_days)
+        self._max_bytes = max_bytes
+        self._added = 0
+        self._counted: datetime | None = None
 
     def keep(self, tx: Transaction, attested: Attested, decision: str) -> None:
-        """Keep the bundle of one request, if evidence is kept at all."""
-        if not self._retention:
+        """Keep the bundle of one request, if evidence like it is kept at all."""
+        body = attested.asked.body
+        if not (self._retention and self._max_bytes) or len(body) > MAX_KEPT_BYTES:
             return
         digest = attested.asked.evidence_digest
-        bundle = canonical_json(attested.asked.bundle.to_json())
+        sealed = self._vault.seal(Secret(body), purpose=PURPOSE, blob_id=digest.hex())
         tx.evidence.insert(
             StoredEvidence(
                 digest=digest,
-                sealed=self._vault.seal(
-                    Secret(bundle), purpose=PURPOSE, blob_id=digest.hex()
-                ),
+                sealed=sealed,
                 decision=decision,
                 created=attested.now,
                 expires=attested.now + self._retention,
             )
         )
+        # Too much if the transaction fails: then it is only measured sooner.
+        self._added += len(sealed)
+
+    def expired_before(self, database: Database, now: datetime) -> datetime:
+        """Return the time up to which evidence may expire and has to go now.
+
+        That is now, or later where all of it together is over the cap.
+        """
+        if not self._is_time_to_count(now):
+            return now
+        added = self._added
+        with database.read() as tx:
+            overflow = tx.evidence.overflow(self._max_bytes)
+        self._added -= added
+        self._counted = now
+        return now if overflow is None else max(now, overflow)
+
+    def erase(self, tx: Transaction, before: datetime) -> EvidenceExpired | None:
+        """Erase one batch of what expires before a time, and return its event."""
+        digests = tx.evidence.purge(before, limit=ERASED_AT_ONCE)
+        if not digests:
+            return None
+        return EvidenceExpired(
+            count=len(digests),
+            before=before,
+            digests=tuple(digest.hex() for digest in digests),
+        )
+
+    def _is_time_to_count(self, now: datetime) -> bool:
+        if self._counted is None or self._added >= self._max_bytes // _RECOUNT_PART:
+            return True
+        return abs(now - self._counted) >= RECOUNT_INTERVAL
 
     def open(self, tx: Transaction, digest: bytes) -> bytes:
-        """Return a bundle as canonical JSON.
+        """Return a bundle, byte for byte as it came.
 
         Raises:
             NotFoundError: it was never kept, or its retention ended.
@@ -55,7 +105,7 @@ class EvidenceLocker:
             raise NotFoundError(
                 f"evidence {digest.hex()}",
                 got="none",
-                hint="its retention may have ended; the log keeps the digest for ever",
+                hint="it was large, or its retention ended; the log keeps the digest",
             )
         secret = self._vault.open(found.sealed, purpose=PURPOSE, blob_id=digest.hex())
         return secret.reveal()

@@ -77,8 +77,18 @@ class EvidenceStore(Protocol):
         """Return the evidence with this digest, if it is still kept."""
         ...
 
-    def purge(self, before: datetime) -> int:
-        """Erase what expired before, and return how many."""
+    def overflow(self, most: int) -> datetime | None:
+        """Return the time before which enough expires that the others fit.
+
+        None when all of it together has at most so many bytes.
+        """
+        ...
+
+    def purge(self, before: datetime, *, limit: int) -> Sequence[bytes]:
+        """Erase what expires before, the oldest first, and return the digests.
+
+        At most `limit` of them: the caller logs them all.
+        """
         ...
 
 
@@ -151,6 +161,15 @@ class StoredCollateral:
     imported: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollateralState:
+    """Which set of collateral was there after import number `seq`; `mac` covers both."""
+
+    seq: int
+    digest: bytes
+    mac: bytes
+
+
 class CollateralStore(Protocol):
     """The local collateral table."""
 
@@ -164,6 +183,14 @@ class CollateralStore(Protocol):
 
     def fingerprint(self) -> tuple[int, str]:
         """Return a cheap value (count, latest import) that changes with the table."""
+        ...
+
+    def state(self) -> CollateralState | None:
+        """Return what the last import left, or None before the first one."""
+        ...
+
+    def set_state(self, state: CollateralState) -> None:
+        """Replace it, together with the rows that it tells of."""
         ...
 
 

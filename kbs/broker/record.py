@@ -21,9 +21,10 @@ from kbs.broker.evidence import EvidenceLocker
 from kbs.broker.identity import Identity
 from kbs.broker.journal import Journal
 from kbs.broker.outcomes import entries_of, report_of
-from kbs.broker.ports import SpentChallenge, Transaction
+from kbs.broker.ports import SpentChallenge
 from kbs.broker.replies import Reply
-from kbs.channel.answer import Answer
+from kbs.broker.reserve import DiskReserve
+from kbs.channel.answer import Answer, Outcome
 from kbs.channel.challenge import CLOCK_SKEW_SECONDS
 from kbs.core.checks import Check
 from kbs.core.decision import Granted
@@ -67,6 +68,7 @@ class Recorder:
         journal: Journal,
         identity: Identity,
         locker: EvidenceLocker,
+        reserve: DiskReserve,
         development: bool,
         steps: Callable[[str], None],
     ) -> None:
@@ -74,24 +76,29 @@ class Recorder:
         self._journal = journal
         self._identity = identity
         self._locker = locker
+        self._reserve = reserve
         self._development = development
         self._steps = steps
 
     def record(self, ready: Ready) -> Placed:
         """Record one decision and return its entry, durable.
 
+        Where only the reserve of the disk is left, grants alone are recorded.
+
         Raises:
             MovedError: what it rests on changed; nothing is recorded.
             ConflictError: `SPENT`, by another request.
             UnavailableError: it cannot be recorded, or may not have been.
         """
+        if ready.answer.outcome is not Outcome.GRANTED:
+            self._reserve.require()
         stored = canonical_json(ready.reply.document)
         done = self._journal.change(lambda work: self._spend(work, ready, stored))
         return done.placed[0]
 
     def _spend(self, work: Work, ready: Ready, stored: bytes) -> None:
         attested = ready.attested
-        self._recheck(work.tx, ready)
+        self._recheck(work, ready)
         index = work.append(self._journal.entry(self._event(ready)))
         try:
             work.tx.spent.insert(
@@ -108,19 +115,20 @@ class Recorder:
             )
         except ConflictError as exc:
             raise ConflictError("challenge", code=SPENT) from exc
-        self._locker.keep(work.tx, attested, ready.decision)
+        if not self._reserve.is_low():
+            self._locker.keep(work.tx, attested, ready.decision)
         self._steps("recorded")
 
-    def _recheck(self, tx: Transaction, ready: Ready) -> None:
+    def _recheck(self, work: Work, ready: Ready) -> None:
         seq = ready.attested.snapshot.state.head_seq
-        if tx.governance.head() != seq:
+        if work.tx.governance.head() != seq:
             raise MovedError
         for one in ready.outcomes:
-            rows = tx.keys.versions(one.asked.key_id)
+            rows = work.tx.keys.versions(one.asked.key_id)
             current = select_version(rows, one.asked.version)
             if isinstance(one.decision, Granted) and current != one.stored:
                 raise MovedError
-        refuse_clock_behind(ready.attested.now, tx.log.head().time)
+        refuse_clock_behind(ready.attested.now, work.latest)
 
     def _event(self, ready: Ready) -> events.Release:
         attested = ready.attested

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
 from kbs.audit import events
 from kbs.broker.commit import Work
+from kbs.broker.evidence import ERASED_AT_ONCE, EvidenceLocker
 from kbs.broker.journal import Journal
 from kbs.broker.lines import listed
 from kbs.broker.mark import MarkKeeper
 from kbs.broker.ports import Database
 from kbs.broker.refusals import Aggregate, RefusalCounter
+from kbs.broker.reserve import DiskReserve
 from kbs.core.clock import Clock, format_time
 from kbs.core.errors import IntegrityError, KbsError
 
@@ -24,6 +27,9 @@ ADMIN_PREFIXES = ("token.", "admin.")
 
 MARK = "high-water mark"
 """The source of faults that the mark shows."""
+
+PURGE_MARGIN = timedelta(hours=1)
+"""How long what was spent is remembered after it expired."""
 
 MAX_FAULTS = 64
 """Integrity faults that wait for the log; the broker is refusing by then anyway."""
@@ -39,6 +45,8 @@ class Upkeep:
         journal: Journal,
         refusals: RefusalCounter,
         mark: MarkKeeper,
+        locker: EvidenceLocker,
+        reserve: DiskReserve,
         clock: Clock,
         declare: Callable[[str, IntegrityError | None], None],
     ) -> None:
@@ -48,11 +56,15 @@ class Upkeep:
         self._journal = journal
         self._refusals = refusals
         self._mark = mark
+        self._locker = locker
+        self._reserve = reserve
         self._clock = clock
         self._faults: deque[IntegrityError] = deque(maxlen=MAX_FAULTS)
 
     def flush(self) -> None:
         """Write what waits: refusals as one entry a reason, and integrity faults.
+
+        Refusals wait on while only the reserve of the disk is left.
 
         Raises:
             UnavailableError: it cannot be written; it is kept for the next time.
@@ -61,6 +73,9 @@ class Upkeep:
         self._flush_refusals()
 
     def _flush_refusals(self) -> None:
+        if self._reserve.is_low():
+            # They go on being counted; what is left is for grants and revocations.
+            return
         aggregate = self._refusals.take(self._clock.now())
         if aggregate is None:
             return
@@ -91,15 +106,18 @@ class Upkeep:
     def purge(self) -> None:
         """Erase what expired: challenges, tokens, enrolments, evidence."""
         now = self._clock.now()
+        self._journal.change(lambda work: _forget(work, now))
+        before = self._locker.expired_before(self._database, now)
+        while self._journal.change(lambda work: self._erase(work, before)).value:
+            pass
 
-        def run(work: Work) -> int:
-            tx = work.tx
-            tx.spent.purge(now)
-            tx.tokens.purge(now)
-            tx.enrolments.purge(now)
-            return tx.evidence.purge(now)
-
-        self._journal.change(run)
+    def _erase(self, work: Work, before: datetime) -> bool:
+        """Erase one batch with its entry; whether there may be another."""
+        event = self._locker.erase(work.tx, before)
+        if event is None:
+            return False
+        work.append(self._journal.entry(event))
+        return event.count >= ERASED_AT_ONCE
 
     def every_second(self) -> None:
         """Keep the high-water mark up with the log."""
@@ -140,6 +158,21 @@ class Upkeep:
                 )
             )
             self._faults.popleft()
+
+
+def _forget(work: Work, now: datetime) -> None:
+    """Forget what nobody can use again.
+
+    A challenge or token that was spent may be forgotten only when it can never count
+    again, also if the clock jumps back: the log's time says what is past for good,
+    since nothing is decided by a clock that is behind it.
+    """
+    tx = work.tx
+    if work.latest is not None:
+        past = min(now, work.latest) - PURGE_MARGIN
+        tx.spent.purge(past)
+        tx.tokens.purge(past)
+    tx.enrolments.purge(now)
 
 
 def _guarded(what: str, run: Callable[[], object]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from kbs.adapters.sql.database import SqlDatabase
 from kbs.broker.ports import (
+    CollateralState,
     Instance,
     PendingEnrolment,
     SpentChallenge,
@@ -103,9 +104,81 @@ def test_the_same_evidence_again_keeps_the_later_expiry(
 def test_evidence_goes_when_its_time_is_over(database: SqlDatabase) -> None:
     with database.write() as transaction:
         transaction.evidence.insert(EVIDENCE)
-        assert transaction.evidence.purge(EVIDENCE.expires) == 0
-        assert transaction.evidence.purge(EVIDENCE.expires + SECOND) == 1
+        assert list(transaction.evidence.purge(EVIDENCE.expires, limit=9)) == []
+        later = EVIDENCE.expires + SECOND
+        assert list(transaction.evidence.purge(later, limit=9)) == [EVIDENCE.digest]
+        assert list(transaction.evidence.purge(later, limit=9)) == []
         assert transaction.evidence.find(EVIDENCE.digest) is None
+
+
+def _evidence(number: int, size: int = 10) -> StoredEvidence:
+    digest = number.to_bytes(32, "big")
+    expires = NOW + number * SECOND
+    return replace(EVIDENCE, digest=digest, sealed=bytes(size), expires=expires)
+
+
+def test_evidence_goes_in_batches_the_oldest_first(database: SqlDatabase) -> None:
+    numbers = (3, 1, 2, 5, 4)
+    with database.write() as transaction:
+        for number in numbers:
+            transaction.evidence.insert(_evidence(number))
+    gone: list[int] = []
+    for expected in ([1, 2], [3, 4], []):
+        with database.write() as transaction:
+            batch = transaction.evidence.purge(NOW + 5 * SECOND, limit=2)
+        assert [int.from_bytes(digest, "big") for digest in batch] == expected
+        gone += expected
+    with database.read() as transaction:
+        for number in numbers:
+            found = transaction.evidence.find(_evidence(number).digest)
+            assert (found is None) == (number in gone)
+
+
+def test_more_evidence_than_a_statement_can_name(database: SqlDatabase) -> None:
+    with database.write() as transaction:
+        for number in range(1, 1002):
+            transaction.evidence.insert(_evidence(number, 1))
+        later = NOW + 2000 * SECOND
+        assert len(transaction.evidence.purge(later, limit=1000)) == 1000
+        assert len(transaction.evidence.purge(later, limit=1000)) == 1
+
+
+@pytest.mark.parametrize(
+    ("most", "left"),
+    [
+        (61, [1, 2, 3]),
+        (60, [1, 2, 3]),
+        (59, [2, 3]),
+        (50, [2, 3]),
+        (49, [3]),
+        (30, [3]),
+        (29, []),
+        (0, []),
+    ],
+)
+def test_the_newest_evidence_that_fits_stays(
+    database: SqlDatabase, most: int, left: list[int]
+) -> None:
+    with database.write() as transaction:
+        for number in (1, 2, 3):
+            transaction.evidence.insert(_evidence(number, 10 * number))
+    with database.write() as transaction:
+        before = transaction.evidence.overflow(most)
+        if before is not None:
+            transaction.evidence.purge(before, limit=9)
+        assert transaction.evidence.overflow(most) is None
+        found = [
+            number
+            for number in (1, 2, 3)
+            if transaction.evidence.find(_evidence(number).digest) is not None
+        ]
+    assert found == left
+    assert (before is None) == (len(left) == 3)
+
+
+def test_no_evidence_fits_everywhere(database: SqlDatabase) -> None:
+    with database.read() as transaction:
+        assert transaction.evidence.overflow(0) is None
 
 
 def _pending(number: int, **changes: object) -> PendingEnrolment:
@@ -203,6 +276,18 @@ def test_collateral_is_kept_once_and_changes_the_fingerprint(
             2,
             "2026-11-22T09:00:00.123456Z",
         )
+
+
+def test_the_state_of_collateral_is_one_row(database: SqlDatabase) -> None:
+    first = CollateralState(seq=1, digest=b"\x01" * 32, mac=b"one")
+    second = CollateralState(seq=2**40, digest=b"\x02" * 32, mac=b"two")
+    with database.write() as transaction:
+        assert transaction.collateral.state() is None
+        for state in (first, second):
+            transaction.collateral.set_state(state)
+            assert transaction.collateral.state() == state
+    with database.read() as transaction:
+        assert transaction.collateral.state() == second
 
 
 def test_statements_follow_each_other(database: SqlDatabase) -> None:

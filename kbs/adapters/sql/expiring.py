@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import final
 
 from sqlalchemy import RowMapping, Table, bindparam, case, delete, func, insert, select
 
-from kbs.adapters.sql.cursor import Cursor
+from kbs.adapters.sql.cursor import Cursor, pieces
 from kbs.adapters.sql.schema import (
     enrolments,
     evidence,
@@ -41,6 +41,27 @@ _OF_KEY = select(enrolments).where(
 _COUNT = select(func.count().label("count")).select_from(enrolments)
 _COUNT_OF_TENANT = _COUNT.where(enrolments.c.tenant == bindparam("of_tenant"))
 _COUNT_OF_EK = _COUNT.where(enrolments.c.ek == bindparam("of_ek"))
+_EXPIRING = (
+    select(evidence.c.digest)
+    .where(evidence.c.expires < bindparam("before"))
+    .order_by(evidence.c.expires, evidence.c.digest)
+    .limit(bindparam("most"))
+)
+_ERASE = delete(evidence).where(
+    evidence.c.digest.in_(bindparam("digests", expanding=True))
+)
+# What each bundle and all that expire after it take together.
+_SIZES = select(
+    evidence.c.expires,
+    func.sum(func.length(evidence.c.sealed))
+    .over(order_by=evidence.c.expires.desc(), range_=(None, 0))
+    .label("size"),
+).subquery()
+_OVERFLOW = select(func.max(_SIZES.c.expires).label("latest")).where(
+    _SIZES.c.size > bindparam("most")
+)
+# Times are stored as whole microseconds.
+_RESOLUTION = timedelta(microseconds=1)
 
 
 def _purge(cursor: Cursor, table: Table, before: datetime) -> int:
@@ -121,11 +142,20 @@ class SqlEvidenceStore:
         row = self._cursor.first(_EVIDENCE, {"digest": digest})
         return None if row is None else StoredEvidence(**row)
 
-    def purge(self, before: datetime) -> int:
-        """Erase what expired before, and return how many."""
-        count = _purge(self._cursor, evidence, before)
-        self._cursor.erased |= count > 0
-        return count
+    def overflow(self, most: int) -> datetime | None:
+        """Return the time before which enough expires that the others fit."""
+        row = self._cursor.first(_OVERFLOW, {"most": most})
+        latest: datetime | None = None if row is None else row["latest"]
+        return None if latest is None else latest + _RESOLUTION
+
+    def purge(self, before: datetime, *, limit: int) -> Sequence[bytes]:
+        """Erase what expires before, the oldest first, and return the digests."""
+        rows = self._cursor.all(_EXPIRING, {"before": before, "most": limit})
+        digests = [row["digest"] for row in rows]
+        for piece in pieces(digests):
+            self._cursor.run(_ERASE, {"digests": list(piece)})
+        self._cursor.erased |= bool(digests)
+        return digests
 
 
 @final
