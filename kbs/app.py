@@ -163,7 +163,14 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         anchor=mark,
         fresh_head=fresh_head,
     )
-    collateral = CollateralTable(database, journal, clock)
+    collateral = CollateralTable(
+        database=database,
+        journal=journal,
+        identity=identity,
+        mark=mark,
+        clock=clock,
+        report=upkeep.report_integrity,
+    )
     seal = PendingSeal(identity.state_key, upkeep.report_integrity)
 
     def refused_token(error: AuthenticationError) -> None:
@@ -269,11 +276,16 @@ def check_start(parts: Parts, settings: Settings) -> None:
     found = require_instance(parts.database, instance=parts.instance)
     settle_mode(parts.database, found, development=settings.development)
     composed = compose(parts, settings)
+    collateral = composed.broker.collateral
     try:
         composed.mark.check()
+        with parts.database.read() as tx:
+            collateral.current(tx)
     except IntegrityError:
         if settings.accept_rollback is None:
             raise
+        with parts.database.write() as tx:
+            collateral.reseal(tx)
         event = composed.mark.accepted(settings.accept_rollback)
         with parts.database.write() as tx:
             composed.broker.identity.rotate_challenge_key(tx, parts.clock.now())

@@ -42,7 +42,7 @@ class HighWaterMark:
     """How far the database had come.
 
     `seq` is the last statement, `head` its hash (hex), which all before it lead to;
-    `root` is that of the first `size` entries.
+    `root` is that of the first `size` entries; `collateral` counts the imports.
     """
 
     instance: str
@@ -50,6 +50,7 @@ class HighWaterMark:
     head: str
     size: int
     root: bytes
+    collateral: int
 
     def to_json(self) -> dict[str, object]:
         """Return the part that is signed."""
@@ -60,6 +61,7 @@ class HighWaterMark:
             "head": self.head,
             "size": self.size,
             "root": self.root.hex(),
+            "collateral": self.collateral,
         }
 
 
@@ -148,6 +150,7 @@ def check_extends(
     instance: str,
     seq: int,
     size: int,
+    collateral: int,
     root_at: Callable[[int], bytes],
     head_at: Callable[[int], str],
 ) -> None:
@@ -170,6 +173,7 @@ def check_extends(
         )
     _check_reached("log entries", size, mark.size)
     _check_reached("signed statements", seq, mark.seq)
+    _check_reached("imports of collateral", collateral, mark.collateral)
     head = head_at(mark.seq)
     if head != mark.head:
         raise IntegrityError(
@@ -202,7 +206,7 @@ def _check_reached(what: str, found: int, marked: int) -> None:
 
 
 def _read_mark(value: object, what: str) -> HighWaterMark:
-    names = {"typ", "instance", "seq", "head", "size", "root"}
+    names = {"typ", "instance", "seq", "head", "size", "root", "collateral"}
     members = require_members(value, what, required=names)
     if members["typ"] != MARK_TYPE:
         raise MalformedError(
@@ -216,4 +220,7 @@ def _read_mark(value: object, what: str) -> HighWaterMark:
             members["size"], f"{what} size", least=0, most=MAX_INTEGER
         ),
         root=parse_hex(members["root"], f"{what} root", size=HASH_SIZE),
+        collateral=require_integer(
+            members["collateral"], f"{what} collateral", least=0, most=MAX_INTEGER
+        ),
     )

@@ -1,25 +1,46 @@
 """The local collateral table: certificates and revocation lists, without any trust.
 
-Verifiers get a snapshot in memory; it is read again only when the table changed.
-Fetching from vendors is not done here.
+Verifiers get a snapshot in memory; it is read again only when the table changed, and
+then it must be what the last import left (`kbs.broker.collateral_state`): a newer
+revocation list cannot be taken away. Fetching from vendors is not done here.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from cryptography import x509
 
 from kbs.broker.actors import Actor
+from kbs.broker.collateral_state import (
+    check_rows,
+    digest_rows,
+    read_state,
+    seal_state,
+    tampered,
+)
+from kbs.broker.commit import Work
+from kbs.broker.governance import StaleReadError
+from kbs.broker.identity import Identity
 from kbs.broker.journal import Journal
-from kbs.broker.ports import Database, StoredCollateral, Transaction
+from kbs.broker.mark import MarkKeeper
+from kbs.broker.ports import (
+    CollateralState,
+    Database,
+    StoredCollateral,
+    Transaction,
+)
 from kbs.core.clock import Clock, format_time
 from kbs.core.encode import parse_b64, require_list, require_members
-from kbs.core.errors import KbsError, MalformedError
+from kbs.core.errors import IntegrityError, KbsError, MalformedError
 from kbs.evidence.model import GivenCollateral
 from kbs.governance.authority import Role
 from kbs.pki import certificates as pki
+
+_Version = tuple[CollateralState, tuple[int, str]]
 
 MAX_ITEMS = 256
 """Most files in one import."""
@@ -28,20 +49,54 @@ MAX_ITEMS = 256
 class CollateralTable:
     """Imports, lists and hands out vendor collateral."""
 
-    def __init__(self, database: Database, journal: Journal, clock: Clock) -> None:
-        """Start without a snapshot."""
+    def __init__(
+        self,
+        *,
+        database: Database,
+        journal: Journal,
+        identity: Identity,
+        mark: MarkKeeper,
+        clock: Clock,
+        report: Callable[[IntegrityError], None] = lambda _: None,
+    ) -> None:
+        """Start without a snapshot; tell `report` of a table that was changed."""
         self._database = database
         self._journal = journal
+        self._key = identity.state_key
+        self._mark = mark
         self._clock = clock
-        self._snapshot: tuple[tuple[int, str], GivenCollateral] | None = None
+        self._report = report
+        self._fault: str | None = None
+        self._reached = 0
+        self._snapshot: tuple[_Version, GivenCollateral] | None = None
 
     def current(self, tx: Transaction) -> GivenCollateral:
-        """Return everything in the table, from memory while it did not change."""
-        fingerprint = tx.collateral.fingerprint()
+        """Return everything in the table, from memory while it did not change.
+
+        Raises:
+            IntegrityError: it is not what the last import left; reported as well.
+            StaleReadError: the transaction began before the last import.
+        """
+        try:
+            found = self._current(tx)
+        except IntegrityError as exc:
+            # Asked for at every decision: said once for as long as it stays so.
+            if self._fault != str(exc):
+                self._fault = str(exc)
+                self._report(exc)
+            raise
+        self._fault = None
+        return found
+
+    def _current(self, tx: Transaction) -> GivenCollateral:
+        state = read_state(tx, self._key)
+        self._require_newest(state)
+        version = (state, tx.collateral.fingerprint())
         snapshot = self._snapshot
-        if snapshot is not None and snapshot[0] == fingerprint:
+        if snapshot is not None and snapshot[0] == version:
             return snapshot[1]
         rows = tx.collateral.list()
+        check_rows(state, rows)
         loaded = GivenCollateral(
             tuple(
                 pki.load_der_certificate(row.der, f"collateral {row.subject}")
@@ -54,8 +109,37 @@ class CollateralTable:
                 if row.kind == "crl"
             ),
         )
-        self._snapshot = (fingerprint, loaded)
+        self._snapshot = (version, loaded)
         return loaded
+
+    def _require_newest(self, state: CollateralState) -> None:
+        floor = self._mark.floor()
+        known = max(self._reached, 0 if floor is None else floor.collateral)
+        if state.seq >= known:
+            self._reached = state.seq
+            return
+        # A transaction that began before an import committed is no tampering.
+        with self._database.read() as fresh:
+            newest = read_state(fresh, self._key).seq
+        if newest < known:
+            raise tampered(f"import {newest}", f"at least import {known}")
+        raise StaleReadError(
+            "collateral",
+            got=f"a view of import {state.seq}",
+            expected=f"one of import {known}",
+            hint="try again",
+            code="collateral.stale",
+        )
+
+    def reseal(self, tx: Transaction) -> None:
+        """Take the table as it is: the operator accepted what was found at start."""
+        floor = self._mark.floor()
+        known = 0 if floor is None else floor.collateral
+        with suppress(IntegrityError):
+            known = max(known, read_state(tx, self._key).seq)
+        # A number of its own, so that no state of before is ever good again.
+        digest = digest_rows(tx.collateral.list())
+        tx.collateral.set_state(seal_state(self._key, known + 1, digest))
 
     def list(self, actor: Actor) -> dict[str, object]:
         """Return what is in the table; any administrator may see it."""
@@ -70,6 +154,7 @@ class CollateralTable:
         Raises:
             MalformedError: a file is neither; nothing of the import is kept.
             ForbiddenError: the caller is no policy administrator.
+            IntegrityError: rows were taken away or changed, and these are not they.
         """
         actor.require_anywhere(Role.POLICY_ADMIN)
         members = require_members(body, "collateral", required={"items"})
@@ -83,14 +168,33 @@ class CollateralTable:
         done = self._journal.administer(
             actor,
             "collateral.import",
-            lambda work: sum(work.tx.collateral.insert(row) for row in rows),
+            lambda work: self._insert(work, rows),
             detail=f"{len(rows)} certificates and revocation lists",
         )
+        self._mark.write()
         return {
             "read": len(rows),
             "added": done.value,
             "entry": done.placed[0].entry.id,
         }
+
+    def _insert(self, work: Work, rows: Sequence[StoredCollateral]) -> int:
+        store = work.tx.collateral
+        state = read_state(work.tx, self._key)
+        self._require_newest(state)
+        whole = _is_whole(state, store.list())
+        added = sum(store.insert(row) for row in rows)
+        after = store.list()
+        if not whole:
+            # Good again only if exactly what was taken away came back.
+            check_rows(state, after)
+        if added:
+            store.set_state(seal_state(self._key, state.seq + 1, digest_rows(after)))
+        return added
+
+
+def _is_whole(state: CollateralState, rows: Sequence[StoredCollateral]) -> bool:
+    return digest_rows(rows) == state.digest
 
 
 def _read(item: object, place: int, now: datetime) -> list[StoredCollateral]:

@@ -18,6 +18,7 @@ from kbs.audit.highwater import (
     verify_mark,
 )
 from kbs.broker.checking import prove_logged
+from kbs.broker.collateral_state import read_state
 from kbs.broker.identity import Identity
 from kbs.broker.ports import Database, Highwater, Transaction
 from kbs.core.errors import IntegrityError, MalformedError
@@ -150,6 +151,7 @@ class MarkKeeper:
             instance=self._identity.instance,
             seq=tx.governance.head(),
             size=tx.log.head().size,
+            collateral=read_state(tx, self._identity.state_key).seq,
             root_at=lambda size: merkle.root(tx.log, size),
             head_at=lambda seq: self._head_at(tx, seq),
         )
@@ -187,6 +189,7 @@ class MarkKeeper:
             head=self._head_at(tx, seq),
             size=size,
             root=merkle.root(tx.log, size),
+            collateral=read_state(tx, self._identity.state_key).seq,
         )
 
 

@@ -163,7 +163,7 @@ class StoredCollateral:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollateralState:
-    """Which set of collateral was there after import number `seq`; `mac` covers both."""
+    """Which set of collateral was there after import `seq`; `mac` covers both."""
 
     seq: int
     digest: bytes

@@ -9,14 +9,18 @@ from typing import final
 from sqlalchemy import func, select
 
 from kbs.adapters.sql.cursor import Cursor
-from kbs.adapters.sql.schema import collateral
-from kbs.broker.ports import StoredCollateral
+from kbs.adapters.sql.schema import collateral, collateral_state
+from kbs.broker.ports import CollateralState, StoredCollateral
 from kbs.core.clock import format_time
 
 _ALL = select(collateral).order_by(collateral.c.imported, collateral.c.digest)
 _FINGERPRINT = select(
     func.count().label("count"), func.max(collateral.c.imported).label("latest")
 ).select_from(collateral)
+
+_STATE = select(
+    collateral_state.c.seq, collateral_state.c.digest, collateral_state.c.mac
+)
 
 
 @final
@@ -43,3 +47,20 @@ class SqlCollateralStore:
         if row is None or row["latest"] is None:
             return 0, ""
         return row["count"], format_time(row["latest"])
+
+    def state(self) -> CollateralState | None:
+        """Return what the last import left, or None before the first one."""
+        row = self._cursor.first(_STATE)
+        return None if row is None else CollateralState(**row)
+
+    def set_state(self, state: CollateralState) -> None:
+        """Replace it, together with the rows that it tells of."""
+        statement = self._cursor.upsert(collateral_state)
+        new = statement.excluded
+        self._cursor.run(
+            statement.on_conflict_do_update(
+                index_elements=["id"],
+                set_={"seq": new.seq, "digest": new.digest, "mac": new.mac},
+            ),
+            {"id": 1, **asdict(state)},
+        )

@@ -163,6 +163,14 @@ collateral = _table(
     Index(None, "imported"),
 )
 
+collateral_state = _table(
+    "collateral_state",
+    *_one_row(),
+    Column("seq", INT64, nullable=False),
+    Column("digest", BYTES, nullable=False),
+    Column("mac", BYTES, nullable=False),
+)
+
 statements = _table(
     "statements",
     Column("seq", INT64, primary_key=True, autoincrement=False),

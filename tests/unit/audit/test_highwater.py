@@ -28,7 +28,9 @@ def head_at(_: int) -> str:
     return HEAD
 
 
-MARK = HighWaterMark(instance=INSTANCE, seq=2, head=HEAD, size=6, root=bytes(range(32)))
+MARK = HighWaterMark(
+    instance=INSTANCE, seq=2, head=HEAD, size=6, root=bytes(range(32)), collateral=4
+)
 FILE = sign_mark(MARK, signer())
 
 
@@ -40,6 +42,7 @@ def test_a_mark_is_one_line_signed_by_the_log_key() -> None:
         "head": HEAD,
         "size": 6,
         "root": MARK.root.hex(),
+        "collateral": 4,
     }
     assert FILE.count(b"\n") == 1
     parsed = parse_mark(FILE)
@@ -118,19 +121,39 @@ def marked_log() -> tuple[HighWaterMark, Callable[[int], bytes], int]:
 def test_a_database_that_went_on_extends_the_mark() -> None:
     mark, root_at, size = marked_log()
     check_extends(
-        mark, instance=INSTANCE, seq=3, size=size, root_at=root_at, head_at=head_at
+        mark,
+        instance=INSTANCE,
+        seq=3,
+        size=size,
+        collateral=4,
+        root_at=root_at,
+        head_at=head_at,
     )
     at_mark = replace(mark, seq=3)
     check_extends(
-        at_mark, instance=INSTANCE, seq=3, size=size, root_at=root_at, head_at=head_at
+        at_mark,
+        instance=INSTANCE,
+        seq=3,
+        size=size,
+        collateral=4,
+        root_at=root_at,
+        head_at=head_at,
     )
 
 
 def test_every_database_extends_an_empty_mark() -> None:
     _, root_at, _ = marked_log()
-    empty = HighWaterMark(instance=INSTANCE, seq=0, head=HEAD, size=0, root=EMPTY_ROOT)
+    empty = HighWaterMark(
+        instance=INSTANCE, seq=0, head=HEAD, size=0, root=EMPTY_ROOT, collateral=0
+    )
     check_extends(
-        empty, instance=INSTANCE, seq=0, size=0, root_at=root_at, head_at=head_at
+        empty,
+        instance=INSTANCE,
+        seq=0,
+        size=0,
+        collateral=0,
+        root_at=root_at,
+        head_at=head_at,
     )
 
 
@@ -139,6 +162,7 @@ def test_every_database_extends_an_empty_mark() -> None:
     [
         ({"instance": "00" * 16}, "another broker"),
         ({"size": 5}, "older than its high-water mark: log entries: got 5"),
+        ({"collateral": 3}, "older than its high-water mark: imports of collateral"),
         ({"seq": 1}, "older than its high-water mark: signed statements: got 1"),
         ({"root_at": lambda _: bytes(32)}, "the first 6 log entries were rewritten"),
         ({"head_at": lambda _: "00" * 32}, "signed statement 2 is another one"),
@@ -152,6 +176,7 @@ def test_a_database_that_does_not_extend_the_mark_is_refused(
         "instance": INSTANCE,
         "seq": 2,
         "size": size,
+        "collateral": 4,
         "root_at": root_at,
         "head_at": head_at,
     }
@@ -165,5 +190,11 @@ def test_the_root_is_asked_only_of_a_log_that_is_long_enough() -> None:
 
     with pytest.raises(IntegrityError):
         check_extends(
-            MARK, instance=INSTANCE, seq=2, size=5, root_at=root_at, head_at=head_at
+            MARK,
+            instance=INSTANCE,
+            seq=2,
+            size=5,
+            collateral=4,
+            root_at=root_at,
+            head_at=head_at,
         )

@@ -25,6 +25,7 @@ def upgrade() -> None:
     """Make every table, and the head of the empty log."""
     _broker_keys()
     _collateral()
+    _collateral_state()
     _enrolments()
     _evidence()
     _governed_objects()
@@ -73,6 +74,19 @@ def _collateral() -> None:
         sqlite_strict=True,
     )
     op.create_index(op.f("ix_collateral_imported"), "collateral", ["imported"])
+
+
+def _collateral_state() -> None:
+    op.create_table(
+        "collateral_state",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("seq", INT64, nullable=False),
+        sa.Column("digest", BYTES, nullable=False),
+        sa.Column("mac", BYTES, nullable=False),
+        sa.CheckConstraint("id = 1", name=op.f("ck_collateral_state_one_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_collateral_state")),
+        sqlite_strict=True,
+    )
 
 
 def _enrolments() -> None:
