@@ -104,18 +104,25 @@ def shortened(texts: Iterable[Explained], most: int) -> tuple[Explained, ...]:
     What evidence says may be long on purpose; the decision is recorded all the same.
     """
     return tuple(
-        replace(
-            one,
-            detail=_cut(one.detail, most),
-            got=None if one.got is None else _cut(one.got, most),
-            expected=None if one.expected is None else _cut(one.expected, most),
-        )
-        for one in texts
+        one if _longest_text(one) <= most else _shortened(one, most) for one in texts
     )
 
 
 def _longest(count: int) -> int:
     return max(_LEAST_TEXT, min(MAX_TEXT, _ALL_TEXTS // max(count, 1)))
+
+
+def _longest_text(one: Check | Reason) -> int:
+    return max(len(one.detail), len(one.got or ""), len(one.expected or ""))
+
+
+def _shortened(one: Explained, most: int) -> Explained:
+    return replace(
+        one,
+        detail=_cut(one.detail, most),
+        got=None if one.got is None else _cut(one.got, most),
+        expected=None if one.expected is None else _cut(one.expected, most),
+    )
 
 
 def _cut(text: str, most: int) -> str:
