@@ -1,7 +1,7 @@
 """Group commit: each process commits what has queued up, in one transaction.
 
 Whoever finds nobody committing becomes the leader, takes everything that waits and
-runs it in one write transaction, each piece of work in a savepoint of its own: one
+runs it in one write transaction, each of several in a savepoint of its own: one
 durable sync for the whole batch, no added wait when idle, no writer daemon. The
 checkpoint that covers the batch is signed and stored in the same transaction and
 shown to nobody before the commit is durable.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
@@ -197,7 +197,7 @@ class Committer:
         with self._database.write() as tx:
             head = tx.log.lock_head()
             for job in batch:
-                self._run_job(job, Work(tx, head, pending))
+                self._run_job(job, Work(tx, head, pending), alone=len(batch) == 1)
             size = self._append(tx, pending, batch)
             self._steps("before-commit")
         self._steps("after-commit")
@@ -206,13 +206,16 @@ class Committer:
         return size
 
     @staticmethod
-    def _run_job(job: _Job, work: Work) -> None:
+    def _run_job(job: _Job, work: Work, *, alone: bool) -> None:
+        # Work that is alone needs no savepoint: the transaction goes back with it.
         try:
-            with work.tx.savepoint():
+            with nullcontext() if alone else work.tx.savepoint():
                 job.value = job.run(work)
-        except Exception as exc:  # noqa: BLE001 - handed to whoever submitted it
+        except Exception as exc:
             work.abandon()
             job.error = exc
+            if alone:
+                raise
             return
         job.indexes = work.indexes
 
