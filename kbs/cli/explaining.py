@@ -31,7 +31,7 @@ from kbs.core.encode import (
     require_text,
 )
 from kbs.core.errors import MalformedError
-from kbs.core.ids import KeyId, parse_key_ref, parse_scoped_name
+from kbs.core.ids import KeyId, parse_key_ref
 from kbs.evidence.bundle import MAX_BUNDLE_BYTES, parse_bundle
 from kbs.evidence.model import EnrolledKey, Trust, TrustedCA
 from kbs.governance.attestation_key import tpm_name
@@ -163,6 +163,7 @@ def explain_by_server(
         KbsError: the broker refuses, or does not answer.
     """
     from kbs.cli.admin_client import AdminClient
+    from kbs.cli.policy_names import find_policy
 
     body: dict[str, object] = {
         "bundle": parse_json_object(
@@ -172,11 +173,13 @@ def explain_by_server(
     }
     if asked.given is not None:
         body["request"] = dict(asked.given)
-    if Path(target).is_file():
-        body["policy"] = b64(read_input(Path(target), "policy", limit=MAX_BYTES))
-    else:
-        body["name"] = str(parse_scoped_name(target, "policy"))
+    path = Path(target)
+    policy = read_input(path, "policy", limit=MAX_BYTES) if path.is_file() else None
     with AdminClient.from_context(context) as client:
+        if policy is not None:
+            body["policy"] = b64(policy)
+        else:
+            body["name"] = str(find_policy(client, target, workload=False)[0])
         document = client.post("/admin/v1/explain", body)
     granted = document.get("decision") == "granted"
     return Explained(

@@ -99,7 +99,7 @@ def run_cases(context: CliContext, *, folder: Path) -> None:
 
 
 @policy.command()
-@click.argument("target", metavar="FILE|TENANT/NAME")
+@click.argument("target", metavar="FILE|[TENANT/]NAME")
 @click.option("--evidence", type=_FILE, required=True, metavar="BUNDLE")
 @click.option("--at", metavar="TIME", help="RFC 3339 in UTC; default now.")
 @click.option("--context", "names", type=_FILE, help="Explain here, with these names.")

@@ -11,17 +11,16 @@ import click
 from kbs.cli.context import CliContext, common_options, emit, one_line
 from kbs.cli.render import escaped
 from kbs.core.errors import ConflictError, MalformedError
-from kbs.core.ids import ScopedName, parse_scoped_name
 
 if TYPE_CHECKING:
-    from kbs.cli.admin_client import AdminClient
     from kbs.cli.governed import Listed
+    from kbs.core.ids import ScopedName
     from kbs.governance.statement import Action
 
     _Pick = Callable[[list[Listed], ScopedName], Listed]
 
 _FILE = click.Path(path_type=Path)
-_NAME = click.argument("name", metavar="TENANT/NAME")
+_NAME = click.argument("name", metavar="[TENANT/]NAME")
 _VERSION = click.option("--version", type=click.IntRange(1), metavar="N")
 _WORKLOAD = click.option("--workload", is_flag=True, help="A workload policy.")
 
@@ -128,21 +127,23 @@ def rollback(context: CliContext, *, name: str, version: int) -> None:
 
 
 @click.command("list")
+@click.argument("name", metavar="[[TENANT/]NAME]", required=False)
 @click.option("--tenant", metavar="TENANT")
 @common_options
-def list_policies(context: CliContext, *, tenant: str | None) -> None:
-    """List policies of both kinds, every version."""
+def list_policies(context: CliContext, *, name: str | None, tenant: str | None) -> None:
+    """List policies of both kinds, every version; those of one name, if it is given."""
     from kbs.cli.admin_client import AdminClient
     from kbs.cli.governed import LISTED, list_objects
+    from kbs.cli.policy_names import POLICIES
     from kbs.cli.render import table
-    from kbs.governance.statement import Kind
 
     with AdminClient.from_context(context) as client:
         found = [
             one
-            for kind in (Kind.RELEASE_POLICY, Kind.WORKLOAD_POLICY)
+            for kind in POLICIES
             for one in list_objects(client, kind)
             if tenant in (None, one.tenant)
+            and name in (None, one.name, str(one.subject))
         ]
     emit(
         context,
@@ -162,12 +163,13 @@ def show(
     """Print a policy as it was registered; the one in force, else the newest."""
     from kbs.cli.admin_client import AdminClient
     from kbs.cli.governed import choose, read_object
+    from kbs.cli.policy_names import find_policy
     from kbs.core.encode import b64, parse_json
     from kbs.governance.objects import MAX_OBJECT_BYTES
     from kbs.governance.statement import Kind
 
     with AdminClient.from_context(context) as client:
-        subject, found = _find(client, name, workload=workload)
+        subject, found = find_policy(client, name, workload=workload)
         active = [one for one in found if one.active]
         one = choose(found if version or not active else active, subject, version)
         source, content = read_object(client, one)
@@ -204,11 +206,12 @@ def diff(
     from kbs.cli.governed import choose, choose_active, read_object
     from kbs.cli.policy_diff import compare
     from kbs.cli.policy_files import load_policy
+    from kbs.cli.policy_names import find_policy
 
     if file is not None and after is not None:
         raise MalformedError("diff", got="FILE and --to", expected="one", code="usage")
     with AdminClient.from_context(context) as client:
-        subject, found = _find(client, name, workload=False)
+        subject, found = find_policy(client, name, workload=False)
         old = (
             choose(found, subject, before) if before else choose_active(found, subject)
         )
@@ -234,27 +237,16 @@ def diff(
 COMMANDS = (register, activate, deactivate, rollback, list_policies, show, diff)
 
 
-def _find(
-    client: AdminClient, name: str, *, workload: bool
-) -> tuple[ScopedName, list[Listed]]:
-    """Return the versions of a release policy, else of a workload policy."""
-    from kbs.cli.governed import list_objects
-    from kbs.governance.statement import Kind
-
-    subject = parse_scoped_name(name, "policy")
-    found = [] if workload else list_objects(client, Kind.RELEASE_POLICY, subject)
-    return subject, found or list_objects(client, Kind.WORKLOAD_POLICY, subject)
-
-
 def _put(
     context: CliContext, name: str, action: Action, *, workload: bool, pick: _Pick
 ) -> None:
     from kbs.cli.admin_client import AdminClient
     from kbs.cli.governed import put, read_object
+    from kbs.cli.policy_names import find_policy
     from kbs.governance.statement import BRINGING
 
     with AdminClient.from_context(context) as client:
-        subject, found = _find(client, name, workload=workload)
+        subject, found = find_policy(client, name, workload=workload)
         one = pick(found, subject)
         if action in BRINGING:
             # Nobody signs what cannot be read: the content must have this digest.

@@ -380,12 +380,53 @@ def test_workload_policies_are_registered_by_their_exact_bytes(
     assert "+two" in text["diff"]
 
 
+def test_a_bare_name_means_the_only_policy_of_that_name(
+    shared_bench: Bench, written: Callable[..., str]
+) -> None:
+    bench = shared_bench
+    tpm = FakeTpm()
+    bench.world.enrol(tpm)
+    bench.must("policy", "register", written(policy("bare")))
+    bench.must("policy", "register", written(policy("bare", resets=3)))
+    bundle = written(recorded(tpm), "bundle.json")
+    explained = bench.run("policy", "explain", "bare", "--evidence", bundle, "--json")
+    assert explained.json["policy"] == "bare"
+    listed = bench.must("policy", "list", "bare")["policies"]
+    assert [one["version"] for one in listed] == [1, 2]
+    assert bench.must("policy", "list", "acme/bare")["policies"] == listed
+    assert bench.must("policy", "list", "other/bare")["policies"] == []
+    assert bench.must("policy", "show", "bare")["version"] == 2
+    assert bench.must("policy", "diff", "bare", "--from", "1")["name"] == "acme/bare"
+    assert bench.must("policy", "rollback", "bare", "--to", "1")["version"] == 1
+    assert bench.must("policy", "activate", "bare")["version"] == 2
+    assert bench.must("policy", "deactivate", "bare")["active"] is False
+
+
+def test_a_bare_name_in_several_tenants_is_refused_with_their_names(
+    shared_bench: Bench, written: Callable[..., str]
+) -> None:
+    bench = shared_bench
+    for tenant in ("acme", "other"):
+        bench.must(
+            *("policy", "register", written(b"x"), "--workload", f"{tenant}/twin")
+        )
+    ran = bench.run("policy", "deactivate", "twin", "--workload")
+    assert ran.code == 1
+    assert "several: acme/twin, other/twin" in ran.err
+    ran.assert_one_error_line()
+    gone = bench.must("policy", "deactivate", "other/twin", "--workload")
+    assert gone["tenant"] == "other"
+
+
 def test_nothing_of_that_name(shared_bench: Bench, written: Callable[..., str]) -> None:
     for command in ("show", "activate", "deactivate", "diff"):
         ran = shared_bench.run("policy", command, "acme/none")
         assert ran.code == 1
         ran.assert_one_error_line()
-    assert shared_bench.run("policy", "show", "acme").code == 2
+    assert shared_bench.run("policy", "show", "acme/a/b").code == 2
+    bare = shared_bench.run("policy", "show", "none")
+    assert bare.code == 1
+    assert "policy none: got no tenant has" in bare.err
     both = ("policy", "diff", "acme/none", written(policy()), "--to", "1")
     assert shared_bench.run(*both).code == 2
 
