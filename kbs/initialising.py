@@ -67,9 +67,34 @@ class Made:
 
 
 def is_empty(settings: Settings) -> bool:
-    """Whether there is neither data nor trust yet."""
+    """Whether there is neither data nor trust yet: nothing that could be lost."""
     pinned = settings.trust / INSTANCE_NAME
-    return not pinned.exists() and not (settings.data / "kbs.db").exists()
+    return not pinned.exists() and not _content(settings.data)
+
+
+def require_initialised(settings: Settings) -> None:
+    """Return if there is a broker to serve.
+
+    Raises:
+        ConfigurationError: there is none, or only a part of one.
+    """
+    pinned = settings.trust / INSTANCE_NAME
+    if pinned.exists():
+        return
+    found = _content(settings.data)
+    raise ConfigurationError(
+        "trust folder",
+        got=f"no {INSTANCE_NAME} in {settings.trust}"
+        + (f", beside a data folder with {', '.join(found[:4])}" if found else ""),
+        expected="that of the broker whose data this is",
+        hint="name it: --trust DIR (and --db URL, if it was made with one); "
+        "kbs init makes a new broker in empty folders",
+        code="init.missing",
+    )
+
+
+def _content(folder: Path) -> list[str]:
+    return sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
 
 
 def initialise(settings: Settings, *, profile: Path) -> Made:
@@ -110,7 +135,7 @@ def initialise(settings: Settings, *, profile: Path) -> Made:
         database.close()
     create_certificate(settings.data, settings.listen.host, clock.now())
     response_key = settings.data / RESPONSE_KEY_NAME
-    write_private(response_key, identity.response_public_pem)
+    write_private(response_key, identity.response_public_pem, replace=False)
     _write_profile(profile, identity, settings, admin)
     write_instance(
         settings.trust / INSTANCE_NAME,
@@ -154,10 +179,11 @@ def _require_empty(settings: Settings) -> None:
             hint="kbs serve runs what is there; name other folders for another broker",
             code="init.exists",
         )
-    if settings.db is None and (settings.data / "kbs.db").exists():
+    found = _content(settings.data)
+    if found:
         raise ConfigurationError(
             "data folder",
-            got=f"{settings.data / 'kbs.db'} without its trust folder",
+            got=f"{settings.data} with {', '.join(found[:4])}, without its trust",
             expected="an empty folder",
             hint="restore the trust folder, or remove what an interrupted init left",
             code="init.half",

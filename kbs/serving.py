@@ -24,6 +24,7 @@ from granian.log import LogLevels
 from granian.server import Server
 
 from kbs.adapters.process import harden
+from kbs.adapters.sql.engine import parse_url
 from kbs.adapters.sql.migrate import upgrade
 from kbs.adapters.tls import CERTIFICATE_NAME, KEY_NAME, certificate_sha256
 from kbs.api.gateway import Gateway
@@ -33,6 +34,7 @@ from kbs.initialising import (
     RESPONSE_KEY_NAME,
     initialise,
     is_empty,
+    require_initialised,
     update_profile,
 )
 from kbs.settings import Settings
@@ -88,8 +90,11 @@ def run(settings: Settings, *, profile: Path, ready: Callable[[Serving], None]) 
     """
     harden()
     configure_logging(settings)
+    if settings.db is not None:
+        parse_url(settings.db)
     if settings.db is None and is_empty(settings):
         initialise(settings, profile=profile)
+    require_initialised(settings)
     database = open_database(settings)
     try:
         upgrade(database.engine)

@@ -51,8 +51,12 @@ def create_certificate(folder: Path, host: str, now: datetime) -> None:
         .sign(key, hashes.SHA256())
     )
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    write_private(folder / KEY_NAME, private)
-    write_private(folder / CERTIFICATE_NAME, certificate.public_bytes(Encoding.PEM))
+    write_private(folder / KEY_NAME, private, replace=False)
+    write_private(
+        folder / CERTIFICATE_NAME,
+        certificate.public_bytes(Encoding.PEM),
+        replace=False,
+    )
 
 
 def certificate_sha256(folder: Path) -> str:

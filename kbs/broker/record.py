@@ -19,6 +19,7 @@ from kbs.broker.commit import Placed, Work, refuse_clock_behind
 from kbs.broker.decide import KeyOutcome
 from kbs.broker.evidence import EvidenceLocker
 from kbs.broker.identity import Identity
+from kbs.broker.initialise import PRODUCTION
 from kbs.broker.journal import Journal
 from kbs.broker.outcomes import entries_of, report_of
 from kbs.broker.ports import SpentChallenge
@@ -29,7 +30,7 @@ from kbs.channel.challenge import CLOCK_SKEW_SECONDS
 from kbs.core.checks import Check
 from kbs.core.decision import Granted
 from kbs.core.encode import canonical_json
-from kbs.core.errors import ConflictError
+from kbs.core.errors import ConflictError, UnavailableError
 from kbs.keys.model import select_version
 
 SPENT = "challenge.spent"
@@ -129,6 +130,21 @@ class Recorder:
             if isinstance(one.decision, Granted) and current != one.stored:
                 raise MovedError
         refuse_clock_behind(ready.attested.now, work.latest)
+        if self._development:
+            self._require_no_production(work)
+
+    @staticmethod
+    def _require_no_production(work: Work) -> None:
+        # Somebody may have begun to serve this database in production meanwhile.
+        found = work.tx.instance.read()
+        if found is None or found.mode == PRODUCTION:
+            raise UnavailableError(
+                "development mode",
+                got="a database that is served in production",
+                expected="one of development",
+                hint="stop the broker that was started with --dev",
+                code="mode.production",
+            )
 
     def _event(self, ready: Ready) -> events.Release:
         attested = ready.attested

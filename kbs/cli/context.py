@@ -21,7 +21,13 @@ from typing import Any, Concatenate, ParamSpec
 import click
 
 from kbs.cli.render import escaped, print_json
-from kbs.core.errors import KbsError, MalformedError, UnavailableError
+from kbs.core.errors import (
+    ConfigurationError,
+    IntegrityError,
+    KbsError,
+    MalformedError,
+    UnavailableError,
+)
 
 P = ParamSpec("P")
 
@@ -200,8 +206,11 @@ def details(error: KbsError) -> list[str]:
 
 def exit_code(error: KbsError) -> int:
     """Return the exit code that an error stands for."""
-    if isinstance(error, MalformedError):
+    if isinstance(error, (MalformedError, ConfigurationError)):
         return EXIT_USAGE
+    if isinstance(error, IntegrityError):
+        # Checked, and not consistent: that is a refusal.
+        return EXIT_REFUSED
     if isinstance(error, UnavailableError):
         return EXIT_UNCHECKED
     return EXIT_REFUSED

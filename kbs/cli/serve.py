@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from kbs.adapters.trust import trust_folder_default
+from kbs.adapters.trust import trust_folder_default, url_without_credentials
 from kbs.cli.context import CliContext, common_options, emit
 from kbs.settings import (
     DEFAULT_LISTEN,
@@ -57,11 +57,13 @@ def init(
             "instance": made.instance,
             "data": str(settings.data),
             "trust": str(settings.trust),
-            "profile": str(context.profile),
+            "profile": str(context.profile.absolute()),
             "tls_sha256": made.tls_sha256,
             "response_key": str(made.response_key),
         },
-        lambda: click.echo(_next_steps(settings, made.instance, context.profile)),
+        lambda: click.echo(
+            _next_steps(settings, made.instance, context.profile, trust=trust)
+        ),
     )
 
 
@@ -161,15 +163,24 @@ def _settings(data: Path | None, db: str | None, trust: Path | None) -> Settings
     )
 
 
-def _next_steps(settings: Settings, instance: str, profile: Path) -> str:
+def _next_steps(
+    settings: Settings, instance: str, profile: Path, *, trust: Path | None
+) -> str:
+    serve = ["kbs serve", f"--data {settings.data}"]
+    if settings.db is not None:
+        serve.append(f"--db {url_without_credentials(settings.db)}")
+    if trust is not None:
+        serve.append(f"--trust {settings.trust}")
+    admin = profile.absolute()
     return (
         f"Instance {instance} is ready.\n"
         f"  data     {settings.data}\n"
         f"  trust    {settings.trust}   (back it up apart from the data)\n"
-        f"  profile  {profile}   (the administrator's key: keep it safe)\n"
+        f"  profile  {admin}   (the administrator's key: keep it safe)\n"
         "\n"
         "Next:\n"
-        f"  kbs serve --data {settings.data}\n"
+        f"  export KBS_PROFILE={admin}\n"
+        f"  {' '.join(serve)}\n"
         "  kbs key create acme/model/chat --kind aes256\n"
         "  kbs policy register policy.yaml\n"
     )

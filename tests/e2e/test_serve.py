@@ -108,6 +108,22 @@ def test_a_half_made_broker_is_neither_made_again_nor_served(tmp_path: Path) -> 
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["response.pub", "tls.key", "notes.txt"])
+def test_nothing_is_made_beside_what_lies_in_the_data_folder(
+    tmp_path: Path, name: str
+) -> None:
+    """The data folder of a broker on PostgreSQL holds its certificate and pins."""
+    folders = Folders(tmp_path)
+    folders.data.mkdir(parents=True)
+    (folders.data / name).write_bytes(b"of another broker")
+    before = _bytes_of(folders)
+    for command in ("init", "serve"):
+        done = kbs(command, *folders.options())
+        assert done.returncode == 2
+        assert name in done.stderr
+    assert _bytes_of(folders) == before
+
+
 def test_a_trust_folder_inside_the_data_is_refused(tmp_path: Path) -> None:
     options = ["--data", str(tmp_path / "d"), "--trust", str(tmp_path / "d" / "t")]
     for command in ("init", "serve"):

@@ -22,6 +22,7 @@ from kbs.core.errors import (
     CollateralError,
     ConfigurationError,
     ForbiddenError,
+    IntegrityError,
     KbsError,
     MalformedError,
     NotFoundError,
@@ -125,7 +126,8 @@ def test_json_is_one_document_and_people_get_words(
         (ForbiddenError("x"), 1),
         (VerificationError("x"), 1),
         (NotFoundError("x"), 1),
-        (ConfigurationError("x"), 1),
+        (ConfigurationError("x"), 2),
+        (IntegrityError("x"), 1),
         (KbsError("x"), 1),
     ],
 )
