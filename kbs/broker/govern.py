@@ -341,11 +341,13 @@ class Governing:
 
 def _keep(tx: Transaction, draft: StoredObject) -> StoredObject:
     versions = tx.governance.objects(draft.kind, draft.tenant, draft.name)
-    for row in versions:
-        if row.digest == draft.digest:
-            # The same document again is the version that it already is.
-            return row
     newest = max((row.version for row in versions), default=0)
+    for row in versions:
+        # The same document again is the version that it already is; but an
+        # authority's version only rises, so that an older one comes back as a new one.
+        may_return = draft.kind != Kind.AUTHORITY or row.version == newest
+        if row.digest == draft.digest and may_return:
+            return row
     stored = replace(draft, version=newest + 1)
     tx.governance.insert_object(stored)
     return stored
