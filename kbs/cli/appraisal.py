@@ -7,13 +7,14 @@ a missing revocation list is `skipped`, evidence without runtime data is recorde
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from kbs.channel.binding import RuntimeBinding, parse_runtime_data
 from kbs.cli.context import EXIT_DONE, EXIT_REFUSED, EXIT_UNCHECKED, EXIT_USAGE
 from kbs.cli.evidence_files import (
     BUNDLE,
+    EVENT_LOG,
     GivenFiles,
     Unparsed,
     bundle_from,
@@ -27,6 +28,8 @@ from kbs.evidence.bundle import Bundle, verify_bundle
 from kbs.evidence.model import GivenCollateral, Trust
 from kbs.evidence.registry import VERIFIERS
 from kbs.evidence.vtpm.abi import Attest, parse_attest
+from kbs.evidence.vtpm.algorithms import bank_name
+from kbs.evidence.vtpm.eventlog import EventLog, parse_event_log, replay
 
 # AMD 56860, table 23 (REPORT_DATA); the longest nonce that any raw evidence carries.
 _MAX_NONCE = 64
@@ -36,6 +39,9 @@ _QUOTE_CHECKS = (
     "vtpm.quote.pcr_selection",
     "vtpm.quote.pcr_digest",
 )
+# What the PCR values beside a quote are needed for.
+_PCR_CHECKS = frozenset({"vtpm.quote.pcr_selection", "vtpm.quote.pcr_digest"})
+_LOG_CHECK = "vtpm.eventlog.replay"
 _EXIT = {
     Verdict.VERIFIED: EXIT_DONE,
     Verdict.REFUSED: EXIT_REFUSED,
@@ -50,6 +56,8 @@ class Result:
     checks: tuple[Check, ...]
     claims: Claims | None = None
     parsed: bool = True
+    shown: Mapping[str, object] = field(default_factory=dict)
+    """What was found beside claims: nobody vouches for it."""
 
     @property
     def verdict(self) -> Verdict:
@@ -68,6 +76,7 @@ class Result:
             "verdict": self.verdict.value,
             "checks": [check.to_json() for check in self.checks],
             "claims": self.claims.to_json() if verified and self.claims else {},
+            **self.shown,
         }
 
 
@@ -86,6 +95,8 @@ class Verification:
             MalformedError: an option or a file beside the evidence is wrong.
         """
         self.files.refuse_for(kind)
+        if kind == EVENT_LOG:
+            return self._run_log(data)
         if self.nonce is not None and kind != BUNDLE:
             _nonce_bytes(self.nonce)
         try:
@@ -112,12 +123,46 @@ class Verification:
             override_ak=self.files.named_ak(),
         )
 
+    def _run_log(self, data: bytes) -> Result:
+        if self.nonce is not None:
+            raise MalformedError(
+                "--nonce",
+                got="an event log, which has none",
+                expected="a bundle, a report or a quote",
+                code="usage",
+            )
+        try:
+            found = parse_event_log(data)
+        except MalformedError as exc:
+            return malformed("vtpm", exc)
+        log = CheckLog()
+        log.passed("vtpm.parse", f"{len(found.events)} events, {found.format.value}")
+        log.unchecked(
+            _LOG_CHECK,
+            "an event log proves nothing alone: give it by --event-log with a quote",
+        )
+        checks = tuple(check.at(0) for check in log.checks)
+        return Result(checks=checks, shown={"replayed": registers_of(found)})
+
+    def _run_quote_without_pcrs(self, data: bytes) -> Result:
+        bundle = bundle_from("vtpm", data, self.files)
+        result = verify_recorded(bundle, self._trust("vtpm"))
+        selects = bool(parse_attest(data).selected)
+        has_log = self.files.event_log is not None
+        checks = tuple(
+            _without_pcrs(one, selects=selects, has_log=has_log)
+            for one in result.checks
+        )
+        return self._with_nonce(replace(result, checks=checks), "vtpm", bundle)
+
     def _run_incomplete_quote(self, data: bytes) -> Result:
         try:
             attest = parse_attest(data)
         except MalformedError as exc:
             return malformed("vtpm", exc)
         lacking = lacks_of_quote(self.files)
+        if lacking == ("--pcrs",):
+            return self._run_quote_without_pcrs(data)
         log = CheckLog()
         log.passed("vtpm.parse")
         for check in _QUOTE_CHECKS:
@@ -183,6 +228,14 @@ def malformed(kind: str, error: KbsError) -> Result:
     return Result(checks=(check,), parsed=False)
 
 
+def registers_of(log: EventLog) -> dict[str, dict[str, str]]:
+    """Return the PCRs that a log leads to, by bank; none of a SHA-1 log."""
+    registers: dict[str, dict[str, str]] = {}
+    for (bank, pcr), value in sorted(replay(log).items()):
+        registers.setdefault(bank_name(bank), {})[str(pcr)] = value.hex()
+    return registers
+
+
 def inspect_attest(attest: Attest) -> dict[str, object]:
     """Return the fields of a quote that came without signature, PCRs and key."""
     return {
@@ -199,6 +252,19 @@ def inspect_attest(attest: Attest) -> dict[str, object]:
         ],
         "pcr_digest": attest.pcr_digest.hex(),
     }
+
+
+def _without_pcrs(check: Check, *, selects: bool, has_log: bool) -> Check:
+    # A quote that selects nothing is wrong whatever values stand beside it.
+    about_pcrs = check.id in _PCR_CHECKS and selects
+    if not (about_pcrs or (check.id == _LOG_CHECK and has_log)):
+        return check
+    return Check(
+        id=check.id,
+        status=Status.UNCHECKED,
+        detail="not given: --pcrs",
+        item=check.item,
+    )
 
 
 def _nonce_bytes(text: str) -> bytes:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from kbs.cli.evidence_files import GivenFiles
 
 _FILE = click.Path(path_type=Path)
-_KINDS = ("bundle", "snp", "vtpm")
-_INSPECTED = (*_KINDS, "eventlog", "certificate")
+_KINDS = ("bundle", "snp", "vtpm", "sample", "eventlog")
+_INSPECTED = (*_KINDS, "certificate")
 
 
 @click.group()
@@ -121,6 +121,8 @@ def print_result(result: Result) -> None:
         known = {name: text for name, text in compared.items() if text is not None}
         if known:
             print_fields({check.id: known})
+    if result.shown:
+        print_fields(dict(result.shown))
     claims = result.to_json()["claims"]
     if claims:
         click.echo("claims:")

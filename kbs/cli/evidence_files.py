@@ -1,7 +1,8 @@
 """Evidence in files: what a file is, and a bundle's item made of loose files.
 
 `contract.md`, section 1: a bundle is JSON; an SNP report has 1184 bytes; a TPM quote
-starts with TPM_GENERATED; anything else has to be named with --kind. What the evidence
+starts with TPM_GENERATED; an event log is known by its first event, or by being one
+to its end; anything else has to be named with --kind. What the evidence
 itself lacks in shape is a finding about it (`Unparsed`), what an option's file lacks is
 a usage error.
 """
@@ -16,18 +17,24 @@ from pathlib import Path
 from cryptography import x509
 
 from kbs.cli.inputs import read_input
-from kbs.core.encode import b64
+from kbs.core.encode import b64, parse_json_object
 from kbs.core.errors import KbsError, MalformedError
 from kbs.evidence.bundle import MAX_BUNDLE_BYTES, Bundle, parse_bundle
 from kbs.evidence.model import GivenCollateral
 from kbs.evidence.snp.abi import REPORT_BYTES
+from kbs.evidence.vtpm.eventlog import parse_event_log
 from kbs.evidence.vtpm.item import item_from_files, load_ak
 from kbs.pki.certificates import der, load_certificates, load_crls
 
 BUNDLE = "bundle"
-RAW_KINDS = ("snp", "vtpm")
+EVENT_LOG = "eventlog"
 # TPM 2.0 Library, Part 2, section 6.2: TPM_GENERATED_VALUE.
 _TPM_GENERATED = bytes.fromhex("ff544347")
+
+# Firmware Profile 1.06, section 10.4.5.1: the mark follows the header of 32 bytes of
+# a TCG_PCR_EVENT (PCR, type, SHA-1, size).
+_SPEC_ID = b"Spec ID Event"
+_SPEC_ID_OFFSET = 32
 
 _CERTIFICATE_BLOCK = re.compile(
     rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL
@@ -68,11 +75,18 @@ class GivenFiles:
             "--pcrs": self.pcrs,
             "--event-log": self.event_log,
         }
+        signers = {
+            "--cert": next(iter(self.certificates), None),
+            "--crl": next(iter(self.revocation_lists), None),
+            "--collateral": self.collateral,
+        }
         unused = {"--rim": next(iter(self.rims), None)}
         if kind != "vtpm":
             unused |= quote
-        if kind == "snp":
+        if kind not in {BUNDLE, "vtpm"}:
             unused["--ak"] = self.ak
+        if kind in {"sample", EVENT_LOG}:
+            unused |= signers
         for option, path in unused.items():
             if path is not None:
                 raise MalformedError(
@@ -92,7 +106,7 @@ class GivenFiles:
             certificate
             for path in self.certificates
             for certificate in load_certificates(
-                read_input(path, "--cert"), f"--cert {path}"
+                read_input(path, "--cert"), f"--cert {path}", remarks=True
             )
         )
 
@@ -105,9 +119,8 @@ class GivenFiles:
         certificates: tuple[x509.Certificate, ...] = ()
         lists: tuple[x509.CertificateRevocationList, ...] = ()
         for path in self.revocation_lists:
-            lists += load_crls(
-                read_input(path, "--crl", limit=4 * MAX_BUNDLE_BYTES), f"--crl {path}"
-            )
+            data = read_input(path, "--crl", limit=4 * MAX_BUNDLE_BYTES)
+            lists += load_crls(data, f"--crl {path}", remarks=True)
         if self.collateral is not None:
             data = read_input(
                 self.collateral, "--collateral", limit=4 * MAX_BUNDLE_BYTES
@@ -160,7 +173,19 @@ def guess_kind(data: bytes) -> str | None:
         return BUNDLE
     if data.startswith(_TPM_GENERATED):
         return "vtpm"
-    return "snp" if len(data) == REPORT_BYTES else None
+    if len(data) == REPORT_BYTES:
+        return "snp"
+    return EVENT_LOG if _is_event_log(data) else None
+
+
+def _is_event_log(data: bytes) -> bool:
+    if data.startswith(_SPEC_ID, _SPEC_ID_OFFSET):
+        return True
+    # Older logs have no mark: one is known by being read to its end.
+    try:
+        return bool(parse_event_log(data).events)
+    except MalformedError:
+        return False
 
 
 def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
@@ -175,7 +200,7 @@ def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
         raise MalformedError(
             f"evidence {path}",
             got=f"{len(data)} bytes of no known shape",
-            expected="a bundle (JSON), an SNP report or a TPM quote",
+            expected="a bundle (JSON), an SNP report, a TPM quote or an event log",
             hint="say what it is with --kind",
             code="evidence.kind",
         )
@@ -184,6 +209,8 @@ def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
 
 def bundle_from(kind: str, data: bytes, files: GivenFiles) -> Bundle:
     """Return the bundle that a file is, or one around the raw evidence in it.
+
+    A quote without --pcrs becomes an item without PCR values.
 
     Raises:
         Unparsed: the evidence lacks its shape.
@@ -198,7 +225,20 @@ def bundle_from(kind: str, data: bytes, files: GivenFiles) -> Bundle:
     if kind == "snp":
         item: dict[str, object] = {"kind": "snp", "report": b64(data)}
         return Bundle(({**item, "certificates": certificates},))
+    if kind == "sample":
+        return Bundle((_sample_item(data),))
     return Bundle(({**_quote_item(data, files), "ak_certificates": certificates},))
+
+
+def _sample_item(data: bytes) -> dict[str, object]:
+    try:
+        item = parse_json_object(data, "sample", limit=MAX_BUNDLE_BYTES)
+    except MalformedError as exc:
+        raise Unparsed("sample", exc) from exc
+    if item.get("kind") != "sample":
+        got = repr(item.get("kind"))[:40]
+        raise Unparsed("sample", MalformedError("kind", got=got, expected="sample"))
+    return item
 
 
 def lacks_of_quote(files: GivenFiles) -> tuple[str, ...]:
@@ -213,14 +253,14 @@ def lacks_of_quote(files: GivenFiles) -> tuple[str, ...]:
 
 def _quote_item(message: bytes, files: GivenFiles) -> dict[str, object]:
     ak = files.named_ak()
-    if files.signature is None or files.pcrs is None or ak is None:
+    if files.signature is None or ak is None:
         raise MalformedError(
             "TPM quote",
             got="no " + ", ".join(lacks_of_quote(files)),
-            expected="--signature, --pcrs and --ak",
+            expected="--signature and --ak",
         )
     signature = read_input(files.signature, "--signature")
-    pcrs = read_input(files.pcrs, "--pcrs")
+    pcrs = b"{}" if files.pcrs is None else read_input(files.pcrs, "--pcrs")
     log = files.event_log and read_input(files.event_log, "--event-log")
     try:
         return item_from_files(message, signature, pcrs, ak, log or None)

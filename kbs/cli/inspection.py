@@ -10,9 +10,10 @@ from pathlib import Path
 
 from cryptography import x509
 
-from kbs.cli.appraisal import inspect_attest
+from kbs.cli.appraisal import inspect_attest, registers_of
 from kbs.cli.evidence_files import (
     BUNDLE,
+    EVENT_LOG,
     GivenFiles,
     Unparsed,
     bundle_from,
@@ -28,7 +29,7 @@ from kbs.evidence.registry import VERIFIERS
 from kbs.evidence.snp.certificates import is_endorsement_key, parse_endorsement_key
 from kbs.evidence.vtpm.abi import parse_attest
 from kbs.evidence.vtpm.algorithms import bank_name
-from kbs.evidence.vtpm.eventlog import EventLog, parse_event_log, replay
+from kbs.evidence.vtpm.eventlog import EventLog, parse_event_log
 from kbs.pki.certificates import load_certificates, spki_sha256
 
 # Data of an event beyond this is shown by its size only.
@@ -44,10 +45,11 @@ def inspect_file(path: Path, kind: str | None, files: GivenFiles) -> dict[str, o
     if kind is None:
         kind = _guess(read_input(path, "evidence", limit=MAX_BUNDLE_BYTES))
     found, data = read_evidence(path, kind)
-    if found == "eventlog":
-        return _single(found, _inspect_log(parse_event_log(data)))
+    if found == EVENT_LOG:
+        return _inspect_log_file(data)
     if found == "certificate":
-        shown = [_inspect_certificate(one) for one in load_certificates(data, found)]
+        given = load_certificates(data, found, remarks=True)
+        shown = [_inspect_certificate(one) for one in given]
         return {"items": [{"kind": found, found: fields} for fields in shown]}
     files.refuse_for(found)
     try:
@@ -63,21 +65,15 @@ def inspect_file(path: Path, kind: str | None, files: GivenFiles) -> dict[str, o
 
 
 def _guess(data: bytes) -> str | None:
-    """Return what a file is; logs and certificates are tried last."""
+    """Return what a file is; certificates are tried last."""
     found = guess_kind(data)
     if found is not None:
         return found
     try:
-        load_certificates(data, "certificate")
-    except MalformedError:
-        pass
-    else:
-        return "certificate"
-    try:
-        parse_event_log(data)
+        load_certificates(data, "certificate", remarks=True)
     except MalformedError:
         return None
-    return "eventlog" if data else None
+    return "certificate"
 
 
 def _inspect_bundle(bundle: Bundle) -> dict[str, object]:
@@ -105,15 +101,19 @@ def _single(kind: str, fields: dict[str, object]) -> dict[str, object]:
     return {"items": [{"kind": kind, kind: fields}]}
 
 
+def _inspect_log_file(data: bytes) -> dict[str, object]:
+    try:
+        return _single(EVENT_LOG, _inspect_log(parse_event_log(data)))
+    except MalformedError as exc:
+        return {"items": [{"kind": EVENT_LOG, "error": str(exc)}]}
+
+
 def _inspect_log(log: EventLog) -> dict[str, object]:
-    registers: dict[str, dict[str, str]] = {}
-    for (bank, pcr), value in sorted(replay(log).items()):
-        registers.setdefault(bank_name(bank), {})[str(pcr)] = value.hex()
     return {
         "format": log.format.value,
         "algorithms": [bank_name(bank) for bank in log.algorithms],
         "startup_locality": log.startup_locality,
-        "pcrs": registers,
+        "pcrs": registers_of(log),
         "events": [
             {
                 "index": event.index,

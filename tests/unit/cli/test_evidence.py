@@ -20,6 +20,7 @@ from kbs.channel.binding import (
     primary_binding,
 )
 from kbs.channel.recipient import Suite, generate_recipient_key, recipient_of
+from kbs.cli.context import EXIT_UNCHECKED
 from kbs.cli.evidence import time_of
 from kbs.core.clock import format_time, parse_time
 from kbs.core.encode import b64, b64u, parse_b64
@@ -134,12 +135,91 @@ def test_what_a_quote_lacks_is_said(quote: Quote, left_out: str, code: int) -> N
     del options[place : place + 2]
     ran = verify(quote.message, *options)
     assert ran.code == code
-    assert statuses(ran)["vtpm.quote.signature"] == "unchecked"
+    signature = "pass" if left_out == "--pcrs" else "unchecked"
+    assert statuses(ran)["vtpm.quote.signature"] == signature
     assert (statuses(ran).get("vtpm.ak.trust") == "fail") is (code == 1)
     assert ran.json["claims"] == {}
     nonce = verify(quote.message, *options, "--nonce", b64u(b"other"))
     assert nonce.code == 1
     assert statuses(nonce)["binding.nonce"] == "fail"
+
+
+def test_a_quote_without_pcrs_is_verified_but_for_them(quote: Quote) -> None:
+    options = [one for one in quote.options() if one not in {"--pcrs", quote.pcrs}]
+    ran = verify(quote.message, *options, "--nonce", b64u(NONCE))
+    found = statuses(ran)
+    assert (ran.code, ran.json["verdict"]) == (3, "unchecked")
+    assert found["vtpm.quote.signature"] == "pass"
+    assert found["vtpm.ak.trust"] == "skipped"
+    assert found["vtpm.ak.attributes"] == "pass"
+    assert found["binding.nonce"] == "pass"
+    open_checks = {name for name, status in found.items() if status == "unchecked"}
+    assert open_checks == {"vtpm.quote.pcr_selection", "vtpm.quote.pcr_digest"}
+    log = quote.folder / "log"
+    log.write_bytes(typical_log().to_bytes())
+    with_log = verify(quote.message, *options, "--event-log", log)
+    assert statuses(with_log)["vtpm.eventlog.replay"] == "unchecked"
+    quote.ak.write_bytes(FakeTpm().ak_public)
+    forged = verify(quote.message, *options)
+    assert (forged.code, forged.json["verdict"]) == (1, "refused")
+    assert statuses(forged)["vtpm.quote.signature"] == "fail"
+    quote.signature.write_bytes(b"")
+    assert verify(quote.message, *options).code == 2
+
+
+def test_an_event_log_alone_proves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(typical_log().to_bytes())
+    for options in ((), ("--kind", "eventlog")):
+        ran = verify(path, *options)
+        assert (ran.code, ran.json["verdict"]) == (3, "unchecked")
+        assert statuses(ran) == {
+            "vtpm.parse": "pass",
+            "vtpm.eventlog.replay": "unchecked",
+        }
+        assert ran.json["claims"] == {}
+        assert len(ran.json["replayed"]["sha256"]["7"]) == 64
+    human = run("evidence", "verify", str(path))
+    assert "give it by --event-log with a quote" in human.out
+    assert "replayed:" in human.out
+    path.write_bytes(typical_log().to_bytes()[:-1])
+    cut = verify(path)
+    assert (cut.code, statuses(cut)) == (2, {"vtpm.parse": "fail"})
+    inspected = run("evidence", "inspect", str(path), "--json")
+    assert inspected.code == 2
+    assert inspected.json["items"][0]["kind"] == "eventlog"
+
+
+@pytest.mark.vectors
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("keylime-bios.bin", 3),
+        ("keylime-bios-bogus.bin", 2),
+        ("tpm2tools-event-uefi-sha1-log.bin", 3),
+    ],
+)
+def test_recorded_event_logs_are_known_by_their_content(
+    vectors: Path, name: str, code: int
+) -> None:
+    # The damaged one has no shape at all: somebody has to say what it should be.
+    kind = () if code == EXIT_UNCHECKED else ("--kind", "eventlog")
+    ran = verify(vectors / "eventlogs" / name, *kind)
+    assert ran.code == code
+    assert statuses(ran)["vtpm.parse"] == ("pass" if code == EXIT_UNCHECKED else "fail")
+
+
+def test_a_sample_is_read_when_it_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "sample"
+    item = {"kind": "sample", "report_data": b64(bytes(48))}
+    path.write_text(json.dumps(item))
+    ran = verify(path, "--kind", "sample")
+    assert ran.code == 1
+    assert statuses(ran)["sample.development"] == "fail"
+    for wrong in ({"kind": "snp"}, {"kind": "sample"}):
+        path.write_text(json.dumps(wrong))
+        ran = verify(path, "--kind", "sample")
+        assert (ran.code, statuses(ran)) == (2, {"sample.parse": "fail"})
 
 
 def test_another_key_than_the_named_one_is_refused(
@@ -260,6 +340,9 @@ USAGE = {
     "empty nonce": ["quote", "--nonce", ""],
     "nonce that is none": ["quote", "--nonce", "ä"],
     "nonce too long": ["quote", "--nonce", "A" * 88],
+    "nonce of a log": ["blob", "--kind", "eventlog", "--nonce", "AQEB"],
+    "key beside a log": ["blob", "--kind", "eventlog", "--ak", "ak"],
+    "certificates beside a sample": ["blob", "--kind", "sample", "--cert", "ak"],
     "rim beside a quote": ["quote", "--rim", "blob"],
     "signature beside a bundle": ["bundle.json", "--signature", "blob"],
     "key beside a report": ["blob", "--kind", "snp", "--ak", "ak"],
