@@ -326,6 +326,8 @@ def create_app_with(
     app = Flask("kbs", static_folder=None)
     # Flask would answer OPTIONS by itself, in no shape that this service documents.
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    # Nor does it redirect from `a//b` to `a/b`.
+    app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.extensions["kbs"] = composed.broker
     problems.install(app)

@@ -119,3 +119,12 @@ def test_one_file_that_is_none_keeps_the_others_out(
     assert response.status_code == 400
     assert "collateral item 2" in response.get_json()["detail"]
     assert world.must("GET", "/admin/v1/collateral") == {"collateral": []}
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1//broker", "//v1/broker", "/admin/v1/objects/x/acme/0%2F/1"]
+)
+def test_a_path_with_two_slashes_is_no_other_path(world: World, path: str) -> None:
+    answer = world.call("GET", path)
+    assert answer.status_code == 404
+    assert answer.mimetype == "application/problem+json"
