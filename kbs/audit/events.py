@@ -309,7 +309,10 @@ class RollbackAccepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceExpired:
-    """Stored evidence whose retention ended was erased."""
+    """Stored evidence was erased: its retention ended, or it made room.
+
+    Where it made room, `before` lies ahead of the entry's time.
+    """
 
     kind: ClassVar[Kind] = Kind.EVIDENCE_EXPIRED
     count: int

@@ -201,11 +201,14 @@ def _read(item: object, place: int, now: datetime) -> list[StoredCollateral]:
     what = f"collateral item {place}"
     data = parse_b64(item, what, limit=pki.MAX_CRL_BYTES * 2)
     try:
-        return [_certificate(one, now) for one in pki.load_certificates(data, what)]
+        return [
+            _certificate(one, now)
+            for one in pki.load_certificates(data, what, remarks=True)
+        ]
     except KbsError:
         pass
     try:
-        return [_crl(one, now) for one in pki.load_crls(data, what)]
+        return [_crl(one, now) for one in pki.load_crls(data, what, remarks=True)]
     except KbsError as exc:
         raise MalformedError(
             what, expected="certificates or revocation lists, DER or PEM"

@@ -11,6 +11,7 @@ from kbs.adapters.trust import trust_folder_default, url_without_credentials
 from kbs.cli.context import CliContext, common_options, emit
 from kbs.settings import (
     DEFAULT_LISTEN,
+    MAX_EVIDENCE_MIB,
     MAX_RATE,
     MAX_RETENTION_DAYS,
     MAX_THREADS,
@@ -105,6 +106,13 @@ def init(
     help="0 keeps none.",
 )
 @click.option(
+    "--evidence-max-mib",
+    default=1024,
+    type=click.IntRange(0, MAX_EVIDENCE_MIB),
+    metavar="N",
+    help="Kept evidence in all; the oldest goes first.",
+)
+@click.option(
     "--accept-rollback",
     metavar="REASON",
     help="Start although the database is older than its high-water mark.",
@@ -122,6 +130,7 @@ def serve(
     workers: int,
     threads: int,
     evidence_retention_days: int,
+    evidence_max_mib: int,
     accept_rollback: str | None,
 ) -> None:
     """Run the broker; an empty data folder is initialised first.
@@ -142,6 +151,7 @@ def serve(
         workers=workers,
         threads=threads,
         evidence_retention_days=evidence_retention_days,
+        evidence_max_mib=evidence_max_mib,
         accept_rollback=accept_rollback,
     )
     run(
