@@ -132,11 +132,16 @@ class ContextView:
 
     def has_ak_group(self, name: str) -> bool:
         """Whether the context lists such a group."""
-        return any(full in self.context.ak_groups for full in self._candidates(name))
+        return any(full in self.context.ak_groups for full in self._as_claimed(name))
 
     def has_ca(self, name: str) -> bool:
         """Whether the context lists such a CA."""
-        return any(full in self.context.cas for full in self._candidates(name))
+        return any(full in self.context.cas for full in self._as_claimed(name))
+
+    def _as_claimed(self, name: str) -> Iterator[ScopedName]:
+        """As claims name groups and CAs: those of `shared/` only with their scope."""
+        shared = self.context.shared and "/" in name
+        return candidates(name, self.tenant, shared=shared)
 
     def _candidates(self, name: str) -> Iterator[ScopedName]:
         return candidates(name, self.tenant, shared=self.context.shared)

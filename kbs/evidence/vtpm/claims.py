@@ -118,14 +118,15 @@ VOCABULARY: tuple[ClaimSpec, ...] = (
     _spec(
         "ak.group",
         ClaimType.TEXT,
-        "group of this tenant that the attestation key is enrolled in",
+        "group that the key is enrolled in (`shared/NAME` for one of shared)",
         "signed statement of kind ak",
         safety=Safety(reason=_AK_REASON, alternatives=(f"{FAMILY}.ak.ca",)),
     ),
     _spec(
         "ak.ca",
         ClaimType.TEXT,
-        "CA of this tenant, or pinned TPM root, that the key's certificate chains to",
+        "CA (`shared/NAME` for one of shared) or pinned TPM root that the key's "
+        "certificate chains to",
         "signed statement of kind ca, or a pinned root",
     ),
     _spec(
