@@ -57,13 +57,14 @@ def test_what_a_policy_names_and_nobody_has_is_listed() -> None:
         references=frozenset({"images", "gone"}),
         workload_policies=frozenset({("runtime", 1), ("runtime", 2)}),
         ak_groups=frozenset({"hosts", "strangers"}),
-        cas=frozenset({"tpm-ca", "no-ca"}),
+        cas=frozenset({"shared/tpm-ca", "tpm-ca", "no-ca"}),
     )
     assert missing_names(needs, VIEW) == (
         "reference gone does not exist",
         "workload policy runtime version 2 does not exist",
         "AK group strangers does not exist",
         "CA no-ca does not exist",
+        "CA tpm-ca does not exist",
     )
 
 
