@@ -47,8 +47,8 @@ def list_collateral(context: CliContext) -> None:
 def import_files(context: CliContext, *, files: tuple[Path, ...]) -> None:
     """Bring in certificates and revocation lists, PEM or DER."""
     from kbs.cli.admin_client import AdminClient
-    from kbs.cli.evidence_files import load_collateral
     from kbs.cli.inputs import read_input
+    from kbs.cli.x509_files import load_collateral
     from kbs.core.encode import b64
     from kbs.pki.certificates import der
 

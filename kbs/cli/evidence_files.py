@@ -9,7 +9,6 @@ a usage error.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from cryptography import x509
 
 from kbs.cli.inputs import read_input
+from kbs.cli.x509_files import certificates_in, crls_in, load_collateral
 from kbs.core.encode import b64, parse_json_object
 from kbs.core.errors import KbsError, MalformedError
 from kbs.evidence.bundle import MAX_BUNDLE_BYTES, Bundle, parse_bundle
@@ -24,7 +24,7 @@ from kbs.evidence.model import GivenCollateral
 from kbs.evidence.snp.abi import REPORT_BYTES
 from kbs.evidence.vtpm.eventlog import parse_event_log
 from kbs.evidence.vtpm.item import item_from_files, load_ak
-from kbs.pki.certificates import der, load_certificates, load_crls
+from kbs.pki.certificates import der
 
 BUNDLE = "bundle"
 EVENT_LOG = "eventlog"
@@ -35,10 +35,6 @@ _TPM_GENERATED = bytes.fromhex("ff544347")
 # a TCG_PCR_EVENT (PCR, type, SHA-1, size).
 _SPEC_ID = b"Spec ID Event"
 _SPEC_ID_OFFSET = 32
-
-_CERTIFICATE_BLOCK = re.compile(
-    rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL
-)
 
 
 class Unparsed(Exception):  # noqa: N818 - a finding about evidence, not our error
@@ -105,8 +101,8 @@ class GivenFiles:
         return tuple(
             certificate
             for path in self.certificates
-            for certificate in load_certificates(
-                read_input(path, "--cert"), f"--cert {path}", remarks=True
+            for certificate in certificates_in(
+                read_input(path, "--cert"), f"--cert {path}"
             )
         )
 
@@ -120,7 +116,7 @@ class GivenFiles:
         lists: tuple[x509.CertificateRevocationList, ...] = ()
         for path in self.revocation_lists:
             data = read_input(path, "--crl", limit=4 * MAX_BUNDLE_BYTES)
-            lists += load_crls(data, f"--crl {path}", remarks=True)
+            lists += crls_in(data, f"--crl {path}")
         if self.collateral is not None:
             data = read_input(
                 self.collateral, "--collateral", limit=4 * MAX_BUNDLE_BYTES
@@ -146,25 +142,6 @@ class GivenFiles:
                 f"--ak {self.ak}", got=str(exc), expected="TPM2B_PUBLIC, PEM or DER"
             ) from exc
         return data
-
-
-def load_collateral(data: bytes, what: str) -> GivenCollateral:
-    """Read certificates and revocation lists: one in DER, or any number in PEM.
-
-    Raises:
-        MalformedError: anything else.
-    """
-    if data.lstrip()[:10] != b"-----BEGIN":
-        try:
-            return GivenCollateral(load_certificates(data, what), ())
-        except MalformedError:
-            return GivenCollateral((), load_crls(data, what))
-    blocks = _CERTIFICATE_BLOCK.findall(data)
-    rest = _CERTIFICATE_BLOCK.sub(b"", data)
-    return GivenCollateral(
-        load_certificates(b"\n".join(blocks), what, most=1024) if blocks else (),
-        load_crls(rest, what) if rest.strip() else (),
-    )
 
 
 def guess_kind(data: bytes) -> str | None:

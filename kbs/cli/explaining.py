@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cryptography import x509
-
 from kbs.cli.appraisal import Result, malformed, verify_recorded
 from kbs.cli.context import EXIT_DONE, EXIT_REFUSED, CliContext, one_line
 from kbs.cli.evidence import time_of
 from kbs.cli.evidence_files import Unparsed
 from kbs.cli.inputs import read_input
+from kbs.cli.x509_files import certificates_in
 from kbs.core.checks import Status, Verdict
 from kbs.core.claims import Claims, ClaimValue
 from kbs.core.clock import format_time, parse_time
@@ -35,7 +34,6 @@ from kbs.core.ids import KeyId, parse_key_ref
 from kbs.evidence.bundle import MAX_BUNDLE_BYTES, parse_bundle
 from kbs.evidence.model import EnrolledKey, Trust, TrustedCA
 from kbs.governance.attestation_key import tpm_name
-from kbs.pki.certificates import load_certificates
 from kbs.policy.appraise import appraise
 from kbs.policy.context import Context
 from kbs.policy.contextfile import load_context
@@ -224,15 +222,11 @@ def _trust(asked: Explanation, context: Context) -> Trust:
                 tenant=ca.tenant, name=ca.name, purpose="ak", certificate=certificate
             )
             for ca, data in context.cas.items()
-            for certificate in _certificates(data, str(ca))
+            for certificate in certificates_in(data, f"CA {ca}")
         ),
         require_revocation=False,
         development=asked.development,
     )
-
-
-def _certificates(data: bytes, name: str) -> tuple[x509.Certificate, ...]:
-    return load_certificates(data, f"CA {name}")
 
 
 def _check_reasons(result: Result) -> list[dict[str, object]]:

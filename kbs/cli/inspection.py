@@ -22,6 +22,7 @@ from kbs.cli.evidence_files import (
     read_evidence,
 )
 from kbs.cli.inputs import read_input
+from kbs.cli.x509_files import certificates_in
 from kbs.core.clock import format_time
 from kbs.core.errors import KbsError, MalformedError
 from kbs.evidence.bundle import MAX_BUNDLE_BYTES, Bundle
@@ -30,7 +31,7 @@ from kbs.evidence.snp.certificates import is_endorsement_key, parse_endorsement_
 from kbs.evidence.vtpm.abi import parse_attest
 from kbs.evidence.vtpm.algorithms import bank_name
 from kbs.evidence.vtpm.eventlog import EventLog, parse_event_log
-from kbs.pki.certificates import load_certificates, spki_sha256
+from kbs.pki.certificates import spki_sha256
 
 # Data of an event beyond this is shown by its size only.
 _MAX_SHOWN = 256
@@ -48,7 +49,7 @@ def inspect_file(path: Path, kind: str | None, files: GivenFiles) -> dict[str, o
     if found == EVENT_LOG:
         return _inspect_log_file(data)
     if found == "certificate":
-        given = load_certificates(data, found, remarks=True)
+        given = certificates_in(data, found)
         shown = [_inspect_certificate(one) for one in given]
         return {"items": [{"kind": found, found: fields} for fields in shown]}
     files.refuse_for(found)
@@ -70,7 +71,7 @@ def _guess(data: bytes) -> str | None:
     if found is not None:
         return found
     try:
-        load_certificates(data, "certificate", remarks=True)
+        certificates_in(data, "certificate")
     except MalformedError:
         return None
     return "certificate"

@@ -85,13 +85,14 @@ def add_ca(context: CliContext, *, name: str, file: Path, purpose: str) -> None:
     """Register a CA (one certificate, PEM or DER) for one purpose."""
     from kbs.cli.admin_client import AdminClient
     from kbs.cli.inputs import read_input
+    from kbs.cli.x509_files import certificates_in
     from kbs.core.encode import b64
     from kbs.governance.objects import parse_ca
     from kbs.governance.statement import Kind
-    from kbs.pki.certificates import der, load_certificates
+    from kbs.pki.certificates import der
 
     subject = parse_scoped_name(name)
-    certificates = load_certificates(read_input(file, "CA"), f"CA {file}", most=1)
+    certificates = certificates_in(read_input(file, "CA"), f"CA {file}", most=1)
     found = parse_ca({"purpose": purpose, "certificate": b64(der(certificates[0]))})
     with AdminClient.from_context(context) as client:
         _add(context, client, Kind.CA, subject, found.canonical())
@@ -118,6 +119,7 @@ def add_values(
     """Add reference values to a set, written as claims are."""
     from kbs.cli import reference_values
     from kbs.cli.admin_client import AdminClient
+    from kbs.core.clock import SystemClock
     from kbs.governance.statement import Kind
 
     subject = parse_scoped_name(name)
@@ -125,7 +127,9 @@ def add_values(
     with AdminClient.from_context(context) as client:
         current = None if replace else _current_values(client, subject)
         made = reference_values.joined(current, given, expires)
-        _add(context, client, Kind.REFERENCE_SET, subject, made.canonical())
+        content = made.canonical()
+        notes = reference_values.notes(made, SystemClock().now())
+        _add(context, client, Kind.REFERENCE_SET, subject, content, notes)
 
 
 @ref.command()
@@ -261,6 +265,7 @@ def _add(
     kind: Kind,
     subject: ScopedName,
     content: bytes,
+    notes: tuple[str, ...] = (),
 ) -> None:
     from kbs.cli.governed import put, register
     from kbs.governance.contents import digest_of
@@ -269,6 +274,7 @@ def _add(
     stored, warnings = register(
         client, kind, subject, source=content, digest=digest_of(content)
     )
+    warnings += notes
     statement = put(client, Action.ADD, stored)
     document = {
         **stored.to_json(),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from pathlib import Path
 
 from kbs.cli.inputs import read_input
-from kbs.core.clock import parse_time
+from kbs.core.clock import format_time, parse_time
 from kbs.core.errors import MalformedError
 from kbs.governance.objects import ReferenceSet, parse_reference_set
 
@@ -54,6 +55,14 @@ def joined(
     made = ReferenceSet(tuple(dict.fromkeys((*known, *given))), ends)
     # The same strictness as the broker's, before anything is sent.
     return parse_reference_set(made.to_json())
+
+
+def notes(made: ReferenceSet, now: datetime) -> tuple[str, ...]:
+    """Return what is odd about a set that is well-formed."""
+    if made.expires is None or made.expires > now:
+        return ()
+    ended = format_time(made.expires)
+    return (f"the values ended at {ended}: no policy accepts any of them",)
 
 
 def _integer(text: str) -> int:

@@ -43,6 +43,36 @@ def test_what_is_no_collateral_is_refused_here(
     assert len(shared_bench.requests) == before
 
 
+@pytest.mark.parametrize(
+    ("data", "got"),
+    [
+        (b"weights\x00\x01", "bytes that are neither PEM nor DER"),
+        (b"# A text\n\nof lines\n", "bytes that are neither PEM nor DER"),
+        (b"\x30\x03abc", "damaged or other content in PEM or DER"),
+    ],
+)
+def test_errors_are_in_our_words(tmp_path: Path, data: bytes, got: str) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    for command in (
+        ("collateral", "import", str(path)),
+        ("ref", "add", "ca", "acme/x", str(path), "--purpose", "ek"),
+    ):
+        ran = run(*command)
+        assert ran.code == 2
+        assert f"got {got}" in ran.err
+        assert "ParseError" not in ran.err
+
+
+def test_remarks_above_certificates_are_read(
+    shared_bench: Bench, tmp_path: Path
+) -> None:
+    path = tmp_path / "vendor.pem"
+    pem = [FakeTpmCA().root.public_bytes(Encoding.PEM) for _ in range(2)]
+    path.write_bytes(b"Subject: one\n" + pem[0] + b"Subject: two\n" + pem[1])
+    assert shared_bench.must("collateral", "import", str(path))["read"] == 2
+
+
 def test_too_many_at_once_are_refused(
     shared_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

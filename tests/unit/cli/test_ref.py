@@ -194,3 +194,10 @@ def test_a_name_fits_however_long_the_group_is() -> None:
     tpm = FakeTpm()
     assert len(object_name(by_hand("g" * 64, tpm.ak_public))) == 64
     assert object_name(by_hand("hosts", tpm.ak_public)).startswith("hosts-")
+
+
+def test_values_that_have_ended_are_told(shared_bench: Bench) -> None:
+    add = ("ref", "add", "values", "acme/ended", "a", "--expires")
+    past = shared_bench.must(*add, "2020-01-01T00:00:00Z")
+    assert "ended at 2020-01-01T00:00:00Z" in past["warnings"][-1]
+    assert shared_bench.must(*add, "2999-01-01T00:00:00Z")["warnings"] == []
