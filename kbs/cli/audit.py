@@ -55,6 +55,7 @@ def query(
     from kbs.cli.admin_client import AdminClient
     from kbs.cli.seen_log import follow_log
 
+    _require_decision(wanted.get("decision"))
     with AdminClient.from_context(context) as client:
         params = {**wanted, "newest": "true", "limit": limit}
         answer = client.get(_ENTRIES, params)
@@ -171,6 +172,19 @@ def verify(context: CliContext, *, file: Path | None, log_key: str | None) -> No
     emit(context, result.to_json(), lambda: _print_verified(result))
     holds = result.report.holds
     click.get_current_context().exit(EXIT_DONE if holds else EXIT_REFUSED)
+
+
+def _require_decision(text: str | None) -> None:
+    if text in {None, "granted", "denied"}:
+        return
+    try:
+        parse_hex32(text, "--decision")
+    except MalformedError as exc:
+        raise MalformedError(
+            "--decision",
+            got=repr(text)[:40],
+            expected="granted, denied, or the ID of a decision (32 hex digits)",
+        ) from exc
 
 
 def _read_entry(context: CliContext, entry_id: str) -> dict[str, object]:

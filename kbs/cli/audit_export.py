@@ -17,7 +17,7 @@ from kbs.audit.verification import verify_export
 from kbs.cli.admin_client import AdminClient
 from kbs.cli.profile import PROFILE_FILE, SECRET_MODE, load_profile
 from kbs.cli.render import progress
-from kbs.core.errors import KbsError, UnavailableError
+from kbs.core.errors import KbsError, MalformedError, UnavailableError
 
 _EXPORT = "/admin/v1/audit/export"
 
@@ -86,6 +86,10 @@ def verify_file(path: Path, profile: Path, log_key: str | None) -> Verified:
     notes = () if keys else ("no key is pinned: the export vouches for itself",)
     with reading(path) as file:
         size = path.stat().st_size
+        if size == 0:
+            raise MalformedError(
+                f"export {path}", got="an empty file", expected="kbs audit export FILE"
+            )
         lines = _lines(file.readline)
         first = next(lines, b"")
         if last is not None and _ends_before(first, last):

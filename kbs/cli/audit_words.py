@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from kbs.cli.evidence import field_lines, plain
 from kbs.cli.render import escaped
 from kbs.client.words import words_for
 
@@ -109,7 +110,7 @@ def lines_of(document: Mapping[str, object]) -> list[str]:
             f"nearest rule: {nearest.get('rule')} of policy {nearest.get('policy')}"
         )
     body = _mapping(document.get("body"))
-    lines += [f"  {name}: {value}" for name, value in body.items()]
+    lines += field_lines(body, "  ")
     return [_kept(line) for line in lines]
 
 
@@ -137,7 +138,7 @@ def _finding(finding: Mapping[str, object], word: str) -> list[str]:
     status = f" {finding['status']}" if finding.get("status") else ""
     lines = [f"{word}{status}: {words_for(found)}{where}"]
     lines += [
-        f"    {name:<8} {finding[name]}"
+        f"    {name:<8} {plain(finding[name])}"
         for name in ("detail", "got", "expected")
         if finding.get(name)
     ]

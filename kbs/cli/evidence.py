@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,23 +131,36 @@ def print_result(result: Result) -> None:
 
 def print_fields(value: object, indent: str = "") -> None:
     """Print nested fields, one a line."""
+    for line in field_lines(value, indent):
+        click.echo(line)
+
+
+def field_lines(value: object, indent: str = "") -> Iterator[str]:
+    """Yield nested fields, one a line, safe for a terminal.
+
+    Raises:
+        MalformedError: it is no object.
+    """
     from kbs.cli.render import escaped
 
     if not isinstance(value, dict):
         raise MalformedError("fields", got=type(value).__name__, expected="an object")
     for name, member in value.items():
+        label = f"{indent}{escaped(str(name))}"
         if isinstance(member, dict) and member:
-            click.echo(f"{indent}{escaped(str(name))}:")
-            print_fields(member, indent + "  ")
+            yield f"{label}:"
+            yield from field_lines(member, indent + "  ")
         elif isinstance(member, list) and any(isinstance(one, dict) for one in member):
             for index, one in enumerate(member):
-                click.echo(f"{indent}{escaped(str(name))}[{index}]:")
-                print_fields(one if isinstance(one, dict) else {"": one}, indent + "  ")
+                yield f"{label}[{index}]:"
+                inner = one if isinstance(one, dict) else {"": one}
+                yield from field_lines(inner, indent + "  ")
         else:
-            click.echo(f"{indent}{escaped(str(name))}: {_plain(member)}")
+            yield f"{label}: {plain(member)}"
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
+    """Return a value in words, safe for a terminal."""
     from kbs.cli.render import escaped
 
     if value is None:
@@ -155,7 +168,7 @@ def _plain(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(_plain(one) for one in value) or "none"
+        return ", ".join(plain(one) for one in value) or "none"
     return escaped(str(value)) if value != {} else "none"
 
 

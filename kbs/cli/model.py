@@ -114,16 +114,10 @@ def open_sealed(
 def inspect(context: CliContext, *, file: Path) -> None:
     """Show what a sealed file says of itself; nothing of it is verified."""
     from kbs.artifacts.files import inspect_file
-    from kbs.cli.render import escaped
+    from kbs.cli.evidence import print_fields
 
     found = inspect_file(file)
-
-    def human() -> None:
-        for name, value in found.items():
-            text = "-" if value is None else str(value)
-            click.echo(f"{name}: {escaped(text)}")
-
-    emit(context, found, human)
+    emit(context, found, lambda: print_fields(dict(found)))
 
 
 def _size_of(path: Path) -> int:

@@ -55,6 +55,9 @@ def test_entries_are_queried(shared_bench: Bench, decided: dict[str, str]) -> No
     assert "activate release-policy acme/chat version 1" in human.out
     none = shared_bench.must(*query, "--since", "2999-01-01T00:00:00Z")
     assert none["entries"] == []
+    bogus = shared_bench.run(*query, "--decision", "bogus")
+    assert bogus.code == 2
+    assert "expected granted, denied, or the ID of a decision" in bogus.err
 
 
 @pytest.mark.parametrize(
@@ -118,6 +121,7 @@ def test_a_counted_refusal_is_found_by_its_own_id(
     human = shared_bench.run("audit", "explain", decided["refused"]).out
     assert "vtpm.ak.trust" in human
     assert "  kind: refusals" not in human
+    assert "{'" not in human
     assert "kind: refusals" in shared_bench.run("audit", "show", decided["refused"]).out
 
 
@@ -216,7 +220,9 @@ def test_an_export_without_a_profile_vouches_for_itself(
     pinned = run("audit", "verify", str(path), *nowhere, "--log-key", vkey, "--json")
     assert pinned.json["pinned"] is True
     path.write_bytes(b"")
-    assert run("audit", "verify", str(path), *nowhere).code == 1
+    empty = run("audit", "verify", str(path), *nowhere)
+    assert empty.code == 2
+    assert "got an empty file" in empty.err
 
 
 def test_an_older_export_is_no_rollback(bench: Bench, tmp_path: Path) -> None:
