@@ -6,6 +6,11 @@ never what was expected, which only an administrator may see.
 
 from __future__ import annotations
 
+_NOT_ALL = (
+    "another key of the request is refused and the request was all or nothing: "
+    "try --partial"
+)
+
 # The first prefix that fits; longer ones stand before shorter ones.
 _WORDS: tuple[tuple[str, str], ...] = (
     ("binding.devices", "the devices were not made for this request by this machine"),
@@ -17,7 +22,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
     ("key.", "the key is in no state to be released"),
     ("policy.none", "no policy covers this key"),
     ("policy.", "the policy for this key does not allow it"),
-    ("request.not_all", "another key is refused, and a part was not asked for"),
+    ("request.not_all", _NOT_ALL),
     ("request.", "the policy does not allow this kind of request"),
     ("sample.development", "sample evidence counts in development mode only"),
     ("sample.", "the sample evidence does not fit the policy"),

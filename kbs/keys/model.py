@@ -130,11 +130,11 @@ def require_transition(key: KeyVersion, state: KeyState) -> None:
         ConflictError: it may not.
     """
     if state not in TRANSITIONS[key.state]:
-        allowed = ", ".join(sorted(TRANSITIONS[key.state])) or "nothing more"
+        allowed = " or ".join(sorted(TRANSITIONS[key.state])) or "nothing else"
+        cannot = "already is" if state is key.state else f"cannot become {state}: it is"
         raise ConflictError(
-            f"key {key.ref}: {key.state} to {state}",
-            got=key.state.value,
-            expected=f"from {key.state}: {allowed}",
+            f"key {key.ref} {cannot} {key.state}",
+            hint=f"it can become {allowed}",
             code="key.state",
         )
 

@@ -99,7 +99,7 @@ class Scene:
         if len(items) == 1:
             return items[0].values
         if not items:
-            return f"the evidence has no {family} item"
+            return f"the evidence has no {family} item that was verified"
         return f"the evidence has {len(items)} {family} items: name one, or use every"
 
 
@@ -155,7 +155,7 @@ def _every(family: str, condition: Condition) -> Condition:
             detail = f"{family} evidence counts in development mode only"
             return Outcome("every", family, len(items), None, None, (), detail)
         if not items:
-            detail = f"the evidence has no {family} item"
+            detail = f"the evidence has no {family} item that was verified"
             return Outcome("every", family, 0, None, False, (), detail)
         children = []
         for item in items:

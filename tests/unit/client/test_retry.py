@@ -118,7 +118,7 @@ def test_checks_of_another_shape_are_passed_over() -> None:
         ("policy.none", "no policy covers"),
         ("key.not_found", "does not exist"),
         ("deny.policy", "administrator"),
-        ("request.not_all", "another key is refused"),
+        ("request.not_all", "another key of the request is refused"),
         ("challenge.expired", "not good any more"),
     ],
 )

@@ -56,6 +56,27 @@ def test_only_these_transitions_are_allowed(old: KeyState, new: KeyState) -> Non
     assert caught.value.code == "key.state"
 
 
+def test_a_transition_that_is_refused_is_one_sentence() -> None:
+    for old, new, text in (
+        (
+            KeyState.RETIRED,
+            KeyState.RETIRED,
+            "key acme/model/chat@1 already is retired (it can become destroyed)",
+        ),
+        (
+            KeyState.DESTROYED,
+            KeyState.ENABLED,
+            (
+                "key acme/model/chat@1 cannot become enabled: it is destroyed "
+                "(it can become nothing else)"
+            ),
+        ),
+    ):
+        with pytest.raises(ConflictError) as caught:
+            require_transition(replace(KEY, state=old), new)
+        assert str(caught.value) == text
+
+
 STATES = {
     1: KeyState.DESTROYED,
     2: KeyState.RETIRED,

@@ -84,7 +84,7 @@ def test_the_text_form_shows_got_and_expected() -> None:
     at = lines.index("    ✗ cpu.measurement in")
     assert lines[at + 1] == "        got      ffffffff"
     assert '"reference": "images"' in lines[at + 2]
-    assert "        the evidence has no gpu item" in lines
+    assert "        the evidence has no gpu item that was verified" in lines
     assert "        got      absent" not in lines
     assert "\x1b" not in text
     assert "\\x1b[2Jxxx" in text
