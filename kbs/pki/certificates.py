@@ -51,7 +51,13 @@ _REMARKS = re.compile(
     rb"(\A|-----END [A-Z0-9 ]+-----[ \t]*\r?\n)"
     rb"(?:(?!-----)[^\r\n]*\r?\n)+?(?=-----BEGIN )"
 )
-_UNREADABLE = (ValueError, TypeError, x509.DuplicateExtension, UnsupportedAlgorithm)
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    UnsupportedAlgorithm,
+)
 
 
 def load_der_certificate(data: bytes, what: str) -> x509.Certificate:
