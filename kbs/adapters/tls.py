@@ -68,7 +68,7 @@ def certificate_sha256(folder: Path) -> str:
     path = folder / CERTIFICATE_NAME
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, x509.InvalidVersion) as exc:
         raise ConfigurationError(
             f"TLS certificate {path}", got=type(exc).__name__, expected="a PEM file"
         ) from exc

@@ -80,7 +80,7 @@ def read_certificates(paths: tuple[Path, ...], what: str) -> tuple[bytes, ...]:
                 if is_pem(data)
                 else [x509.load_der_x509_certificate(data)]
             )
-        except ValueError as exc:
+        except (ValueError, x509.InvalidVersion) as exc:
             raise MalformedError(
                 f"{what} {path}",
                 got="something else",

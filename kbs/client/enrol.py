@@ -212,7 +212,7 @@ def without_padding(data: bytes) -> bytes:
 def _load(certificate: bytes) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(certificate)
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion) as exc:
         raise MalformedError(
             "EK certificate", got="unreadable bytes", expected="a DER certificate"
         ) from exc

@@ -184,7 +184,7 @@ def parse_ca(value: object) -> CertificationAuthority:
         else:
             der = parse_b64(text, "ca certificate", limit=_MAX_CERTIFICATE)
             certificates = [x509.load_der_x509_certificate(der)]
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion) as exc:
         raise MalformedError(
             "ca certificate", got="another text", expected="PEM or base64 DER"
         ) from exc
