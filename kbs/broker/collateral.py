@@ -199,16 +199,13 @@ def _is_whole(state: CollateralState, rows: Sequence[StoredCollateral]) -> bool:
 
 def _read(item: object, place: int, now: datetime) -> list[StoredCollateral]:
     what = f"collateral item {place}"
-    data = parse_b64(item, what, limit=pki.MAX_CRL_BYTES * 2)
+    data = pki.without_remarks(parse_b64(item, what, limit=pki.MAX_CRL_BYTES * 2))
     try:
-        return [
-            _certificate(one, now)
-            for one in pki.load_certificates(data, what, remarks=True)
-        ]
+        return [_certificate(one, now) for one in pki.load_certificates(data, what)]
     except KbsError:
         pass
     try:
-        return [_crl(one, now) for one in pki.load_crls(data, what, remarks=True)]
+        return [_crl(one, now) for one in pki.load_crls(data, what)]
     except KbsError as exc:
         raise MalformedError(
             what, expected="certificates or revocation lists, DER or PEM"

@@ -31,6 +31,9 @@ def about(kind: str, body: Mapping[str, object]) -> str:
         named = [
             f"{_key_of(one)} {one.get('decision')}" for one in _mappings(body, "keys")
         ]
+        if body.get("withheld"):
+            # The body tells of another tenant too (`kbs.broker.auditing`).
+            named.append("the rest is for auditors of all its tenants")
         return ", ".join(named) or str(body.get("outcome"))
     if kind == "statement":
         said = _mapping(body.get("statement"))

@@ -16,7 +16,8 @@ from kbs.cli.context import (
 )
 from kbs.cli.guest_options import GuestOptions, guest_options
 from kbs.cli.guest_results import fetched_json, say_fetched, write_fetched
-from kbs.cli.inputs import read_certificates, read_input
+from kbs.cli.inputs import read_input
+from kbs.cli.x509_files import read_certificates
 from kbs.core.errors import MalformedError
 from kbs.core.ids import KeyRef, parse_key_ref, parse_scoped_name
 

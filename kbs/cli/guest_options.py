@@ -13,7 +13,8 @@ import click
 
 from kbs.channel.recipient import Suite
 from kbs.cli.context import CliContext
-from kbs.cli.inputs import read_certificates, read_input
+from kbs.cli.inputs import read_input
+from kbs.cli.x509_files import read_certificates
 from kbs.core.encode import parse_hex, parse_json_object
 from kbs.core.errors import MalformedError, UnavailableError
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from kbs.artifacts.files import reading
 from kbs.core.errors import MalformedError
 
@@ -63,28 +60,3 @@ def read_key(path: Path, *, size: int = 32) -> bytes:
             hint="a key of kind aes256, neither hex nor base64",
         )
     return key
-
-
-def read_certificates(paths: tuple[Path, ...], what: str) -> tuple[bytes, ...]:
-    """Return the certificates of PEM or DER files, as DER.
-
-    Raises:
-        MalformedError: a file cannot be read, or holds no certificate.
-    """
-    found: list[bytes] = []
-    for path in paths:
-        data = read_input(path, what)
-        try:
-            loaded = (
-                x509.load_pem_x509_certificates(data)
-                if is_pem(data)
-                else [x509.load_der_x509_certificate(data)]
-            )
-        except (ValueError, x509.InvalidVersion) as exc:
-            raise MalformedError(
-                f"{what} {path}",
-                got="something else",
-                expected="a certificate, PEM or DER",
-            ) from exc
-        found.extend(one.public_bytes(Encoding.DER) for one in loaded)
-    return tuple(found)

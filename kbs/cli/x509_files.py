@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from cryptography import x509
 
+from kbs.cli.inputs import read_input
 from kbs.core.errors import MalformedError
 from kbs.evidence.model import GivenCollateral
-from kbs.pki.certificates import MAX_CERTIFICATES, load_certificates, load_crls
+from kbs.pki.certificates import (
+    MAX_CERTIFICATES,
+    der,
+    load_certificates,
+    load_crls,
+    without_remarks,
+)
 
 _Loaded = TypeVar("_Loaded")
 
@@ -36,7 +44,20 @@ def certificates_in(
         MalformedError: anything else.
     """
     return _told(
-        lambda: load_certificates(data, what, most=most, remarks=True), data, what
+        lambda: load_certificates(without_remarks(data), what, most=most), data, what
+    )
+
+
+def read_certificates(paths: tuple[Path, ...], what: str) -> tuple[bytes, ...]:
+    """Return the certificates of PEM or DER files, as DER.
+
+    Raises:
+        MalformedError: a file cannot be read, or holds no certificate.
+    """
+    return tuple(
+        der(certificate)
+        for path in paths
+        for certificate in certificates_in(read_input(path, what), f"{what} {path}")
     )
 
 
@@ -46,7 +67,7 @@ def crls_in(data: bytes, what: str) -> tuple[x509.CertificateRevocationList, ...
     Raises:
         MalformedError: anything else.
     """
-    return _told(lambda: load_crls(data, what, remarks=True), data, what)
+    return _told(lambda: load_crls(without_remarks(data), what), data, what)
 
 
 def load_collateral(data: bytes, what: str) -> GivenCollateral:
@@ -59,22 +80,23 @@ def load_collateral(data: bytes, what: str) -> GivenCollateral:
 
 
 def _collateral(data: bytes, what: str) -> GivenCollateral:
-    blocks = _CERTIFICATE_BLOCK.findall(data)
     if _BEGIN not in data:
         try:
             return GivenCollateral(load_certificates(data, what), ())
         except MalformedError:
             return GivenCollateral((), load_crls(data, what))
-    if not blocks:
-        return GivenCollateral((), load_crls(data, what, remarks=True))
+    data = without_remarks(data)
+    blocks = _CERTIFICATE_BLOCK.findall(data)
     if data.count(_BEGIN) == len(blocks):
-        found = load_certificates(data, what, most=_MAX_COLLATERAL, remarks=True)
-        return GivenCollateral(found, ())
-    rest = _CERTIFICATE_BLOCK.sub(b"", data)
+        return GivenCollateral(_certificates(data, what), ())
     return GivenCollateral(
-        load_certificates(b"\n".join(blocks), what, most=_MAX_COLLATERAL),
-        load_crls(rest, what, remarks=True),
+        _certificates(b"\n".join(blocks), what) if blocks else (),
+        load_crls(_CERTIFICATE_BLOCK.sub(b"", data), what),
     )
+
+
+def _certificates(data: bytes, what: str) -> tuple[x509.Certificate, ...]:
+    return load_certificates(data, what, most=_MAX_COLLATERAL)
 
 
 def _told(read: Callable[[], _Loaded], data: bytes, what: str) -> _Loaded:

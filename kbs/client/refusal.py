@@ -63,7 +63,7 @@ class RefusalError(ForbiddenError):
         self,
         what: str,
         *,
-        got: str,
+        got: str | None = None,
         hint: str | None = None,
         code: str | None = None,
         decision: str | None = None,
@@ -129,8 +129,8 @@ def error_of(reply: Reply) -> KbsError:
     found = parse_problem(reply)
     if found.status == _FORBIDDEN:
         return RefusalError(
-            "evidence refused" if found.checks else "refused",
-            got=explain(found.checks) or found.detail,
+            "evidence refused" if found.checks else f"refused: {found.detail}",
+            got=explain(found.checks) or None,
             hint=UNSIGNED,
             code=found.code,
             decision=found.decision,
@@ -144,7 +144,7 @@ def error_of(reply: Reply) -> KbsError:
             code=found.code,
             retry_after=reply.retry_after,
         )
-    return kind("server refused", got=found.detail, hint=UNSIGNED, code=found.code)
+    return kind(f"server refused: {found.detail}", hint=UNSIGNED, code=found.code)
 
 
 def parse_problem(reply: Reply) -> Problem:

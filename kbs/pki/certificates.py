@@ -77,22 +77,13 @@ def load_der_certificate(data: bytes, what: str) -> x509.Certificate:
 
 
 def load_certificates(
-    data: bytes,
-    what: str,
-    *,
-    most: int = MAX_CERTIFICATES,
-    remarks: bool = False,
+    data: bytes, what: str, *, most: int = MAX_CERTIFICATES
 ) -> tuple[x509.Certificate, ...]:
     """Read one certificate from DER, or one to `most` from PEM.
-
-    `remarks`: lines of text may stand above the PEM blocks, as in files that vendors
-    publish (RFC 7468, section 2); in evidence they may not.
 
     Raises:
         MalformedError: anything else.
     """
-    if remarks:
-        data = _without_remarks(data)
     if not _looks_like_pem(data):
         return (load_der_certificate(data, what),)
     _check_size(data, most * 2 * MAX_CERTIFICATE_BYTES, what)
@@ -119,23 +110,28 @@ def load_der_crl(data: bytes, what: str) -> x509.CertificateRevocationList:
     return crl
 
 
-def load_crls(
-    data: bytes, what: str, *, remarks: bool = False
-) -> tuple[x509.CertificateRevocationList, ...]:
+def load_crls(data: bytes, what: str) -> tuple[x509.CertificateRevocationList, ...]:
     """Read one revocation list from DER, or one or more from PEM.
-
-    `remarks` are those of `load_certificates`.
 
     Raises:
         MalformedError: anything else.
     """
-    if remarks:
-        data = _without_remarks(data)
     if not _looks_like_pem(data):
         return (load_der_crl(data, what),)
     _check_size(data, 2 * MAX_CRL_BYTES, what)
     blocks = _pem_blocks(data, "X509 CRL", what, limit=MAX_CRL_BYTES)
     return tuple(load_der_crl(block, what) for block in blocks)
+
+
+def without_remarks(data: bytes) -> bytes:
+    """Return a file without the lines of text directly above its PEM blocks.
+
+    Vendors publish such files (RFC 7468, section 2); in evidence they may not be.
+    """
+    # Only whole lines of ASCII go, none below the last block, and nothing with a
+    # boundary in it: what is no good block stays, to be refused. DER has bytes that
+    # no text has, and is left as it is.
+    return _REMARKS.sub(rb"\1", data) if data.isascii() else data
 
 
 def der(certificate: x509.Certificate | x509.CertificateRevocationList) -> bytes:
@@ -167,13 +163,6 @@ def describe(name: x509.Name) -> str:
 
 def _looks_like_pem(data: bytes) -> bool:
     return data.lstrip(b" \t\r\n")[:10] == b"-----BEGIN"
-
-
-def _without_remarks(data: bytes) -> bytes:
-    # Only whole lines of ASCII text directly above a block go, none below the last
-    # one, and nothing with a boundary in it: what is no good block stays, to be
-    # refused. DER has bytes that no text has, and is left as it is.
-    return _REMARKS.sub(rb"\1", data) if data.isascii() else data
 
 
 def _pem_blocks(data: bytes, label: str, what: str, *, limit: int) -> list[bytes]:

@@ -139,6 +139,11 @@ def test_an_entry_of_another_sort_is_told_as_it_is(shared_bench: Bench) -> None:
         ("key.rotated", {"key": "a/b/c", "version": 2}, "a/b/c version 2"),
         ("admin.action", {"action": "a", "target": "t"}, "a t"),
         ("release.denied", {"outcome": "denied"}, "denied"),
+        (
+            "release.denied",
+            {"withheld": True, "keys": [{"id": "a/b/c", "decision": "denied"}]},
+            "a/b/c denied, the rest is for auditors of all its tenants",
+        ),
         ("statement", {}, "None: None None None/None version None"),
     ],
 )

@@ -517,7 +517,10 @@ def test_collateral_may_mix_certificates_and_lists(
     leaf, issuers = (folder / name for name in SNP["milan-v2-coco"])
     mixed = tmp_path / "collateral.pem"
     mixed.write_bytes(
-        issuers.read_bytes() + (folder / "amd-milan-kds.crl.pem").read_bytes()
+        b"# The issuers:\n"
+        + issuers.read_bytes()
+        + b"# Their list:\n"
+        + (folder / "amd-milan-kds.crl.pem").read_bytes()
     )
     ran = verify(
         folder / "milan-v2-coco.bin",

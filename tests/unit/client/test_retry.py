@@ -101,6 +101,17 @@ def test_a_problem_without_any_member_is_still_an_error() -> None:
         }
 
 
+@pytest.mark.parametrize(
+    ("status", "words"), [(403, "refused: got one issued by X"), (404, "got one")]
+)
+def test_what_the_broker_says_is_told_in_its_own_words(status: int, words: str) -> None:
+    body = b'{"detail": "got one issued by X", "code": "enrol.issuer"}'
+    reply = Reply(status=status, content_type="application/problem+json", body=body)
+    error = error_of(reply)
+    assert words in str(error)
+    assert str(error).count("got") == 1
+
+
 def test_checks_of_another_shape_are_passed_over() -> None:
     body = b'{"checks": ["x", {"id": 7}, {"id": "snp.chain"}, {}]}'
     reply = Reply(status=403, content_type="application/problem+json", body=body)

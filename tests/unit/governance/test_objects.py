@@ -44,6 +44,10 @@ CERTIFICATE = (
 )
 DER = CERTIFICATE.public_bytes(Encoding.DER)
 PEM = CERTIFICATE.public_bytes(Encoding.PEM).decode()
+# RFC 5280, section 4.1.2.1: [0] EXPLICIT INTEGER 2 is version 3; there is no version 8.
+UNKNOWN_VERSION = DER.replace(
+    bytes.fromhex("a003020102"), bytes.fromhex("a003020107"), 1
+)
 
 
 def public(algorithm: int = 0x000B) -> bytes:
@@ -161,6 +165,7 @@ def test_a_ca_is_given_as_pem_or_der_and_kept_as_der() -> None:
         {**CA, "certificate": ""},
         {**CA, "certificate": b64(DER + b"\x00")},
         {**CA, "certificate": b64(b"x")},
+        {**CA, "certificate": b64(UNKNOWN_VERSION)},
         {**CA, "certificate": PEM + PEM},
         {**CA, "certificate": "-----BEGIN CERTIFICATE-----\nAA==\n"},
         {**CA, "certificate": 1},
