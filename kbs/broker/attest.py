@@ -12,20 +12,61 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Generic, Protocol, TypeVar
 
 from kbs.broker.collateral import CollateralTable
-from kbs.broker.governance import Governance, Snapshot
+from kbs.broker.governance import ActivePolicy, Governance, Snapshot
 from kbs.broker.ports import Transaction
 from kbs.channel.binding import RuntimeBinding, RuntimeData, parse_runtime_data
 from kbs.channel.challenge import Challenge, Door
 from kbs.core.checks import Check, Status, Verdict
 from kbs.core.clock import format_time
 from kbs.core.errors import MalformedError
+from kbs.core.ids import KeyRef
 from kbs.evidence.bundle import Bundle, BundleResult, parse_bundle, verify_bundle
+from kbs.evidence.joining import BundleBinding
 from kbs.evidence.model import Trust, Verifier
 
 UNKNOWN_KIND = "bundle.kind"
 """Reason under which evidence of kinds that nobody verifies is counted."""
+
+
+class Presented(Protocol):
+    """Evidence that came through some door, well-formed; nothing of it is proven."""
+
+    @property
+    def door_name(self) -> str:
+        """The door as claims and entries name it."""
+        ...
+
+    @property
+    def bundle(self) -> Bundle:
+        """The items."""
+        ...
+
+    @property
+    def binding(self) -> BundleBinding:
+        """The bytes that the items must carry."""
+        ...
+
+    @property
+    def keys(self) -> tuple[KeyRef, ...] | None:
+        """What is asked for; None where that is not known yet."""
+        ...
+
+    @property
+    def body(self) -> bytes:
+        """The bytes as they came."""
+        ...
+
+    @property
+    def evidence_digest(self) -> bytes:
+        """The digest by which recorded evidence is found again."""
+        ...
+
+
+P = TypeVar("P", bound=Presented)
+P_co = TypeVar("P_co", bound=Presented, covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +85,16 @@ class Asked:
         return self.door.name.lower()
 
     @property
+    def binding(self) -> BundleBinding:
+        """The bytes that the items must carry."""
+        return RuntimeBinding(self.runtime_data)
+
+    @property
+    def keys(self) -> tuple[KeyRef, ...]:
+        """What is asked for."""
+        return self.runtime_data.request.keys
+
+    @property
     def evidence_digest(self) -> bytes:
         """The digest by which recorded evidence is found again.
 
@@ -53,10 +104,10 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attested:
+class Attested(Generic[P_co]):
     """What verification found, at one time and under one state of governance."""
 
-    asked: Asked
+    asked: P_co
     challenge: Challenge
     snapshot: Snapshot
     result: BundleResult
@@ -120,8 +171,8 @@ class Attestation:
         self._development = development
 
     def attest(
-        self, tx: Transaction, asked: Asked, challenge: Challenge, now: datetime
-    ) -> Attested:
+        self, tx: Transaction, asked: P, challenge: Challenge, now: datetime
+    ) -> Attested[P]:
         """Run every check of every item (step 4).
 
         Raises:
@@ -137,7 +188,7 @@ class Attestation:
         )
         result = self._verify(asked, trust)
         missing = _unknown_revocation(result.checks)
-        if missing and _all_tolerate_missing(snapshot, asked):
+        if missing and _may_miss_revocation(snapshot, asked):
             result = self._verify(asked, replace(trust, require_revocation=False))
         else:
             missing = ()
@@ -150,12 +201,12 @@ class Attestation:
             tolerated=missing,
         )
 
-    def reason(self, asked: Asked, check: Check) -> str:
+    def reason(self, asked: Presented, check: Check) -> str:
         """Return what a refusal is counted under: strangers invent no reasons."""
         known = check.item is None or asked.bundle.kind(check.item) in self._verifiers
         return check.id if known else UNKNOWN_KIND
 
-    def reasons(self, attested: Attested) -> tuple[str, ...]:
+    def reasons(self, attested: Attested[Presented]) -> tuple[str, ...]:
         """Return the same of every check that failed or stayed open, each once."""
         found = (
             self.reason(attested.asked, check)
@@ -164,12 +215,12 @@ class Attestation:
         )
         return tuple(dict.fromkeys(found))
 
-    def _verify(self, asked: Asked, trust: Trust) -> BundleResult:
+    def _verify(self, asked: Presented, trust: Trust) -> BundleResult:
         return verify_bundle(
             asked.bundle,
             trust=trust,
             verifiers=self._verifiers,
-            binding=RuntimeBinding(asked.runtime_data),
+            binding=asked.binding,
             request={
                 "request.door": asked.door_name,
                 "request.freshness": "challenge",
@@ -178,16 +229,27 @@ class Attestation:
         )
 
 
-def _all_tolerate_missing(snapshot: Snapshot, asked: Asked) -> bool:
-    # Decisions, section 2.6: a missing or stale revocation list is tolerated only
-    # where every policy that governs a key asked for says so.
-    governing = [
-        policy
-        for ref in asked.runtime_data.request.keys
-        for policy in snapshot.governing(ref.key_id)
-    ]
-    return bool(governing) and all(
-        policy.parsed.policy.tolerate_missing_revocation for policy in governing
+def tolerate_missing(policies: Sequence[ActivePolicy]) -> bool:
+    """Whether a missing or stale revocation list does not matter to any of these.
+
+    Decisions, section 2.6: it is tolerated only where every policy that governs a key
+    asked for says so.
+    """
+    return bool(policies) and all(
+        policy.parsed.policy.tolerate_missing_revocation for policy in policies
+    )
+
+
+def _may_miss_revocation(snapshot: Snapshot, asked: Presented) -> bool:
+    if asked.keys is not None:
+        return tolerate_missing(
+            [one for ref in asked.keys for one in snapshot.governing(ref.key_id)]
+        )
+    # Which keys it is about is judged when one is asked for; what is missing is kept.
+    return any(
+        policy.parsed.policy.tolerate_missing_revocation
+        for policies in snapshot.policies.values()
+        for policy in policies
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kbs.broker.attest import Attested
 from kbs.broker.governance import ActivePolicy, Proven, Snapshot
 from kbs.core.claims import Claims
 from kbs.core.decision import Decision, Denied, Granted, PolicyRef, Reason
@@ -24,6 +23,19 @@ MEASUREMENT_WORDS = frozenset({"measurement", "mr_td", "mr_enclave"})
 
 NOT_FOUND = "key.not_found"
 """Reason of a key that is granted to this caller and does not exist."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grounds:
+    """What decisions rest on: what is in force, and what evidence proved.
+
+    `claims` is None where the evidence was not verified; `identities` name devices
+    (`ItemResult.identities`).
+    """
+
+    snapshot: Snapshot
+    claims: Claims | None
+    identities: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +65,7 @@ class KeyOutcome:
 
 
 def decide_key(
-    attested: Attested, keys: KeyStore, asked: KeyRef, *, development: bool
+    grounds: Grounds, keys: KeyStore, asked: KeyRef, *, development: bool
 ) -> KeyOutcome:
     """Decide about one key.
 
@@ -61,19 +73,19 @@ def decide_key(
     2. Every active policy that matches must grant; none that matches denies.
     3. Only then is it said whether the key exists.
     """
-    snapshot, claims = attested.snapshot, attested.result.claims
+    snapshot, claims = grounds.snapshot, grounds.claims
     governing = snapshot.governing(asked.key_id)
     policies = tuple(_ref(policy) for policy in governing)
     stored = select_version(keys.versions(asked.key_id), asked.version)
-    used = _used(attested, asked, governing)
+    used = _used(grounds, asked, governing)
     if claims is None:
         return _denied(
             asked, (Reason(id="evidence", detail="not verified"),), policies, used
         )
-    stopped = _stopped(attested, asked, governing, stored, claims)
+    stopped = _stopped(grounds, asked, governing, stored, claims)
     if stopped:
         return _denied(asked, stopped, policies, used)
-    appraisals = _appraise(attested, asked, governing, claims, development=development)
+    appraisals = _appraise(grounds, asked, governing, claims, development=development)
     decision = merge(appraisals, asked.key_id)
     if isinstance(decision, Granted) and stored is None:
         absent = Reason(
@@ -107,7 +119,7 @@ def _denied(
 
 
 def _stopped(
-    attested: Attested,
+    grounds: Grounds,
     asked: KeyRef,
     governing: tuple[ActivePolicy, ...],
     stored: StoredKeyVersion | None,
@@ -117,7 +129,7 @@ def _stopped(
     subject = ReleaseSubject(
         key=KeyRef(asked.key_id, version),
         policies=frozenset(policy.subject for policy in governing),
-        identities=frozenset(attested.result.identities),
+        identities=frozenset(grounds.identities),
         measurements=frozenset(_measurements(claims)),
     )
     return tuple(
@@ -127,7 +139,7 @@ def _stopped(
             got=entry.content.value or "everything",
             expected="no deny entry against it",
         )
-        for entry in denials_against(attested.snapshot.state, subject)
+        for entry in denials_against(grounds.snapshot.state, subject)
     )
 
 
@@ -141,7 +153,7 @@ def _measurements(claims: Claims) -> set[str]:
 
 
 def _appraise(
-    attested: Attested,
+    grounds: Grounds,
     asked: KeyRef,
     governing: tuple[ActivePolicy, ...],
     claims: Claims,
@@ -149,7 +161,7 @@ def _appraise(
     development: bool,
 ) -> tuple[Appraisal, ...]:
     tenant = asked.key_id.tenant
-    view = attested.snapshot.view(tenant)
+    view = grounds.snapshot.view(tenant)
     scoped = claims.scoped_to(tenant, shared=view.shared)
     return tuple(
         appraise(
@@ -170,14 +182,14 @@ def _ref(policy: ActivePolicy) -> PolicyRef:
 
 
 def _used(
-    attested: Attested, asked: KeyRef, governing: tuple[ActivePolicy, ...]
+    grounds: Grounds, asked: KeyRef, governing: tuple[ActivePolicy, ...]
 ) -> tuple[Proven, ...]:
-    state = attested.snapshot.state
+    state = grounds.snapshot.state
     found: list[Proven] = []
     for policy in governing:
         found.append(state.release_policies[policy.subject])
-        found.extend(named_objects(attested.snapshot, policy))
-    identities = set(attested.result.identities)
+        found.extend(named_objects(grounds.snapshot, policy))
+    identities = set(grounds.identities)
     found.extend(
         ak for ak in state.aks.values() if f"ak:{ak.content.name.hex()}" in identities
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from kbs.audit.events import EvidenceExpired
-from kbs.broker.attest import Attested
+from kbs.broker.attest import Attested, Presented
 from kbs.broker.ports import Database, StoredEvidence, Transaction
 from kbs.broker.vault import Vault
 from kbs.core.errors import NotFoundError
@@ -45,7 +45,9 @@ class EvidenceLocker:
         self._added = 0
         self._counted: datetime | None = None
 
-    def keep(self, tx: Transaction, attested: Attested, decision: str) -> None:
+    def keep(
+        self, tx: Transaction, attested: Attested[Presented], decision: str
+    ) -> None:
         """Keep the bundle of one request, if evidence like it is kept at all."""
         body = attested.asked.body
         if not (self._retention and self._max_bytes) or len(body) > MAX_KEPT_BYTES:

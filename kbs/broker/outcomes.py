@@ -53,7 +53,7 @@ def released_ref(outcome: KeyOutcome) -> KeyRef:
 
 
 def withheld(
-    attested: Attested,
+    attested: Attested[Asked],
     outcomes: tuple[KeyOutcome, ...],
     leaving: tuple[KeyOutcome, ...],
 ) -> tuple[WithheldKey, ...]:
@@ -71,14 +71,11 @@ def withheld(
 
 
 def entries_of(
-    attested: Attested,
     outcomes: tuple[KeyOutcome, ...],
     leaving: tuple[KeyOutcome, ...],
     pseudonyms: Pseudonyms,
 ) -> tuple[events.KeyDecision, ...]:
     """Return what the log says of each key; reasons in full."""
-    if not outcomes:
-        return _undecided(attested.asked)
     most = _longest(sum(len(one.reasons) for one in outcomes))
     return tuple(
         events.KeyDecision(
@@ -89,6 +86,22 @@ def entries_of(
             reasons=shortened(pseudonyms.reasons(one.reasons), most),
         )
         for one in outcomes
+    )
+
+
+def undecided(asked: Asked) -> tuple[events.KeyDecision, ...]:
+    """Return what the log says of each key when the evidence failed.
+
+    No policy was asked about any of them.
+    """
+    return tuple(
+        events.KeyDecision(
+            id=str(ref.key_id),
+            version=ref.version,
+            outcome=EntryOutcome.DENIED,
+            policies=(),
+        )
+        for ref in asked.runtime_data.request.keys
     )
 
 
@@ -127,19 +140,6 @@ def _shortened(one: Explained, most: int) -> Explained:
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _undecided(asked: Asked) -> tuple[events.KeyDecision, ...]:
-    # The evidence failed: no policy was asked about any key.
-    return tuple(
-        events.KeyDecision(
-            id=str(ref.key_id),
-            version=ref.version,
-            outcome=EntryOutcome.DENIED,
-            policies=(),
-        )
-        for ref in asked.runtime_data.request.keys
-    )
 
 
 def _policies(outcome: KeyOutcome) -> tuple[tuple[PolicyRef, str | None], ...]:

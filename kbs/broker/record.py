@@ -14,38 +14,32 @@ from datetime import timedelta
 from kbs.audit import events
 from kbs.audit.kinds import Mode as EntryMode
 from kbs.audit.kinds import Outcome as EntryOutcome
-from kbs.broker.attest import Attested
-from kbs.broker.commit import Placed, Work, refuse_clock_behind
+from kbs.broker.attest import Asked, Attested
+from kbs.broker.commit import Placed, Work
 from kbs.broker.decide import KeyOutcome
 from kbs.broker.evidence import EvidenceLocker
 from kbs.broker.identity import Identity
-from kbs.broker.initialise import PRODUCTION
 from kbs.broker.journal import Journal
-from kbs.broker.outcomes import entries_of, report_of
+from kbs.broker.outcomes import entries_of, report_of, undecided
 from kbs.broker.ports import SpentChallenge
+from kbs.broker.recheck import recheck
 from kbs.broker.replies import Reply
 from kbs.broker.reserve import DiskReserve
 from kbs.channel.answer import Answer, Outcome
 from kbs.channel.challenge import CLOCK_SKEW_SECONDS
 from kbs.core.checks import Check
-from kbs.core.decision import Granted
 from kbs.core.encode import canonical_json
-from kbs.core.errors import ConflictError, UnavailableError
-from kbs.keys.model import select_version
+from kbs.core.errors import ConflictError
 
 SPENT = "challenge.spent"
 """Code of the conflict with another request that spent the challenge meanwhile."""
-
-
-class MovedError(Exception):
-    """Governance, a key or a denial changed between the decision and its record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
     """A decision with its signed document, before it is recorded."""
 
-    attested: Attested
+    attested: Attested[Asked]
     decision: str
     outcomes: tuple[KeyOutcome, ...]
     leaving: tuple[KeyOutcome, ...]
@@ -99,7 +93,13 @@ class Recorder:
 
     def _spend(self, work: Work, ready: Ready, stored: bytes) -> None:
         attested = ready.attested
-        self._recheck(work, ready)
+        recheck(
+            work,
+            head_seq=attested.snapshot.state.head_seq,
+            outcomes=ready.outcomes,
+            now=attested.now,
+            development=self._development,
+        )
         index = work.append(self._journal.entry(self._event(ready)))
         try:
             work.tx.spent.insert(
@@ -120,32 +120,6 @@ class Recorder:
             self._locker.keep(work.tx, attested, ready.decision)
         self._steps("recorded")
 
-    def _recheck(self, work: Work, ready: Ready) -> None:
-        seq = ready.attested.snapshot.state.head_seq
-        if work.tx.governance.head() != seq:
-            raise MovedError
-        for one in ready.outcomes:
-            rows = work.tx.keys.versions(one.asked.key_id)
-            current = select_version(rows, one.asked.version)
-            if isinstance(one.decision, Granted) and current != one.stored:
-                raise MovedError
-        refuse_clock_behind(ready.attested.now, work.latest)
-        if self._development:
-            self._require_no_production(work)
-
-    @staticmethod
-    def _require_no_production(work: Work) -> None:
-        # Somebody may have begun to serve this database in production meanwhile.
-        found = work.tx.instance.read()
-        if found is None or found.mode == PRODUCTION:
-            raise UnavailableError(
-                "development mode",
-                got="a database that is served in production",
-                expected="one of development",
-                hint="stop the broker that was started with --dev",
-                code="mode.production",
-            )
-
     def _event(self, ready: Ready) -> events.Release:
         attested = ready.attested
         asked = attested.asked
@@ -155,7 +129,8 @@ class Recorder:
             door=asked.door_name,
             mode=EntryMode(asked.runtime_data.request.mode.value),
             outcome=ready.outcome,
-            keys=entries_of(attested, ready.outcomes, ready.leaving, pseudonyms),
+            keys=entries_of(ready.outcomes, ready.leaving, pseudonyms)
+            or undecided(asked),
             governance=attested.snapshot.state.head_seq,
             request=asked.request_digest.hex(),
             freshness="challenge",

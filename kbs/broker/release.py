@@ -20,13 +20,14 @@ from collections.abc import Callable
 
 from kbs.broker.attest import Asked, Attestation, Attested, parse_request
 from kbs.broker.commit import refuse_clock_behind
-from kbs.broker.decide import KeyOutcome, decide_key
+from kbs.broker.decide import Grounds, KeyOutcome, decide_key
 from kbs.broker.governance import Governance, StaleReadError
 from kbs.broker.identity import Identity
 from kbs.broker.lines import DecisionLine, DecisionLines
 from kbs.broker.outcomes import releasable
 from kbs.broker.ports import Database, Transaction
-from kbs.broker.record import SPENT, MovedError, Ready, Recorder
+from kbs.broker.recheck import MovedError
+from kbs.broker.record import SPENT, Ready, Recorder
 from kbs.broker.refusals import Refusal, RefusalCounter
 from kbs.broker.replies import Replies, Reply
 from kbs.broker.sealing import Sealer
@@ -178,7 +179,9 @@ class Release:
         self._steps("sealed")
         return self._record(ready, line)
 
-    def _refused_early(self, attested: Attested, line: DecisionLine) -> Reply | None:
+    def _refused_early(
+        self, attested: Attested[Asked], line: DecisionLine
+    ) -> Reply | None:
         """Answer what may not buy an entry, or could not be checked."""
         result = attested.result
         if result.verdict is Verdict.UNCHECKED:
@@ -193,12 +196,19 @@ class Release:
         self._count(Refusal.of_check(line.decision, reason, first, now), line)
         return self._replies.refused_evidence(attested, line.decision)
 
-    def _decide(self, tx: Transaction, attested: Attested, decision: str) -> Ready:
+    def _decide(
+        self, tx: Transaction, attested: Attested[Asked], decision: str
+    ) -> Ready:
         asked = attested.asked.runtime_data.request
         outcomes: tuple[KeyOutcome, ...] = ()
         if not attested.refused:
+            grounds = Grounds(
+                snapshot=attested.snapshot,
+                claims=attested.result.claims,
+                identities=attested.result.identities,
+            )
             outcomes = tuple(
-                decide_key(attested, tx.keys, ref, development=self._development)
+                decide_key(grounds, tx.keys, ref, development=self._development)
                 for ref in asked.keys
             )
             used = [one for outcome in outcomes for one in outcome.used]

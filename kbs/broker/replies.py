@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from kbs.audit import merkle
 from kbs.audit.receipt import Receipt
-from kbs.broker.attest import Attested
+from kbs.broker.attest import Asked, Attested
 from kbs.broker.commit import Placed
 from kbs.broker.decide import NOT_FOUND, KeyOutcome
 from kbs.broker.identity import Identity
@@ -71,7 +71,7 @@ class Replies:
         return Reply(status_of(error), document)
 
     @staticmethod
-    def unchecked(attested: Attested, decision: str) -> Reply:
+    def unchecked(attested: Attested[Asked], decision: str) -> Reply:
         """Return "could not check": the challenge stays good."""
         open_checks = failed_checks(attested.result.checks)
         names = ", ".join(str(check["id"]) for check in open_checks)
@@ -87,12 +87,12 @@ class Replies:
             ),
         )
 
-    def refused_evidence(self, attested: Attested, decision: str) -> Reply:
+    def refused_evidence(self, attested: Attested[Asked], decision: str) -> Reply:
         """Return a signed refusal of evidence that did not authenticate: no entry."""
         answer = self.refusal_answer(attested, decision)
         return self.answered(attested, answer, ())
 
-    def refusal_answer(self, attested: Attested, decision: str) -> Answer:
+    def refusal_answer(self, attested: Attested[Asked], decision: str) -> Answer:
         """Return the answer that denies every key for the checks that failed."""
         asked = attested.asked.runtime_data
         failed = tuple(dict.fromkeys(check.id for check in attested.failed))
@@ -107,7 +107,7 @@ class Replies:
         )
 
     def answered(
-        self, attested: Attested, answer: Answer, outcomes: Sequence[KeyOutcome]
+        self, attested: Attested[Asked], answer: Answer, outcomes: Sequence[KeyOutcome]
     ) -> Reply:
         """Return a signed answer, as a problem document where everything is denied."""
         signature = sign_answer(self._identity.response_key, answer)

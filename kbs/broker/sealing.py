@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kbs.broker.attest import Attested
+from kbs.broker.attest import Asked, Attested
 from kbs.broker.decide import KeyOutcome
 from kbs.broker.outcomes import released_ref, withheld
 from kbs.broker.vault import Vault
@@ -20,7 +20,7 @@ class Sealer:
 
     def answer(
         self,
-        attested: Attested,
+        attested: Attested[Asked],
         decision: str,
         outcomes: tuple[KeyOutcome, ...],
         leaving: tuple[KeyOutcome, ...],
@@ -51,7 +51,7 @@ class Sealer:
         )
 
     def _seal(
-        self, attested: Attested, decision: str, leaving: tuple[KeyOutcome, ...]
+        self, attested: Attested[Asked], decision: str, leaving: tuple[KeyOutcome, ...]
     ) -> bytes:
         primary = attested.result.binding
         if primary is None:
