@@ -31,8 +31,10 @@ _CONTEXT = b"kbs.challenge/1\x00"
 _FORMAT = 1
 _RANDOM_SIZE = 16
 _MAC_SIZE = 32
-_SIZE = 59
-_SIGNED_SIZE = _SIZE - _MAC_SIZE
+CHALLENGE_BYTES = 59
+"""Size of a challenge."""
+
+_SIGNED_SIZE = CHALLENGE_BYTES - _MAC_SIZE
 _KEY_SIZE = 32
 _LAST_YEAR_SECONDS = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
 
@@ -98,7 +100,7 @@ def parse_challenge(text: object) -> Challenge:
         AuthenticationError: `challenge.malformed`.
     """
     try:
-        raw = parse_b64u(text, "challenge", limit=_SIZE)
+        raw = parse_b64u(text, "challenge", limit=CHALLENGE_BYTES)
         reader = Reader(raw, "challenge")
         version = reader.big(1, "format")
         key_id = reader.big(1, "key id")

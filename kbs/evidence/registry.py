@@ -7,11 +7,16 @@ from types import MappingProxyType
 
 from kbs.core.claims import ClaimSpec, ClaimType, Vocabulary
 from kbs.evidence.model import Verifier
-from kbs.evidence.sample.verify import SampleVerifier
+from kbs.evidence.sample.verify import DEVICE, SampleVerifier
 from kbs.evidence.snp.verify import SnpVerifier
 from kbs.evidence.vtpm.verify import VtpmVerifier
 
-_FAMILIES: tuple[Verifier, ...] = (SnpVerifier(), VtpmVerifier(), SampleVerifier())
+_FAMILIES: tuple[Verifier, ...] = (
+    SnpVerifier(),
+    VtpmVerifier(),
+    SampleVerifier(),
+    SampleVerifier(DEVICE),
+)
 
 VERIFIERS: Mapping[str, Verifier] = MappingProxyType(
     {verifier.kind: verifier for verifier in _FAMILIES}

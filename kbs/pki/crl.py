@@ -2,8 +2,9 @@
 
 RFC 5280, sections 5 and 6.3, for complete lists of one issuer. Delta lists, partial
 lists and other critical extensions are not understood and count for nothing. The
-newest list wins, by CRL number and then by date, wherever it came from, so that an
-old list put beside the evidence cannot hide a revocation.
+newest list wins, by CRL number and then by date, wherever it came from and whether it
+is still current, so that an old list put beside the evidence cannot hide a revocation:
+where the newest has run out, nothing older takes its place.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from kbs.pki.chain import is_strong, may_sign
 class Standing:
     """What the lists of one issuer say at one time.
 
-    `current` is the newest list that covers the time asked for, or None; `revoked`
-    names the certificates listed. A list that has run out still revokes, because a
-    revocation is not undone, but it clears nobody.
+    `current` is the newest list if it covers the time asked for, or None; `revoked`
+    names the certificates listed in the newest. A list that has run out still revokes,
+    because a revocation is not undone, but it clears nobody.
     """
 
     current: x509.CertificateRevocationList | None
@@ -50,17 +51,15 @@ def standing(
         for crl in lists
         if crl.last_update_utc <= now and is_crl_of(crl, issuer, links)
     ]
-    current = max(
-        (crl for crl in valid if is_current(crl, now)), key=_age, default=None
-    )
-    consulted = current if current is not None else max(valid, key=_age, default=None)
-    if consulted is None:
+    newest = max(valid, key=_age, default=None)
+    if newest is None:
         return Standing(current=None, revoked=())
     revoked = tuple(
         describe(certificate.subject)
         for certificate in certificates
-        if lists_certificate(consulted, certificate)
+        if lists_certificate(newest, certificate)
     )
+    current = newest if is_current(newest, now) else None
     return Standing(current=current, revoked=revoked)
 
 

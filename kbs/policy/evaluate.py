@@ -29,7 +29,7 @@ from kbs.policy.model import (
     Operator,
     Safe,
 )
-from kbs.policy.names import DEVELOPMENT_FAMILY, REQUEST_FAMILY, ClaimName
+from kbs.policy.names import DEVELOPMENT_FAMILIES, REQUEST_FAMILY, ClaimName
 
 
 class Outcome(NamedTuple):
@@ -76,7 +76,7 @@ class Scene:
 
     def counts(self, family: str) -> bool:
         """Whether evidence of this family may count at all."""
-        return family != DEVELOPMENT_FAMILY or self.development
+        return family not in DEVELOPMENT_FAMILIES or self.development
 
     def items(self, family: str) -> Sequence[ItemClaims]:
         """Return the verified items of a family."""
@@ -87,7 +87,7 @@ class Scene:
         family = name.family
         if family == REQUEST_FAMILY:
             return self._request
-        if family == DEVELOPMENT_FAMILY and not self.development:
+        if family in DEVELOPMENT_FAMILIES and not self.development:
             return f"{family} evidence counts in development mode only"
         if self.item is not None:
             return self.item.values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kbs.core.claims import Vocabulary
 from kbs.policy.analysis import families_of, name_of
 from kbs.policy.model import Leaf, ReleasePolicy, Rule, parts_of
-from kbs.policy.names import DEVELOPMENT_FAMILY
+from kbs.policy.names import DEVELOPMENT_FAMILIES
 from kbs.policy.safety import all_points, fixes_boot
 
 
@@ -24,9 +24,10 @@ def warnings_of(policy: ReleasePolicy, vocabulary: Vocabulary) -> tuple[str, ...
 
 def _of_rule(rule: Rule, vocabulary: Vocabulary) -> list[str]:
     found: list[str] = []
-    if DEVELOPMENT_FAMILY in families_of(rule, vocabulary):
+    unproven = sorted(DEVELOPMENT_FAMILIES.intersection(families_of(rule, vocabulary)))
+    if unproven:
         found.append(
-            f"rule {rule.name}: {DEVELOPMENT_FAMILY}.* claims prove nothing; "
+            f"rule {rule.name}: {', '.join(unproven)}.* claims prove nothing; "
             "the rule grants in development mode only"
         )
     elif not fixes_boot(rule, vocabulary):

@@ -15,7 +15,7 @@ from kbs.core.claims import ClaimSpec, ClaimType, Vocabulary
 REQUEST_FAMILY = "request"
 """Claims about the request; they are no evidence."""
 
-DEVELOPMENT_FAMILY = "sample"
+DEVELOPMENT_FAMILIES = frozenset({"sample", "sampledevice"})
 """Evidence without any hardware behind it; it counts in development mode only."""
 
 _NAME = re.compile(

@@ -7,7 +7,8 @@
 
 `claims` and each of its members are optional. Anybody can write such an item, so
 the check `sample.development` fails unless the broker itself runs in development
-mode, which it says in every decision.
+mode, which it says in every decision. A `sampledevice` is the same for a device beside
+the primary, with a family of claims of its own.
 """
 
 from __future__ import annotations
@@ -33,33 +34,38 @@ _MAX_TEXT = 256
 _MAX_SVN = 2**32 - 1
 _SOURCE = "the item itself; nothing vouches for it"
 
-SAMPLE_CLAIMS: tuple[ClaimSpec, ...] = (
-    ClaimSpec(
-        name="sample.measurement",
-        type=ClaimType.TEXT,
-        description="What the workload says it is",
-        source=_SOURCE,
-    ),
-    ClaimSpec(
-        name="sample.svn",
-        type=ClaimType.INT,
-        description="A security version number",
-        source=_SOURCE,
-    ),
-    ClaimSpec(
-        name="sample.debug",
-        type=ClaimType.BOOL,
-        description="Whether it says that it can be debugged",
-        source=_SOURCE,
-    ),
-    ClaimSpec(
-        name="sample.launch",
-        type=ClaimType.TEXT,
-        boot=True,
-        description="What it says booted",
-        source=_SOURCE,
-    ),
-)
+DEVICE = "sampledevice"
+
+
+def sample_claims(kind: str) -> tuple[ClaimSpec, ...]:
+    """Return every claim that items of this kind can give."""
+    return (
+        ClaimSpec(
+            name=f"{kind}.measurement",
+            type=ClaimType.TEXT,
+            description="What the workload says it is",
+            source=_SOURCE,
+        ),
+        ClaimSpec(
+            name=f"{kind}.svn",
+            type=ClaimType.INT,
+            description="A security version number",
+            source=_SOURCE,
+        ),
+        ClaimSpec(
+            name=f"{kind}.debug",
+            type=ClaimType.BOOL,
+            description="Whether it says that it can be debugged",
+            source=_SOURCE,
+        ),
+        ClaimSpec(
+            name=f"{kind}.launch",
+            type=ClaimType.TEXT,
+            boot=True,
+            description="What it says booted",
+            source=_SOURCE,
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,20 +77,25 @@ class SampleItem:
 
 
 class SampleVerifier:
-    """Verifies items of kind `sample`, when the broker runs in development mode."""
+    """Verifies items of one kind of sample, in development mode."""
 
     # The bundle takes a sample as its primary when it is the only candidate.
     primary = False
 
+    def __init__(self, kind: str = "sample") -> None:
+        """Verify items of this kind."""
+        self._kind = kind
+        self._vocabulary = sample_claims(kind)
+
     @property
     def kind(self) -> str:
         """The `kind` of its items, which is also the family of its claims."""
-        return "sample"
+        return self._kind
 
     @property
     def vocabulary(self) -> tuple[ClaimSpec, ...]:
         """Every claim it can give."""
-        return SAMPLE_CLAIMS
+        return self._vocabulary
 
     def parse(self, item: Mapping[str, object], index: int) -> ParsedItem:
         """Read the JSON item.
@@ -103,7 +114,8 @@ class SampleVerifier:
             raise MalformedError("item kind", got=got, expected=self.kind)
         report_data = _parse_report_data(members["report_data"])
         body = SampleItem(
-            report_data=report_data, claims=_parse_claims(members.get("claims", {}))
+            report_data=report_data,
+            claims=_parse_claims(self.kind, members.get("claims", {})),
         )
         return ParsedItem(
             kind=self.kind,
@@ -129,11 +141,14 @@ class SampleVerifier:
         """Accept the item in development mode, refuse it otherwise."""
         body = _body(parsed)
         log = CheckLog()
+        check = f"{self.kind}.development"
         if trust.development:
-            log.passed("sample.development", "accepted in development mode, unproven")
+            log.passed(
+                f"{self.kind}.development", "accepted in development mode, unproven"
+            )
         else:
             log.failed(
-                "sample.development",
+                check,
                 "sample evidence proves nothing and counts in development mode only",
             )
         claims = ItemClaims(
@@ -162,12 +177,12 @@ def _parse_report_data(value: object) -> bytes:
     return data
 
 
-def _parse_claims(value: object) -> dict[str, ClaimValue]:
+def _parse_claims(kind: str, value: object) -> dict[str, ClaimValue]:
     members = require_members(
         value, "sample claims", required=set(), optional=set(_READERS)
     )
     return {
-        f"sample.{name}": _READERS[name](given, f"sample claims {name}")
+        f"{kind}.{name}": _READERS[name](given, f"sample claims {name}")
         for name, given in members.items()
     }
 

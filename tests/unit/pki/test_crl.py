@@ -112,6 +112,19 @@ def test_a_list_that_ran_out_still_revokes() -> None:
     assert found.revoked == ("SEV-Milan",)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_no_older_list_takes_the_place_of_one_that_ran_out(reverse: bool) -> None:  # noqa: FBT001
+    """An emergency list with a short life, and the one before it with a long one."""
+    newest = AMD.crl(number=8, next_update=NOW - DAY, revoked=(ASK_SERIAL,))
+    older = AMD.crl(number=7, revoked=())
+    lists = [newest, older] if reverse else [older, newest]
+    found = standing(CHAIN, ARK, lists, now=NOW)
+    assert found.current is None
+    assert found.revoked == ("SEV-Milan",)
+    cleared = AMD.crl(number=8, next_update=NOW - DAY, revoked=())
+    assert standing(CHAIN, ARK, [older, cleared], now=NOW).current is None
+
+
 def test_currency_is_inclusive() -> None:
     crl = AMD.crl()
     until = crl.next_update_utc

@@ -11,7 +11,7 @@ from kbs.core.claims import Vocabulary
 from kbs.core.encode import b64
 from kbs.core.errors import MalformedError
 from kbs.evidence.model import ParsedItem, Trust, Verifier
-from kbs.evidence.sample.verify import SAMPLE_CLAIMS, SampleVerifier
+from kbs.evidence.sample.verify import DEVICE, SampleVerifier, sample_claims
 
 NOW = datetime(2026, 11, 22, 8, tzinfo=UTC)
 BINDING = bytes(range(48))
@@ -89,12 +89,24 @@ def test_inspection_shows_what_it_says() -> None:
 
 
 def test_vocabulary_is_small_and_demands_nothing() -> None:
-    vocabulary = Vocabulary.of(SAMPLE_CLAIMS)
-    assert VERIFIER.vocabulary is SAMPLE_CLAIMS
+    vocabulary = Vocabulary.of(sample_claims("sample"))
+    assert VERIFIER.vocabulary == sample_claims("sample")
     assert vocabulary.safety("sample") == ()
     assert [spec.name for spec in vocabulary if spec.boot] == ["sample.launch"]
     assert VERIFIER.kind == "sample"
     assert not VERIFIER.primary
+
+
+def test_a_device_of_this_sort_is_a_kind_of_its_own() -> None:
+    verifier = SampleVerifier(DEVICE)
+    item = verifier.parse(ITEM | {"kind": "sampledevice"}, 1)
+    found = verifier.verify(item, Trust(now=NOW, development=True))
+    assert found.claims is not None
+    assert set(found.claims.values) == {f"sampledevice.{name}" for name in CLAIMS}
+    refused = verifier.verify(item, Trust(now=NOW))
+    assert [check.id for check in refused.checks] == ["sampledevice.development"]
+    with pytest.raises(MalformedError, match="sampledevice"):
+        verifier.parse(ITEM, 1)
 
 
 def test_items_of_another_verifier_are_a_mistake_in_the_program() -> None:
