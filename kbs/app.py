@@ -37,6 +37,7 @@ from kbs.broker.identity import Identity
 from kbs.broker.initialise import require_instance, settle_mode
 from kbs.broker.journal import Journal
 from kbs.broker.keeping import Keeping
+from kbs.broker.key_ledger import KeyLedger
 from kbs.broker.lines import DecisionLines
 from kbs.broker.mark import MarkKeeper, Ticker
 from kbs.broker.pending import PendingSeal
@@ -89,6 +90,7 @@ class Composed:
     upkeep: Upkeep
     mark: MarkKeeper
     journal: Journal
+    ledger: KeyLedger
 
 
 def open_database(settings: Settings) -> SqlDatabase:
@@ -171,6 +173,12 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         clock=clock,
         report=upkeep.report_integrity,
     )
+    ledger = KeyLedger(
+        database=database,
+        identity=identity,
+        mark=mark,
+        report=upkeep.report_integrity,
+    )
     seal = PendingSeal(identity.state_key, upkeep.report_integrity)
 
     def refused_token(error: AuthenticationError) -> None:
@@ -190,6 +198,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
                 development=settings.development,
             ),
             identity=identity,
+            ledger=ledger,
             sealer=Sealer(vault),
             recorder=Recorder(
                 journal=journal,
@@ -233,12 +242,13 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         explaining=Explaining(
             database=database,
             governance=governance,
+            ledger=ledger,
             collateral=collateral,
             verifiers=parts.verifiers,
             clock=clock,
             development=settings.development,
         ),
-        keeping=Keeping(database, vault, journal, clock),
+        keeping=Keeping(database, vault, journal, clock, ledger=ledger, mark=mark),
         collateral=collateral,
         audit=Auditing(
             database=database,
@@ -258,7 +268,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
             development=settings.development,
         ),
     )
-    return Composed(broker, upkeep, mark, journal)
+    return Composed(broker, upkeep, mark, journal, ledger)
 
 
 def check_start(parts: Parts, settings: Settings) -> None:
@@ -281,11 +291,13 @@ def check_start(parts: Parts, settings: Settings) -> None:
         composed.mark.check()
         with parts.database.read() as tx:
             collateral.current(tx)
+            composed.ledger.check(tx)
     except IntegrityError:
         if settings.accept_rollback is None:
             raise
         with parts.database.write() as tx:
             collateral.reseal(tx)
+            composed.ledger.reseal(tx)
         event = composed.mark.accepted(settings.accept_rollback)
         with parts.database.write() as tx:
             composed.broker.identity.rotate_challenge_key(tx, parts.clock.now())
@@ -354,6 +366,7 @@ def _run_upkeep(composed: Composed, settings: Settings) -> None:
         ),
         # A row that nobody asks for is watched too.
         Ticker(composed.broker.governing.watch, WATCH_SECONDS, name="kbs-governance"),
+        Ticker(composed.ledger.watch, WATCH_SECONDS, name="kbs-keys"),
     )
     for ticker in tickers:
         ticker.start()

@@ -42,7 +42,8 @@ class HighWaterMark:
     """How far the database had come.
 
     `seq` is the last statement, `head` its hash (hex), which all before it lead to;
-    `root` is that of the first `size` entries; `collateral` counts the imports.
+    `root` is that of the first `size` entries; `collateral` counts the imports, `keys`
+    the changes of the key table.
     """
 
     instance: str
@@ -51,6 +52,7 @@ class HighWaterMark:
     size: int
     root: bytes
     collateral: int
+    keys: int
 
     def to_json(self) -> dict[str, object]:
         """Return the part that is signed."""
@@ -62,6 +64,7 @@ class HighWaterMark:
             "size": self.size,
             "root": self.root.hex(),
             "collateral": self.collateral,
+            "keys": self.keys,
         }
 
 
@@ -151,6 +154,7 @@ def check_extends(
     seq: int,
     size: int,
     collateral: int,
+    keys: int,
     root_at: Callable[[int], bytes],
     head_at: Callable[[int], str],
 ) -> None:
@@ -174,6 +178,7 @@ def check_extends(
     _check_reached("log entries", size, mark.size)
     _check_reached("signed statements", seq, mark.seq)
     _check_reached("imports of collateral", collateral, mark.collateral)
+    _check_reached("changes of keys", keys, mark.keys)
     head = head_at(mark.seq)
     if head != mark.head:
         raise IntegrityError(
@@ -206,7 +211,7 @@ def _check_reached(what: str, found: int, marked: int) -> None:
 
 
 def _read_mark(value: object, what: str) -> HighWaterMark:
-    names = {"typ", "instance", "seq", "head", "size", "root", "collateral"}
+    names = {"typ", "instance", "seq", "head", "size", "root", "collateral", "keys"}
     members = require_members(value, what, required=names)
     if members["typ"] != MARK_TYPE:
         raise MalformedError(
@@ -222,5 +227,8 @@ def _read_mark(value: object, what: str) -> HighWaterMark:
         root=parse_hex(members["root"], f"{what} root", size=HASH_SIZE),
         collateral=require_integer(
             members["collateral"], f"{what} collateral", least=0, most=MAX_INTEGER
+        ),
+        keys=require_integer(
+            members["keys"], f"{what} keys", least=0, most=MAX_INTEGER
         ),
     )

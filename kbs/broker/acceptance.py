@@ -17,6 +17,7 @@ from kbs.core.errors import ConflictError, NotFoundError
 from kbs.core.ids import ScopedName
 from kbs.governance.attestation_key import AttestationKey
 from kbs.governance.contents import digest_of
+from kbs.governance.objects import DenyTarget
 from kbs.governance.state import GovernanceState
 from kbs.governance.statement import Kind, Statement
 from kbs.policy.context import candidates
@@ -109,6 +110,33 @@ def require_unused(statement: Statement, snapshot: Snapshot) -> None:
             hint="activate policies without it, or deactivate them, first; "
             "kbs deny stops releases at once",
             code="object.in_use",
+        )
+
+
+def require_undenied(statement: Statement, snapshot: Snapshot) -> None:
+    """Return if no deny entry names the release policy that a statement takes away.
+
+    Raises:
+        ConflictError: one does.
+    """
+    # An entry stops the keys that the policy in force matches: without the policy they
+    # would leave under whatever other policy grants them (decisions, section 2.3).
+    if statement.kind is not Kind.RELEASE_POLICY:
+        return
+    entries = [
+        str(name)
+        for name, entry in sorted(snapshot.state.denials.items())
+        if entry.content.target is DenyTarget.POLICY
+        and entry.content.value == str(statement.subject)
+    ]
+    if entries:
+        raise ConflictError(
+            f"policy {statement.subject}",
+            got=f"one that deny entry {', '.join(entries)} names",
+            expected="a policy without a deny entry",
+            hint="without it, its keys could leave under another policy; lift the "
+            "entry first (kbs deny lift)",
+            code="policy.denied",
         )
 
 

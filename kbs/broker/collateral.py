@@ -17,22 +17,22 @@ from cryptography import x509
 from kbs.broker.actors import Actor
 from kbs.broker.collateral_state import (
     check_rows,
+    collateral_seal,
     digest_rows,
     read_state,
-    seal_state,
     tampered,
 )
 from kbs.broker.commit import Work
-from kbs.broker.governance import StaleReadError
 from kbs.broker.identity import Identity
 from kbs.broker.journal import Journal
 from kbs.broker.mark import MarkKeeper
 from kbs.broker.ports import (
-    CollateralState,
     Database,
     StoredCollateral,
+    TableState,
     Transaction,
 )
+from kbs.broker.table_state import Reached
 from kbs.core.clock import Clock, format_time
 from kbs.core.encode import parse_b64, require_list, require_members
 from kbs.core.errors import IntegrityError, KbsError, MalformedError
@@ -40,7 +40,7 @@ from kbs.evidence.model import GivenCollateral
 from kbs.governance.authority import Role
 from kbs.pki import certificates as pki
 
-_Version = tuple[CollateralState, tuple[int, str]]
+_Version = tuple[TableState, tuple[int, str]]
 
 MAX_ITEMS = 256
 """Most files in one import."""
@@ -60,14 +60,17 @@ class CollateralTable:
         report: Callable[[IntegrityError], None] = lambda _: None,
     ) -> None:
         """Start without a snapshot; tell `report` of a table that was changed."""
-        self._database = database
         self._journal = journal
         self._key = identity.state_key
+        self._seal = collateral_seal(self._key)
         self._mark = mark
         self._clock = clock
         self._report = report
         self._fault: str | None = None
-        self._reached = 0
+        self._database = database
+        self._reached = Reached(
+            "collateral", marked=self._marked, newest=self._newest, fault=tampered
+        )
         self._snapshot: tuple[_Version, GivenCollateral] | None = None
 
     def current(self, tx: Transaction) -> GivenCollateral:
@@ -90,7 +93,7 @@ class CollateralTable:
 
     def _current(self, tx: Transaction) -> GivenCollateral:
         state = read_state(tx, self._key)
-        self._require_newest(state)
+        self._reached.require(state)
         version = (state, tx.collateral.fingerprint())
         snapshot = self._snapshot
         if snapshot is not None and snapshot[0] == version:
@@ -112,34 +115,22 @@ class CollateralTable:
         self._snapshot = (version, loaded)
         return loaded
 
-    def _require_newest(self, state: CollateralState) -> None:
+    def _marked(self) -> int:
         floor = self._mark.floor()
-        known = max(self._reached, 0 if floor is None else floor.collateral)
-        if state.seq >= known:
-            self._reached = state.seq
-            return
-        # A transaction that began before an import committed is no tampering.
+        return 0 if floor is None else floor.collateral
+
+    def _newest(self) -> int:
         with self._database.read() as fresh:
-            newest = read_state(fresh, self._key).seq
-        if newest < known:
-            raise tampered(f"import {newest}", f"at least import {known}")
-        raise StaleReadError(
-            "collateral",
-            got=f"a view of import {state.seq}",
-            expected=f"one of import {known}",
-            hint="try again",
-            code="collateral.stale",
-        )
+            return read_state(fresh, self._key).seq
 
     def reseal(self, tx: Transaction) -> None:
         """Take the table as it is: the operator accepted what was found at start."""
-        floor = self._mark.floor()
-        known = 0 if floor is None else floor.collateral
+        known = self._marked()
         with suppress(IntegrityError):
             known = max(known, read_state(tx, self._key).seq)
         # A number of its own, so that no state of before is ever good again.
         digest = digest_rows(tx.collateral.list())
-        tx.collateral.set_state(seal_state(self._key, known + 1, digest))
+        tx.collateral.set_state(self._seal.seal(known + 1, digest))
 
     def list(self, actor: Actor) -> dict[str, object]:
         """Return what is in the table; any administrator may see it."""
@@ -181,7 +172,7 @@ class CollateralTable:
     def _insert(self, work: Work, rows: Sequence[StoredCollateral]) -> int:
         store = work.tx.collateral
         state = read_state(work.tx, self._key)
-        self._require_newest(state)
+        self._reached.require(state, committed=False)
         whole = _is_whole(state, store.list())
         added = sum(store.insert(row) for row in rows)
         after = store.list()
@@ -189,11 +180,11 @@ class CollateralTable:
             # Good again only if exactly what was taken away came back.
             check_rows(state, after)
         if added:
-            store.set_state(seal_state(self._key, state.seq + 1, digest_rows(after)))
+            store.set_state(self._seal.seal(state.seq + 1, digest_rows(after)))
         return added
 
 
-def _is_whole(state: CollateralState, rows: Sequence[StoredCollateral]) -> bool:
+def _is_whole(state: TableState, rows: Sequence[StoredCollateral]) -> bool:
     return digest_rows(rows) == state.digest
 
 

@@ -1,18 +1,16 @@
-"""What the collateral table holds, sealed: which rows, after how many imports.
+"""The state of the collateral table (`kbs.broker.table_state`).
 
-Certificates and revocation lists prove themselves, but nothing in them says that a
-newer list was there. So the set of rows is digested into one row beside them, with the
-number of the import and a MAC under a key that the database does not show. The number
-is in the high-water mark as well: table and row put back together are found older.
+Certificates and revocation lists prove themselves; that none was taken away, and no
+older set put back, only the sealed state says.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 from collections.abc import Sequence
 
-from kbs.broker.ports import CollateralState, StoredCollateral, Transaction
+from kbs.broker.ports import StoredCollateral, TableState, Transaction
+from kbs.broker.table_state import TableSeal
 from kbs.core.encode import canonical_json
 from kbs.core.errors import IntegrityError
 from kbs.keys.secret import Secret
@@ -33,31 +31,21 @@ def digest_rows(rows: Sequence[StoredCollateral]) -> bytes:
     ).digest()
 
 
-def seal_state(key: Secret, seq: int, digest: bytes) -> CollateralState:
-    """Return the row that says which set was there after import number `seq`."""
-    message = _CONTEXT + canonical_json({"seq": seq, "digest": digest.hex()})
-    return CollateralState(
-        seq=seq, digest=digest, mac=hmac.digest(key.reveal(), message, "sha256")
-    )
+def collateral_seal(key: Secret) -> TableSeal:
+    """Return what seals the state of the table."""
+    return TableSeal(key, _CONTEXT, digest_rows(()), tampered)
 
 
-def read_state(tx: Transaction, key: Secret) -> CollateralState:
+def read_state(tx: Transaction, key: Secret) -> TableState:
     """Return the row, proven to be this broker's; that of import 0 if there is none.
 
     Raises:
         IntegrityError: it was changed.
     """
-    stored = tx.collateral.state()
-    if stored is None:
-        return seal_state(key, 0, digest_rows(()))
-    if not hmac.compare_digest(
-        stored.mac, seal_state(key, stored.seq, stored.digest).mac
-    ):
-        raise tampered("a state row that this broker did not write")
-    return stored
+    return collateral_seal(key).proven(tx.collateral.state())
 
 
-def check_rows(state: CollateralState, rows: Sequence[StoredCollateral]) -> None:
+def check_rows(state: TableState, rows: Sequence[StoredCollateral]) -> None:
     """Return if the rows are those of the last import.
 
     Raises:

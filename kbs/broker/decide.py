@@ -6,6 +6,7 @@ starts from "denied" and has to find every reason to grant; a forgotten branch d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kbs.broker.governance import ActivePolicy, Proven, Snapshot
@@ -14,7 +15,7 @@ from kbs.core.decision import Decision, Denied, Granted, PolicyRef, Reason
 from kbs.core.ids import KeyRef
 from kbs.governance.denials import ReleaseSubject, denials_against
 from kbs.keys.model import select_version
-from kbs.keys.store import KeyStore, StoredKeyVersion
+from kbs.keys.store import StoredKeyVersion
 from kbs.policy.appraise import Appraisal, appraise
 from kbs.policy.decide import merge
 
@@ -65,24 +66,29 @@ class KeyOutcome:
 
 
 def decide_key(
-    grounds: Grounds, keys: KeyStore, asked: KeyRef, *, development: bool
+    grounds: Grounds,
+    versions: Sequence[StoredKeyVersion],
+    asked: KeyRef,
+    *,
+    development: bool,
 ) -> KeyOutcome:
-    """Decide about one key.
+    """Decide about one key, of which there are these versions.
 
     1. Deny entries and the emergency stop override everything.
     2. Every active policy that matches must grant; none that matches denies.
-    3. Only then is it said whether the key exists.
+    3. Only then is it said whether the key exists, and whether a deny entry names the
+       version that would leave: that there is one says that the key exists.
     """
     snapshot, claims = grounds.snapshot, grounds.claims
     governing = snapshot.governing(asked.key_id)
     policies = tuple(_ref(policy) for policy in governing)
-    stored = select_version(keys.versions(asked.key_id), asked.version)
+    stored = select_version(versions, asked.version)
     used = _used(grounds, asked, governing)
     if claims is None:
         return _denied(
             asked, (Reason(id="evidence", detail="not verified"),), policies, used
         )
-    stopped = _stopped(grounds, asked, governing, stored, claims)
+    stopped = _stopped(grounds, asked, governing, claims)
     if stopped:
         return _denied(asked, stopped, policies, used)
     appraisals = _appraise(grounds, asked, governing, claims, development=development)
@@ -94,6 +100,11 @@ def decide_key(
             expected="an enabled version (a named one may be retired)",
         )
         decision = Denied(reasons=(absent,), policies=policies)
+    elif isinstance(decision, Granted) and stored is not None:
+        leaving = KeyRef(asked.key_id, stored.key.version)
+        stopped = _stopped(grounds, leaving, governing, claims)
+        if stopped:
+            return _denied(asked, stopped, policies, used)
     return KeyOutcome(
         asked=asked,
         decision=decision,
@@ -122,12 +133,10 @@ def _stopped(
     grounds: Grounds,
     asked: KeyRef,
     governing: tuple[ActivePolicy, ...],
-    stored: StoredKeyVersion | None,
     claims: Claims,
 ) -> tuple[Reason, ...]:
-    version = asked.version if stored is None else stored.key.version
     subject = ReleaseSubject(
-        key=KeyRef(asked.key_id, version),
+        key=asked,
         policies=frozenset(policy.subject for policy in governing),
         identities=frozenset(grounds.identities),
         measurements=frozenset(_measurements(claims)),

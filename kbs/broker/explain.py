@@ -8,6 +8,7 @@ from kbs.broker.actors import Actor
 from kbs.broker.collateral import CollateralTable
 from kbs.broker.decide import named_objects
 from kbs.broker.governance import ActivePolicy, Governance, Snapshot
+from kbs.broker.key_ledger import KeyLedger
 from kbs.broker.ports import Database, Transaction
 from kbs.channel.binding import RuntimeBinding, parse_runtime_data
 from kbs.core.checks import Check, Verdict
@@ -34,6 +35,7 @@ class Explaining:
         *,
         database: Database,
         governance: Governance,
+        ledger: KeyLedger,
         collateral: CollateralTable,
         verifiers: Mapping[str, Verifier],
         clock: Clock,
@@ -42,6 +44,7 @@ class Explaining:
         """Use what the composition root made."""
         self._database = database
         self._governance = governance
+        self._ledger = ledger
         self._collateral = collateral
         self._verifiers = verifiers
         self._clock = clock
@@ -169,7 +172,7 @@ class Explaining:
         actor.require_tenant(key_id.tenant)
         with self._database.read() as tx:
             snapshot = self._governance.snapshot(tx)
-            versions = tx.keys.versions(key_id)
+            versions = self._ledger.versions(tx, key_id)
         governing = snapshot.governing(key_id)
         subject = ReleaseSubject(
             key=KeyRef(key_id),

@@ -16,6 +16,7 @@ from kbs.broker.acceptance import (
     check_one_group,
     check_values,
     refuse_mistyped,
+    require_undenied,
     require_unmoved,
     require_unused,
     stored_content,
@@ -232,6 +233,7 @@ class Governing:
         after = extend(snapshot.state, envelope, content, accepted=now)
         if content is None:
             require_unused(statement, snapshot)
+            require_undenied(statement, snapshot)
         else:
             self._check_usable(work.tx, statement, content, after)
             if statement.kind is Kind.REFERENCE_SET:

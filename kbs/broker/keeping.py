@@ -9,6 +9,8 @@ from kbs.audit.kinds import KeyOrigin, Kind
 from kbs.broker.actors import Actor
 from kbs.broker.commit import Committed, Work
 from kbs.broker.journal import Journal
+from kbs.broker.key_ledger import KeyLedger
+from kbs.broker.mark import MarkKeeper
 from kbs.broker.ports import Database, Transaction
 from kbs.broker.vault import Vault
 from kbs.core.clock import Clock
@@ -32,9 +34,18 @@ class Keeping:
     """The use cases of key administrators."""
 
     def __init__(
-        self, database: Database, vault: Vault, journal: Journal, clock: Clock
+        self,
+        database: Database,
+        vault: Vault,
+        journal: Journal,
+        clock: Clock,
+        *,
+        ledger: KeyLedger,
+        mark: MarkKeeper,
     ) -> None:
         """Use what the composition root made."""
+        self._ledger = ledger
+        self._mark = mark
         self._database = database
         self._vault = vault
         self._journal = journal
@@ -50,7 +61,9 @@ class Keeping:
                 if tenants is None
                 else [key for name in tenants for key in tx.keys.list_keys(name)]
             )
-            keys = [self._summary(tx.keys.versions(key_id)) for key_id in names]
+            keys = [
+                self._summary(self._ledger.versions(tx, key_id)) for key_id in names
+            ]
         return {"keys": keys}
 
     def show(self, actor: Actor, key_id: KeyId) -> dict[str, object]:
@@ -61,7 +74,7 @@ class Keeping:
         """
         actor.require_any()
         with self._database.read() as tx:
-            rows = self._rows(tx, actor, key_id)
+            rows = self._rows(tx, actor, key_id, writing=False)
             newest = rows[-1]
             document = self._summary(rows)
             if newest.envelope is not None:
@@ -88,7 +101,7 @@ class Keeping:
         row = self._vault.seal_key(secret, key)
 
         def run(work: Work) -> StoredKeyVersion:
-            if work.tx.keys.versions(key_id):
+            if self._ledger.versions(work.tx, key_id, writing=True):
                 raise ConflictError(
                     f"key {key_id}",
                     got="a key of this id",
@@ -97,6 +110,7 @@ class Keeping:
                     code="key.exists",
                 )
             work.tx.keys.insert_version(row)
+            self._ledger.changed(work.tx, [row])
             self._note(work, actor, row, _CREATED[origin])
             return row
 
@@ -117,13 +131,16 @@ class Keeping:
         def run(work: Work) -> StoredKeyVersion:
             rows = self._rows(work.tx, actor, key_id)
             secret, origin = _secret(rows[-1].key.kind, members)
+            changed = []
             for row in rows:
                 if row.key.state is KeyState.ENABLED:
                     retired = self._vault.change_key(row, KeyState.RETIRED, now)
                     work.tx.keys.replace(retired, revision=row.key.revision)
+                    changed.append(retired)
             key = next_version(rows[-1].key, origin=origin, now=now)
             added = self._vault.seal_key(secret, key)
             work.tx.keys.insert_version(added)
+            self._ledger.changed(work.tx, [*changed, added])
             self._note(work, actor, added, Kind.KEY_ROTATED)
             return added
 
@@ -160,15 +177,16 @@ class Keeping:
             row = _version(self._rows(work.tx, actor, key_id), version)
             moved = self._vault.change_key(row, state, now)
             work.tx.keys.replace(moved, revision=row.key.revision)
+            self._ledger.changed(work.tx, [moved])
             self._note(work, actor, moved, kind)
             return moved
 
         return self._changed(self._journal.change(run))
 
     def _rows(
-        self, tx: Transaction, actor: Actor, key_id: KeyId
+        self, tx: Transaction, actor: Actor, key_id: KeyId, *, writing: bool = True
     ) -> tuple[StoredKeyVersion, ...]:
-        rows = tx.keys.versions(key_id)
+        rows = self._ledger.versions(tx, key_id, writing=writing)
         if not rows or not actor.may_see(key_id.tenant):
             raise NotFoundError(f"key {key_id}", got="no such key", code="key.none")
         return rows
@@ -187,8 +205,9 @@ class Keeping:
         )
         work.append(self._journal.entry(event))
 
-    @staticmethod
-    def _changed(done: Committed[StoredKeyVersion]) -> dict[str, object]:
+    def _changed(self, done: Committed[StoredKeyVersion]) -> dict[str, object]:
+        # What is destroyed stays so even if the database is taken back right away.
+        self._mark.write()
         return {**done.value.key.to_json(), "entry": done.placed[0].entry.id}
 
     def _summary(self, rows: tuple[StoredKeyVersion, ...]) -> dict[str, object]:

@@ -20,6 +20,7 @@ from kbs.audit.highwater import (
 from kbs.broker.checking import prove_logged
 from kbs.broker.collateral_state import read_state
 from kbs.broker.identity import Identity
+from kbs.broker.key_state import read_key_state
 from kbs.broker.ports import Database, Highwater, Transaction
 from kbs.core.errors import IntegrityError, MalformedError
 from kbs.governance.statement import read_envelope
@@ -152,6 +153,7 @@ class MarkKeeper:
             seq=tx.governance.head(),
             size=tx.log.head().size,
             collateral=read_state(tx, self._identity.state_key).seq,
+            keys=read_key_state(tx, self._identity.state_key).seq,
             root_at=lambda size: merkle.root(tx.log, size),
             head_at=lambda seq: self._head_at(tx, seq),
         )
@@ -190,6 +192,7 @@ class MarkKeeper:
             size=size,
             root=merkle.root(tx.log, size),
             collateral=read_state(tx, self._identity.state_key).seq,
+            keys=read_key_state(tx, self._identity.state_key).seq,
         )
 
 

@@ -162,8 +162,8 @@ class StoredCollateral:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CollateralState:
-    """Which set of collateral was there after import `seq`; `mac` covers both."""
+class TableState:
+    """Which set of rows was there after change `seq`; `mac` covers both."""
 
     seq: int
     digest: bytes
@@ -185,11 +185,11 @@ class CollateralStore(Protocol):
         """Return a cheap value (count, latest import) that changes with the table."""
         ...
 
-    def state(self) -> CollateralState | None:
+    def state(self) -> TableState | None:
         """Return what the last import left, or None before the first one."""
         ...
 
-    def set_state(self, state: CollateralState) -> None:
+    def set_state(self, state: TableState) -> None:
         """Replace it, together with the rows that it tells of."""
         ...
 

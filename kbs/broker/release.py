@@ -23,6 +23,7 @@ from kbs.broker.commit import refuse_clock_behind
 from kbs.broker.decide import Grounds, KeyOutcome, decide_key
 from kbs.broker.governance import Governance, StaleReadError
 from kbs.broker.identity import Identity
+from kbs.broker.key_ledger import KeyLedger
 from kbs.broker.lines import DecisionLine, DecisionLines
 from kbs.broker.outcomes import releasable
 from kbs.broker.ports import Database, Transaction
@@ -60,6 +61,7 @@ class Release:
         governance: Governance,
         attestation: Attestation,
         identity: Identity,
+        ledger: KeyLedger,
         sealer: Sealer,
         recorder: Recorder,
         refusals: RefusalCounter,
@@ -74,6 +76,7 @@ class Release:
         self._governance = governance
         self._attestation = attestation
         self._identity = identity
+        self._ledger = ledger
         self._sealer = sealer
         self._recorder = recorder
         self._refusals = refusals
@@ -208,7 +211,12 @@ class Release:
                 identities=attested.result.identities,
             )
             outcomes = tuple(
-                decide_key(grounds, tx.keys, ref, development=self._development)
+                decide_key(
+                    grounds,
+                    self._ledger.versions(tx, ref.key_id),
+                    ref,
+                    development=self._development,
+                )
                 for ref in asked.keys
             )
             used = [one for outcome in outcomes for one in outcome.used]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from kbs.core.errors import ForbiddenError, MalformedError
 from kbs.governance.authority import Administrator, Authority, Role
 from kbs.governance.signature import verify_signature
-from kbs.governance.statement import EVERY_TENANT, Envelope, Kind, Statement
+from kbs.governance.statement import EVERY_TENANT, Action, Envelope, Kind, Statement
 
 AUTHORITY_NAME = "authority"
 """The one name of the one authority document."""
@@ -27,6 +27,17 @@ SIGNERS: Mapping[Kind, frozenset[Role]] = {
     Kind.AUTHORITY: _POLICY,
 }
 """Any of these roles, in the statement's tenant (`*`: a role in every repository)."""
+
+
+def signers_of(statement: Statement) -> frozenset[Role]:
+    """Return the roles of which a signer needs one.
+
+    To lift a deny entry widens access again, which is for those who may grant it.
+    """
+    if statement.action is Action.LIFT:
+        return _POLICY
+    return SIGNERS[statement.kind]
+
 
 _INSTANCE_WIDE = frozenset({Kind.DENY, Kind.AUTHORITY})
 
@@ -87,7 +98,7 @@ def _find(authorities: list[Authority], keyid: str) -> Administrator:
 
 def _check_threshold(envelope: Envelope, authority: Authority) -> None:
     statement = envelope.statement
-    roles = SIGNERS[statement.kind]
+    roles = signers_of(statement)
     signers = [authority.find(one.keyid) for one in envelope.signatures]
     count = sum(
         1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -50,4 +51,16 @@ class KeyStore(Protocol):
         Raises:
             ConflictError: the stored row has another revision, or is not there.
         """
+        ...
+
+    def macs(self) -> Mapping[str, bytes]:
+        """Return the MAC of every version, by `repository/type/tag@version`."""
+        ...
+
+    def state(self) -> tuple[int, bytes, bytes] | None:
+        """Return what the last change left: its number, a digest, and their MAC."""
+        ...
+
+    def set_state(self, state: tuple[int, bytes, bytes]) -> None:
+        """Replace it, together with the rows that it tells of."""
         ...

@@ -9,7 +9,6 @@ import pytest
 
 from kbs.adapters.sql.database import SqlDatabase
 from kbs.broker.ports import (
-    CollateralState,
     Instance,
     PendingEnrolment,
     SpentChallenge,
@@ -18,6 +17,7 @@ from kbs.broker.ports import (
     StoredEvidence,
     StoredObject,
     StoredStatement,
+    TableState,
 )
 from kbs.core.errors import ConflictError, IntegrityError, MalformedError
 
@@ -279,8 +279,8 @@ def test_collateral_is_kept_once_and_changes_the_fingerprint(
 
 
 def test_the_state_of_collateral_is_one_row(database: SqlDatabase) -> None:
-    first = CollateralState(seq=1, digest=b"\x01" * 32, mac=b"one")
-    second = CollateralState(seq=2**40, digest=b"\x02" * 32, mac=b"two")
+    first = TableState(seq=1, digest=b"\x01" * 32, mac=b"one")
+    second = TableState(seq=2**40, digest=b"\x02" * 32, mac=b"two")
     with database.write() as transaction:
         assert transaction.collateral.state() is None
         for state in (first, second):

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from kbs.adapters.sql.cursor import Cursor
 from kbs.adapters.sql.schema import collateral, collateral_state
-from kbs.broker.ports import CollateralState, StoredCollateral
+from kbs.broker.ports import StoredCollateral, TableState
 from kbs.core.clock import format_time
 
 _ALL = select(collateral).order_by(collateral.c.imported, collateral.c.digest)
@@ -48,12 +48,12 @@ class SqlCollateralStore:
             return 0, ""
         return row["count"], format_time(row["latest"])
 
-    def state(self) -> CollateralState | None:
+    def state(self) -> TableState | None:
         """Return what the last import left, or None before the first one."""
         row = self._cursor.first(_STATE)
-        return None if row is None else CollateralState(**row)
+        return None if row is None else TableState(**row)
 
-    def set_state(self, state: CollateralState) -> None:
+    def set_state(self, state: TableState) -> None:
         """Replace it, together with the rows that it tells of."""
         statement = self._cursor.upsert(collateral_state)
         new = statement.excluded

@@ -5,12 +5,13 @@ A row is only carried here: whether it is one that this broker wrote, its MAC sa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import final
 
 from sqlalchemy import RowMapping, bindparam, insert, select, update
 
 from kbs.adapters.sql.cursor import Cursor
-from kbs.adapters.sql.schema import key_versions
+from kbs.adapters.sql.schema import key_state, key_versions
 from kbs.core.errors import ConflictError, IntegrityError, MalformedError
 from kbs.core.ids import KeyId, parse_key_id
 from kbs.keys.model import KeyKind, KeyState, KeyVersion, Origin
@@ -27,6 +28,8 @@ _THIS_ID = (
 _VERSIONS = select(key_versions).where(*_THIS_ID).order_by(_ROW.version)
 _IDS = select(*_ID).distinct().order_by(*_ID)
 _IDS_OF = _IDS.where(_ROW.repository == bindparam("of_repository"))
+_MACS = select(*_ID, _ROW.version, _ROW.mac)
+_STATE = select(key_state.c.seq, key_state.c.digest, key_state.c.mac)
 _REPLACE = update(key_versions).where(
     *_THIS_ID,
     _ROW.version == bindparam("of_version"),
@@ -85,6 +88,33 @@ class SqlKeyStore:
                 hint="it changed since it was read; read it again",
             )
         self._cursor.erased = True
+
+    def macs(self) -> Mapping[str, bytes]:
+        """Return the MAC of every version, by `repository/type/tag@version`."""
+        return {
+            f"{row['repository']}/{row['type']}/{row['tag']}@{row['version']}": row[
+                "mac"
+            ]
+            for row in self._cursor.all(_MACS)
+        }
+
+    def state(self) -> tuple[int, bytes, bytes] | None:
+        """Return what the last change left: its number, a digest, and their MAC."""
+        row = self._cursor.first(_STATE)
+        return None if row is None else (row["seq"], row["digest"], row["mac"])
+
+    def set_state(self, state: tuple[int, bytes, bytes]) -> None:
+        """Replace it, together with the rows that it tells of."""
+        statement = self._cursor.upsert(key_state)
+        new = statement.excluded
+        seq, digest, mac = state
+        self._cursor.run(
+            statement.on_conflict_do_update(
+                index_elements=["id"],
+                set_={"seq": new.seq, "digest": new.digest, "mac": new.mac},
+            ),
+            {"id": 1, "seq": seq, "digest": digest, "mac": mac},
+        )
 
 
 def _of(key_id: KeyId) -> dict[str, object]:

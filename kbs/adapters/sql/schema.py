@@ -115,6 +115,17 @@ spent_challenges = _table(
     Index(None, "expires"),
 )
 
+sessions = _table(
+    "sessions",
+    Column("session", BYTES, primary_key=True),
+    Column("request_digest", BYTES, nullable=False),
+    Column("decision", TEXT, nullable=False),
+    Column("sealed", BYTES, nullable=False),
+    Column("expires", TIME, nullable=False),
+    UniqueConstraint("decision"),
+    Index(None, "expires"),
+)
+
 used_tokens = _table(
     "used_tokens",
     Column("jti", TEXT, primary_key=True),
@@ -207,6 +218,14 @@ key_versions = _table(
     # Both are there, or neither: a tombstone.
     Column("wrapped", BYTES),
     Column("ciphertext", BYTES),
+    Column("mac", BYTES, nullable=False),
+)
+
+key_state = _table(
+    "key_state",
+    *_one_row(),
+    Column("seq", INT64, nullable=False),
+    Column("digest", BYTES, nullable=False),
     Column("mac", BYTES, nullable=False),
 )
 

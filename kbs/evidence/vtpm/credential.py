@@ -9,6 +9,7 @@ name can open what is made here, so an answer proves that they live together.
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -42,6 +43,8 @@ _OAEP_LABEL = b"IDENTITY\0"
 _STORAGE = b"STORAGE"
 _INTEGRITY = b"INTEGRITY"
 _AES_BLOCK = 16
+# TCG OID registry: tcg-kp-EKCertificate.
+_EK_CERTIFICATE = x509.ObjectIdentifier("2.23.133.8.1")
 MAX_CREDENTIAL = 32
 """Bytes of a secret; a TPM takes up to the digest of the endorsement key's nameAlg."""
 
@@ -105,10 +108,14 @@ def check_endorsement_key(public: TpmPublic) -> None:
 def check_endorsement_certificate(
     public: TpmPublic, certificate: x509.Certificate
 ) -> None:
-    """Require that a certificate is for exactly this endorsement key.
+    """Require that a certificate is an EK certificate, for exactly this key.
+
+    TCG EK Credential Profile 2.5, section 3.2: no CA; a key usage, where there is one,
+    that fits an endorsement key; an extended key usage, where there is one, with
+    tcg-kp-EKCertificate. A maker's CA may certify other keys too, which prove no TPM.
 
     Raises:
-        VerificationError: it certifies another key.
+        VerificationError: it certifies another key, or the key for something else.
     """
     try:
         same = certificate.public_key() == public.key
@@ -121,6 +128,32 @@ def check_endorsement_certificate(
             expected=f"the key with name {public.name.hex()}",
             code="vtpm.ek.certificate",
         )
+    problem = _endorsement_problem(certificate)
+    if problem is not None:
+        raise VerificationError(
+            "endorsement certificate",
+            got=problem,
+            expected="a certificate for an endorsement key",
+            hint="TCG EK Credential Profile 2.5, section 3.2",
+            code="vtpm.ek.certificate",
+        )
+
+
+def _endorsement_problem(certificate: x509.Certificate) -> str | None:
+    extensions = certificate.extensions
+    with suppress(x509.ExtensionNotFound):
+        if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return "a CA's certificate"
+    with suppress(x509.ExtensionNotFound):
+        usage = extensions.get_extension_for_class(x509.KeyUsage).value
+        if not (usage.key_encipherment or usage.key_agreement):
+            return "a key usage without keyEncipherment and keyAgreement"
+    with suppress(x509.ExtensionNotFound):
+        purposes = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        if _EK_CERTIFICATE not in purposes:
+            listed = ", ".join(one.dotted_string for one in purposes)
+            return f"extended key usage {listed[:200]}"
+    return None
 
 
 def kdfa(

@@ -29,7 +29,13 @@ def head_at(_: int) -> str:
 
 
 MARK = HighWaterMark(
-    instance=INSTANCE, seq=2, head=HEAD, size=6, root=bytes(range(32)), collateral=4
+    instance=INSTANCE,
+    seq=2,
+    head=HEAD,
+    size=6,
+    root=bytes(range(32)),
+    collateral=4,
+    keys=9,
 )
 FILE = sign_mark(MARK, signer())
 
@@ -43,6 +49,7 @@ def test_a_mark_is_one_line_signed_by_the_log_key() -> None:
         "size": 6,
         "root": MARK.root.hex(),
         "collateral": 4,
+        "keys": 9,
     }
     assert FILE.count(b"\n") == 1
     parsed = parse_mark(FILE)
@@ -126,6 +133,7 @@ def test_a_database_that_went_on_extends_the_mark() -> None:
         seq=3,
         size=size,
         collateral=4,
+        keys=9,
         root_at=root_at,
         head_at=head_at,
     )
@@ -136,6 +144,7 @@ def test_a_database_that_went_on_extends_the_mark() -> None:
         seq=3,
         size=size,
         collateral=4,
+        keys=9,
         root_at=root_at,
         head_at=head_at,
     )
@@ -144,7 +153,13 @@ def test_a_database_that_went_on_extends_the_mark() -> None:
 def test_every_database_extends_an_empty_mark() -> None:
     _, root_at, _ = marked_log()
     empty = HighWaterMark(
-        instance=INSTANCE, seq=0, head=HEAD, size=0, root=EMPTY_ROOT, collateral=0
+        instance=INSTANCE,
+        seq=0,
+        head=HEAD,
+        size=0,
+        root=EMPTY_ROOT,
+        collateral=0,
+        keys=0,
     )
     check_extends(
         empty,
@@ -152,6 +167,7 @@ def test_every_database_extends_an_empty_mark() -> None:
         seq=0,
         size=0,
         collateral=0,
+        keys=0,
         root_at=root_at,
         head_at=head_at,
     )
@@ -163,6 +179,7 @@ def test_every_database_extends_an_empty_mark() -> None:
         ({"instance": "00" * 16}, "another broker"),
         ({"size": 5}, "older than its high-water mark: log entries: got 5"),
         ({"collateral": 3}, "older than its high-water mark: imports of collateral"),
+        ({"keys": 8}, "older than its high-water mark: changes of keys: got 8"),
         ({"seq": 1}, "older than its high-water mark: signed statements: got 1"),
         ({"root_at": lambda _: bytes(32)}, "the first 6 log entries were rewritten"),
         ({"head_at": lambda _: "00" * 32}, "signed statement 2 is another one"),
@@ -177,6 +194,7 @@ def test_a_database_that_does_not_extend_the_mark_is_refused(
         "seq": 2,
         "size": size,
         "collateral": 4,
+        "keys": 9,
         "root_at": root_at,
         "head_at": head_at,
     }
@@ -195,6 +213,7 @@ def test_the_root_is_asked_only_of_a_log_that_is_long_enough() -> None:
             seq=2,
             size=5,
             collateral=4,
+            keys=9,
             root_at=root_at,
             head_at=head_at,
         )
