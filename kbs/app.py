@@ -176,6 +176,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
     ledger = KeyLedger(
         database=database,
         identity=identity,
+        vault=vault,
         mark=mark,
         report=upkeep.report_integrity,
     )

@@ -160,11 +160,15 @@ class LogStore(NodeStore, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """The log after a batch: its size and root, and the entries with their places."""
+    """The log after a batch: its size and root, and the entries with their places.
+
+    `before` is the root of the tree that the batch was appended to, as it was stored.
+    """
 
     size: int
     root: bytes
     entries: tuple[LogEntry, ...]
+    before: bytes
 
 
 def append_batch(store: LogStore, prepared: Sequence[PreparedEntry]) -> Appended:
@@ -184,7 +188,7 @@ def append_batch(store: LogStore, prepared: Sequence[PreparedEntry]) -> Appended
     )
     store.append_nodes(grown.nodes)
     store.append_entries(entries, LogHead(grown.size, latest))
-    return Appended(grown.size, grown.root, entries)
+    return Appended(grown.size, grown.root, entries, grown.before)
 
 
 def _check_time(entry: PreparedEntry, latest: datetime | None) -> datetime:

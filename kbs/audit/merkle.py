@@ -40,11 +40,15 @@ class NodeStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """What an append adds: the new nodes, and the tree after it."""
+    """What an append adds: the new nodes, and the tree after it.
+
+    `before` is the root that the stored nodes had.
+    """
 
     size: int
     root: bytes
     nodes: Mapping[NodeId, bytes]
+    before: bytes
 
 
 class _Range(NamedTuple):
@@ -101,10 +105,11 @@ def append(store: NodeStore, size: int, leaf_hashes: Sequence[bytes]) -> Grown:
     """
     edge = _load(store, _cover(_Range(0, size)))
     frontier = Frontier(size, list(edge.values()))
+    before = frontier.root()
     added: dict[NodeId, bytes] = {}
     for value in leaf_hashes:
         added.update(frontier.add(value))
-    return Grown(frontier.size, frontier.root(), added)
+    return Grown(frontier.size, frontier.root(), added, before)
 
 
 def root(store: NodeStore, size: int) -> bytes:

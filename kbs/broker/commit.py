@@ -42,6 +42,14 @@ class Notary(Protocol):
         """Return the signed note over this tree."""
         ...
 
+    def require_signed(self, size: int, root: bytes, note: bytes | None) -> None:
+        """Return if the note is the signed one over exactly this tree.
+
+        Raises:
+            IntegrityError: it is not; the log was rewritten.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
@@ -147,6 +155,7 @@ class Committer:
         self._notary = notary
         self._steps = steps
         self._committed = committed
+        self._signed: tuple[int, bytes] | None = None
         self._queue: list[_Job] = []
         self._queue_lock = threading.Lock()
         self._turn = threading.Lock()
@@ -225,9 +234,10 @@ class Committer:
         if not pending:
             return None
         appended = append_batch(tx.log, pending)
+        first = appended.size - len(appended.entries)
+        self._require_signed(tx, first, appended.before)
         note = self._notary.sign_checkpoint(appended.size, appended.root)
         tx.log.store_checkpoint(StoredCheckpoint(appended.size, note))
-        first = appended.size - len(appended.entries)
         for job in batch:
             job.placed = tuple(
                 Placed(
@@ -237,4 +247,15 @@ class Committer:
                 )
                 for index in job.indexes
             )
+        # Where the commit fails, the next one reads what was signed from the database.
+        self._signed = (appended.size, appended.root)
         return appended.size
+
+    def _require_signed(self, tx: Transaction, size: int, root: bytes) -> None:
+        # The key of the log never signs two trees of which one does not extend the
+        # other: what it signed last, here or in another process, must still be there.
+        if size == 0 or self._signed == (size, root):
+            return
+        stored = tx.log.checkpoint_covering(size - 1)
+        note = stored.note if stored is not None and stored.size == size else None
+        self._notary.require_signed(size, root, note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from kbs.broker.actors import Actor
 from kbs.broker.collateral import CollateralTable
@@ -72,7 +73,7 @@ class Explaining:
             tenant = parsed.policy.tenant
             actor.require_tenant(tenant)
             request = _request(members.get("request"), format_time(now))
-            claims, checks = self._claims(tx, snapshot, members, request)
+            claims, checks = self._claims(tx, snapshot, members, request, parsed)
         view = snapshot.view(tenant)
         appraisal = appraise(
             parsed,
@@ -111,6 +112,7 @@ class Explaining:
         snapshot: Snapshot,
         members: Mapping[str, object],
         request: Mapping[str, str],
+        parsed: ParsedPolicy,
     ) -> tuple[Claims, tuple[Check, ...]]:
         if "claims" in members:
             return (
@@ -124,13 +126,18 @@ class Explaining:
             )
         if "bundle" not in members:
             raise MalformedError("explain", got="neither", expected="bundle or claims")
-        result = self._verify(tx, snapshot, members["bundle"], request)
+        verify = partial(self._verify, tx, snapshot, members["bundle"], request)
+        result = verify(require_revocation=False)
         if result.claims is None or result.verdict is not Verdict.VERIFIED:
             failed = ", ".join(check.id for check in result.failed()) or "unchecked"
             raise VerificationError(
                 "evidence", got=failed, expected="verified", checks=result.checks
             )
-        return result.claims, result.checks
+        if parsed.policy.tolerate_missing_revocation:
+            return result.claims, result.checks
+        # The tree is about what the evidence proves; the checks say what a release
+        # would still find open.
+        return result.claims, verify(require_revocation=True).checks
 
     def _verify(
         self,
@@ -138,6 +145,8 @@ class Explaining:
         snapshot: Snapshot,
         document: object,
         request: Mapping[str, str],
+        *,
+        require_revocation: bool,
     ) -> BundleResult:
         bundle = bundle_of(document)
         recorded = bundle.runtime_data is None
@@ -153,7 +162,7 @@ class Explaining:
                 collateral=self._collateral.current(tx),
                 enrolled_keys=snapshot.enrolled_keys,
                 cas=snapshot.cas,
-                require_revocation=False,
+                require_revocation=require_revocation,
                 recorded=True,
                 development=self._development,
             ),

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from kbs.audit.checkpoint import Checkpoint, sign_checkpoint
+from kbs.audit.checkpoint import Checkpoint, sign_checkpoint, verify_checkpoint
 from kbs.audit.logkey import LogKey, LogSigner
 from kbs.audit.pseudonym import Pseudonyms, pseudonym
 from kbs.broker.ports import Database, StoredBrokerKey, Transaction
@@ -23,7 +23,12 @@ from kbs.broker.vault import Vault
 from kbs.channel.challenge import ChallengeKey
 from kbs.channel.signing import response_key_id, serialize_response_key
 from kbs.core.clock import Clock
-from kbs.core.errors import ConflictError, IntegrityError
+from kbs.core.errors import (
+    ConflictError,
+    IntegrityError,
+    MalformedError,
+    VerificationError,
+)
 from kbs.keys.secret import Secret
 
 LOG = "log"
@@ -113,6 +118,29 @@ class Identity:
     def sign_checkpoint(self, size: int, root: bytes) -> bytes:
         """Return the signed note over this tree."""
         return sign_checkpoint(Checkpoint(self.origin, size, root), self._signer)
+
+    def require_signed(self, size: int, root: bytes, note: bytes | None) -> None:
+        """Return if the note is this log's signed checkpoint over exactly this tree.
+
+        Raises:
+            IntegrityError: it is not; the log was rewritten behind the broker.
+        """
+        try:
+            if note is not None:
+                signed, _ = verify_checkpoint(
+                    note, origin=self.origin, keys=[self._signer.key]
+                )
+                if (signed.size, signed.root) == (size, root):
+                    return
+        except (MalformedError, VerificationError):
+            pass
+        raise IntegrityError(
+            f"audit log: the tree of {size} entries",
+            got=root.hex(),
+            expected="the root of the checkpoint that was signed over it",
+            hint="the log was rewritten in the database; restore the newest one",
+            code="audit.log",
+        )
 
     def pseudonyms(self, identities: Iterable[str]) -> Pseudonyms:
         """Return the rewriter that keeps device identities out of the log."""

@@ -16,6 +16,7 @@ from kbs.broker.key_state import digest_keys, key_seal, read_key_state, tampered
 from kbs.broker.mark import MarkKeeper
 from kbs.broker.ports import Database, TableState, Transaction
 from kbs.broker.table_state import Reached
+from kbs.broker.vault import Vault
 from kbs.core.errors import IntegrityError, KbsError
 from kbs.core.ids import KeyId
 from kbs.keys.store import StoredKeyVersion
@@ -34,11 +35,13 @@ class KeyLedger:
         *,
         database: Database,
         identity: Identity,
+        vault: Vault,
         mark: MarkKeeper,
         report: Callable[[IntegrityError], None] = lambda _: None,
     ) -> None:
         """Start without a snapshot; tell `report` of a table that was changed."""
         self._database = database
+        self._vault = vault
         self._key = identity.state_key
         self._seal = key_seal(self._key)
         self._mark = mark
@@ -63,7 +66,9 @@ class KeyLedger:
         return self._reporting(lambda: self._versions(tx, key_id, writing))
 
     def check(self, tx: Transaction) -> None:
-        """Return if the whole table is as the last change left it.
+        """Return if the table has the rows that the last change left, by their MACs.
+
+        What a MAC covers is verified where a row is asked for.
 
         Raises:
             IntegrityError: it is not; reported as well.
@@ -117,6 +122,7 @@ class KeyLedger:
         for row in rows:
             if macs.get(str(row.key.ref)) != row.mac:
                 raise tampered(f"another row of {row.key.ref}")
+            self._vault.verify(row)
         # Versions count from 1 without gaps; the one after the last must be unknown.
         expected = [row.key.version for row in rows] == list(range(1, len(rows) + 1))
         if not expected or f"{key_id}@{len(rows) + 1}" in macs:

@@ -38,7 +38,7 @@ from kbs.channel.challenge import (
     parse_challenge,
     verify_challenge,
 )
-from kbs.core.checks import Verdict
+from kbs.core.checks import Status, Verdict
 from kbs.core.clock import Clock
 from kbs.core.errors import (
     AuthenticationError,
@@ -189,15 +189,22 @@ class Release:
         result = attested.result
         if result.verdict is Verdict.UNCHECKED:
             line.unchecked(self._attestation.reasons(attested))
+            # Counted as well: the sample tells an administrator what was missing.
+            self._refusals.count(self._refusal(attested, line.decision))
             return self._replies.unchecked(attested, line.decision)
         if result.verdict is Verdict.VERIFIED or result.authenticated:
             return None
-        pseudonyms = self._identity.pseudonyms(result.identities)
-        (first,) = pseudonyms.checks(result.failed()[:1])
-        reason = self._attestation.reason(attested.asked, first)
-        now = self._clock.now()
-        self._count(Refusal.of_check(line.decision, reason, first, now), line)
+        self._count(self._refusal(attested, line.decision), line)
         return self._replies.refused_evidence(attested, line.decision)
+
+    def _refusal(self, attested: Attested[Asked], decision: str) -> Refusal:
+        """Return what is counted: the first check that failed or stayed open."""
+        result = attested.result
+        open_checks = [one for one in result.checks if one.status is Status.UNCHECKED]
+        pseudonyms = self._identity.pseudonyms(result.identities)
+        (first,) = pseudonyms.checks((*result.failed(), *open_checks)[:1])
+        reason = self._attestation.reason(attested.asked, first)
+        return Refusal.of_check(decision, reason, first, self._clock.now())
 
     def _decide(
         self, tx: Transaction, attested: Attested[Asked], decision: str

@@ -18,8 +18,13 @@ from kbs.channel.answer import Answer, Outcome, WithheldKey
 from kbs.channel.challenge import Door, mint_challenge
 from kbs.channel.opening import ChallengeOffer, sign_answer, sign_challenge
 from kbs.channel.signing import ResponseSignature
-from kbs.core.encode import b64u, parse_json_object
-from kbs.core.errors import KbsError, UnavailableError
+from kbs.core.encode import b64u, parse_b64u, parse_json_object, require_object
+from kbs.core.errors import (
+    IntegrityError,
+    KbsError,
+    MalformedError,
+    UnavailableError,
+)
 from kbs.wire.problem import failed_checks, problem, problem_of, status_of
 
 MAX_STORED_BYTES = 16 * 1024 * 1024
@@ -154,10 +159,9 @@ class Replies:
 
         Raises:
             UnavailableError: the log cannot prove its entry (yet).
+            IntegrityError: the answer is not as it was stored.
         """
-        document = parse_json_object(
-            spent.answer, "stored answer", limit=MAX_STORED_BYTES
-        )
+        document = _parse_stored(spent)
         entries = tx.log.read_entries(spent.entry_index, spent.entry_index + 1)
         covering = tx.log.checkpoint_covering(spent.entry_index)
         if not entries or covering is None:
@@ -168,6 +172,24 @@ class Replies:
             inclusion=merkle.inclusion_proof(tx.log, spent.entry_index, covering.size),
         )
         return self.receipted(Reply(spent.status, document), placed)
+
+
+def _parse_stored(spent: SpentChallenge) -> dict[str, object]:
+    try:
+        document = parse_json_object(
+            spent.answer, "stored answer", limit=MAX_STORED_BYTES
+        )
+        require_object(document.get("answer"), "stored answer")
+        parse_b64u(document.get("signature"), "stored signature", limit=256)
+    except MalformedError as exc:
+        raise IntegrityError(
+            f"stored answer of decision {spent.decision}",
+            got="another text than was stored",
+            expected="a signed answer",
+            hint="the database was changed; ask for a new challenge",
+            code="challenge.answer",
+        ) from exc
+    return document
 
 
 def _signed(signature: ResponseSignature) -> dict[str, object]:

@@ -56,12 +56,15 @@ class Explained:
 
     def check_lines(self) -> list[str]:
         """Return a line for every check of the evidence that does not hold."""
-        return [
+        lines = [
             one_line(f"check {check.get('status')}: {check.get('id')}: {detail}")
             for check in _listed(self.document.get("checks"))
             if isinstance(check, dict) and check.get("status") in _STOPPING
             for detail in [check.get("detail")]
         ]
+        if lines and self.document.get("decision") == "granted":
+            lines.append("until that can be checked, a release is answered 503")
+        return lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

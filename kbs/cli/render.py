@@ -77,12 +77,14 @@ def explanation(document: Mapping[str, object], *, file: TextIO | None = None) -
     if isinstance(digest, str):
         head += f" ({_text(digest[:16])}…)"
     lines: list[_Line] = [(f"{marks[granted]} {head}", f"bold {_STYLES[granted]}")]
+    lines += _request_lines(document, marks)
     for rule in _mappings(document.get("rules")):
         result = _result(rule)
         name = _text(rule.get("rule"))
         lines.append((f"{marks[result]} rule {name}", _STYLES[result]))
         for node in _mappings([rule.get("tree")]):
             lines += _node_lines(node, 1, marks)
+    lines += _nearest_lines(document)
     _print_lines(lines, out)
 
 
@@ -177,6 +179,29 @@ def _write(line: str, out: TextIO) -> None:
     out.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
+def _request_lines(
+    document: Mapping[str, object], marks: Mapping[bool | None, str]
+) -> list[_Line]:
+    """Say what speaks against the request itself, which no rule's tree shows."""
+    lines: list[_Line] = []
+    for reason in _mappings(document.get("reasons")):
+        if reason.get("rule") is None and reason.get("expected") is not None:
+            lines.append((f"{marks[False]} {_text(reason.get('id'))}", _STYLES[False]))
+            lines.append((f"    got      {_value(reason.get('got'), 'absent')}", None))
+            lines.append((f"    expected {_value(reason['expected'], '')}", None))
+    return lines
+
+
+def _nearest_lines(document: Mapping[str, object]) -> list[_Line]:
+    nearest = document.get("nearest")
+    if not isinstance(nearest, Mapping) or not nearest.get("changes"):
+        return []
+    changes = nearest["changes"]
+    plural = "" if changes == 1 else "s"
+    rule = _text(nearest.get("rule"))
+    return [(f"nearest: rule {rule}, {_text(changes)} condition{plural} away", None)]
+
+
 def _node_lines(
     node: Mapping[str, object], depth: int, marks: Mapping[bool | None, str]
 ) -> list[_Line]:
@@ -185,8 +210,10 @@ def _node_lines(
     children = _mappings(node.get("children"))
     words = [marks[result]]
     words += [_text(node[name]) for name in ("claim", "op") if node.get(name)]
+    if not children and result is True and node.get("claim"):
+        words += _held(node)
     lines: list[_Line] = [(indent + " ".join(words), _STYLES[result])]
-    # A group has no value of its own; a condition that holds says little by its value.
+    # A group has no value of its own.
     if not children and result is not True and node.get("claim"):
         got = node.get("got")
         lines.append((f"{indent}    got      {_value(got, 'absent')}", None))
@@ -197,6 +224,15 @@ def _node_lines(
     for child in children:
         lines += _node_lines(child, depth + 1, marks)
     return lines
+
+
+def _held(node: Mapping[str, object]) -> list[str]:
+    """Return what a condition that holds expected, and got where that is not all."""
+    got, expected = node.get("got"), node.get("expected")
+    words = [] if expected is None else [_value(expected, "")]
+    if got is not None and got != expected:
+        words.append(f"(got {_value(got, '')})")
+    return words
 
 
 def _marks(out: TextIO) -> Mapping[bool | None, str]:

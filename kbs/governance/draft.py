@@ -254,12 +254,11 @@ def _require_content(statement: Statement, content: bytes | None) -> bytes | Non
 
 
 def _check_deny_tenant(tenant: str, deny: Deny) -> None:
-    # A tenant's entry concerns what is the tenant's own; the emergency stop everyone.
+    # A tenant's entry concerns the tenant's keys, an emergency stop too.
     if tenant == EVERY_TENANT:
         return
     owned = {DenyTarget.POLICY, DenyTarget.KEY}
-    is_foreign = deny.target in owned and deny.value.partition("/")[0] != tenant
-    if deny.target is DenyTarget.ALL or is_foreign:
+    if deny.target in owned and deny.value.partition("/")[0] != tenant:
         raise MalformedError(
             f"deny {deny.target} {deny.value}".rstrip(),
             got=f"tenant {tenant}",

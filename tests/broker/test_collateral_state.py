@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
-from kbs.adapters.sql.database import SqlDatabase
 from kbs.app import check_start
 from kbs.broker.governance import StaleReadError
 from kbs.core.encode import b64
@@ -22,7 +21,7 @@ from tests.fakes.amd import FakeAmd
 from tests.fakes.answers import see
 from tests.fakes.databases import Place
 from tests.fakes.snp_world import report
-from tests.fakes.world import World
+from tests.fakes.world import World, writer
 
 PATH = "/admin/v1/collateral"
 
@@ -56,15 +55,6 @@ def _import(world: World, *crls: x509.CertificateRevocationList) -> None:
 
 def _items(*crls: x509.CertificateRevocationList) -> list[str]:
     return [b64(crl.public_bytes(Encoding.DER)) for crl in crls]
-
-
-@contextmanager
-def writer(world: World) -> Iterator[Connection]:
-    """Somebody who can write the database past the broker."""
-    database = world.parts.database
-    assert isinstance(database, SqlDatabase)
-    with database.engine.begin() as connection:
-        yield connection
 
 
 NEWEST = "WHERE imported = (SELECT max(imported) FROM collateral)"

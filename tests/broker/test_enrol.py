@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from werkzeug.test import TestResponse
 
-from kbs.adapters.sql.database import SqlDatabase
 from kbs.broker import pending
 from kbs.core.encode import b64, b64u, parse_b64, parse_b64u
 from kbs.evidence.vtpm.public import ObjectAttributes, serialize_public
@@ -23,19 +20,10 @@ from kbs.governance.signature import spki_of
 from kbs.governance.statement import Action, Kind
 from tests.fakes.tpm import AK_ATTRIBUTES, EK_ATTRIBUTES, FakeTpm, public_of
 from tests.fakes.tpm_ca import NOW, FakeTpmCA, certificate_b64
-from tests.fakes.world import World
+from tests.fakes.world import World, writer
 
 BEGIN = "/v1/enrolments"
 ACTIVATE = "/v1/enrolments/activate"
-
-
-@contextmanager
-def writer(world: World) -> Iterator[Connection]:
-    """Somebody who can write the database past the broker."""
-    database = world.parts.database
-    assert isinstance(database, SqlDatabase)
-    with database.engine.begin() as connection:
-        yield connection
 
 
 @pytest.fixture(scope="module")

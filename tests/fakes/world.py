@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flask import Flask
+from sqlalchemy import Connection
 from werkzeug.test import TestResponse
 
 from kbs.adapters.files import FileHighwater
-from kbs.adapters.sql.database import connect
+from kbs.adapters.sql.database import SqlDatabase, connect
 from kbs.adapters.sql.migrate import upgrade
 from kbs.app import Parts, create_app_with
 from kbs.broker.identity import Identity
@@ -474,3 +476,12 @@ def request_of(
 def _digest_of(kind: str, item: Mapping[str, object]) -> DeviceDigest:
     parsed = VERIFIERS[kind].parse(item, 1)
     return device_digest(kind, parsed.core)
+
+
+@contextmanager
+def writer(world: World) -> Iterator[Connection]:
+    """Somebody who can write the database past the broker."""
+    database = world.parts.database
+    assert isinstance(database, SqlDatabase)
+    with database.engine.begin() as connection:
+        yield connection

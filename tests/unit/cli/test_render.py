@@ -153,7 +153,7 @@ TREE = {
 
 PLAIN_TREE = """\
 ✗ all
-  ✓ snp.vmpl equals
+  ✓ snp.vmpl equals 0
   ✗ snp.measurement in
       got      abababab
       expected ["cdcdcdcd", "efefefef"]
@@ -198,6 +198,36 @@ def test_an_explanation_begins_with_the_decision() -> None:
     out = io.StringIO()
     render.explanation({"decision": "granted", "policy": "p", "rules": None}, file=out)
     assert out.getvalue() == "✓ granted by policy p\n"
+
+
+def test_an_explanation_says_what_speaks_against_the_request_itself() -> None:
+    leaf = {"op": "at_least", "claim": "snp.vmpl", "got": 2, "expected": 1}
+    document = {
+        "decision": "denied",
+        "policy": "chat",
+        "rules": [{"rule": "prod", "result": True, "tree": {**leaf, "result": True}}],
+        "reasons": [
+            {
+                "id": "request.freshness",
+                "rule": None,
+                "got": "none",
+                "expected": "challenge",
+            },
+            {"id": "snp.debug", "rule": "prod", "got": True, "expected": False},
+        ],
+        "nearest": {"rule": "prod", "changes": 1},
+    }
+    out = io.StringIO()
+    render.explanation(document, file=out)
+    assert out.getvalue().splitlines() == [
+        "✗ denied by policy chat",
+        "✗ request.freshness",
+        "    got      none",
+        "    expected challenge",
+        "✓ rule prod",
+        "  ✓ snp.vmpl at_least 1 (got 2)",
+        "nearest: rule prod, 1 condition away",
+    ]
 
 
 def test_long_values_are_cut_in_an_explanation() -> None:

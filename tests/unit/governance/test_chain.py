@@ -246,9 +246,14 @@ def test_the_attempt_itself_is_accepted() -> None:
             "statement.active",
         ),
         (
-            {"kind": Kind.DENY, "action": Action.DENY, "content": STOP},
-            MalformedError,
-            "malformed",
+            {
+                "kind": Kind.DENY,
+                "action": Action.LIFT,
+                "name": "acme/d1",
+                "by": (ACME_KEYS,),
+            },
+            ForbiddenError,
+            "statement.threshold",
         ),
         (
             {

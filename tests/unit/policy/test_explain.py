@@ -4,7 +4,7 @@ import json
 
 from kbs.core.claims import ClaimValue
 from kbs.policy.appraise import appraise
-from kbs.policy.explain import explain_json, explain_text
+from kbs.policy.explain import explain_json
 from tests.unit.policy.words import VIEW, claims, parsed
 
 POLICY = parsed(
@@ -67,47 +67,6 @@ def test_a_denial_says_first_what_to_mend_first() -> None:
         "gpu.count",
         "cpu.svn",
     ]
-
-
-def test_the_text_form_shows_got_and_expected() -> None:
-    request = {"request.door": "kms", "request.freshness": "challenge"}
-    given = claims(
-        {**CPU, "cpu.measurement": "ffffffff", "cpu.key": "\x1b[2J" + "x" * 300},
-        request=request,
-    )
-    text = explain_text(appraise(POLICY, given, VIEW, version=3))
-    lines = text.splitlines()
-    assert lines[0] == f"denied by policy test version 3 ({POLICY.digest[:16]}…)"
-    assert lines[1] == "✗ request.door: got kms, accepts v1 or rcar"
-    assert lines[2] == "✗ rule only"
-    assert "      ✓ cpu.debug equals false" in lines
-    at = lines.index("    ✗ cpu.measurement in")
-    assert lines[at + 1] == "        got      ffffffff"
-    assert '"reference": "images"' in lines[at + 2]
-    assert "        the evidence has no gpu item that was verified" in lines
-    assert "        got      absent" not in lines
-    assert "\x1b" not in text
-    assert "\\x1b[2Jxxx" in text
-    assert "x…" in text
-    assert lines[-1] == "nearest: rule only, 4 conditions away"
-
-
-def test_the_text_of_a_grant_and_of_a_request_that_is_refused() -> None:
-    granted = explain_text(appraise(POLICY, claims(CPU, GPU), VIEW))
-    assert granted.startswith(f"granted by policy test ({POLICY.digest[:16]}…)")
-    assert "nearest" not in granted
-    assert "✗" not in granted.replace("✗ cpu.svn equals", "")
-    refused = explain_text(appraise(POLICY, claims(CPU, GPU, request={}), VIEW))
-    assert "✗ request.door: got absent" in refused
-    assert "nearest" not in refused
-
-
-def test_one_condition_away_is_singular_and_absence_is_shown() -> None:
-    values = {name: value for name, value in CPU.items() if name != "cpu.vmpl"}
-    text = explain_text(appraise(POLICY, claims(values, GPU), VIEW))
-    assert text.endswith("nearest: rule only, 1 condition away\n")
-    assert "got      absent" in text
-    assert "the evidence lacks this claim" in text
 
 
 def test_a_list_claim_is_a_list() -> None:
