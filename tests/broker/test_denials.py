@@ -224,11 +224,16 @@ def test_only_whom_it_is_granted_learns_that_a_key_is_not_there(world: World) ->
 # -- deny entries ---------------------------------------------------------------------
 
 
-def _deny(world: World, target: str, value: str, tenant: str = "acme") -> None:
+def _deny(
+    world: World,
+    target: str,
+    value: str,
+    tenant: str = "acme",
+    name: str | None = None,
+) -> None:
     content = {"target": target, "value": value, "reason": "stolen from a rack"}
-    world.govern(
-        Action.DENY, Kind.DENY, tenant, f"no-{target}", json.dumps(content).encode()
-    )
+    name = name or f"no-{target}"
+    world.govern(Action.DENY, Kind.DENY, tenant, name, json.dumps(content).encode())
 
 
 @pytest.mark.parametrize(
@@ -267,3 +272,40 @@ def test_a_deny_entry_of_another_tenant_is_not_ours(world: World) -> None:
     tpm = world.standard()
     _deny(world, "ak", tpm.ak_name.hex(), tenant="globex")
     assert world.send(world.request(tpm)).status_code == 200
+
+
+def test_a_tenant_may_stop_itself_and_nobody_else(world: World) -> None:
+    tpm = world.standard()
+    _deny(world, "all", "", tenant="globex")
+    assert world.send(world.request(tpm)).status_code == 200
+    _deny(world, "all", "", tenant="acme")
+    assert see(world, world.request(tpm)).denied == {CHAT: ["deny.all"]}
+
+
+def test_a_denied_version_tells_a_stranger_nothing(world: World) -> None:
+    tpm = world.standard()
+    world.create_key("acme/none/here")
+    for key in ("acme/none/here@1", "acme/none/gone@1"):
+        _deny(world, "key", key, name=f"no-{key.partition('@')[0].rpartition('/')[2]}")
+    shapes = {
+        _shape(see(world, world.request(tpm, [key])), key)
+        for key in ("acme/none/here", "acme/none/gone")
+    }
+    assert len(shapes) == 1
+
+
+def test_a_policy_that_is_denied_cannot_be_taken_away(world: World) -> None:
+    """Its keys would leave under whatever other policy grants them."""
+    tpm = world.standard()
+    stored = world.must("GET", "/admin/v1/objects/release-policy/acme/chat/1")
+    _deny(world, "policy", "acme/chat")
+    refused = world.sign(Action.DEACTIVATE, Kind.RELEASE_POLICY, "acme", "chat", stored)
+    assert (refused.status_code, refused.get_json()["code"]) == (409, "policy.denied")
+    assert see(world, world.request(tpm)).denied == {CHAT: ["deny.policy"]}
+    lifted = world.must("GET", "/admin/v1/objects/deny/acme/no-policy/1")
+    assert (
+        world.sign(Action.LIFT, Kind.DENY, "acme", "no-policy", lifted).status_code
+        == 201
+    )
+    gone = world.sign(Action.DEACTIVATE, Kind.RELEASE_POLICY, "acme", "chat", stored)
+    assert gone.status_code == 201

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import select, update
 
+from kbs.adapters.sql import schema
+from kbs.audit import merkle
+from kbs.audit.proof import leaf_hash
 from kbs.core.errors import UnavailableError
 from tests.fakes.answers import Seen, releases
 from tests.fakes.steps import DURABLE, STEPS, Bench
+from tests.fakes.world import writer
 
 CHAT = "acme/model/chat"
 
@@ -109,3 +114,45 @@ def test_a_database_that_is_away_for_reading(bench: Bench) -> None:
     bench.database.fail_reads = 0
     assert bench.send(request).status == 200
     assert len(releases(bench.other)) == 1
+
+
+@pytest.mark.parametrize("stored", [b"{}", b"", b'{"answer": {}}', b"\xff"])
+def test_a_stored_answer_that_was_changed_is_not_sent(
+    bench: Bench, stored: bytes
+) -> None:
+    request = bench.request()
+    assert bench.send(request).status == 200
+    with writer(bench.other) as connection:
+        connection.execute(update(schema.spent_challenges).values(answer=stored))
+    seen = bench.send(request)
+    assert (seen.status, seen.code) == (503, "challenge.answer")
+
+
+def test_no_second_tree_is_signed_over_a_log_that_was_rewritten(bench: Bench) -> None:
+    """An entry is exchanged, and every node of the tree above it."""
+    world = bench.world
+    assert bench.send(bench.request()).status == 200
+    entries, nodes = schema.log_entries, schema.log_nodes
+    with writer(bench.other) as connection:
+        rows = connection.execute(select(entries).order_by(entries.c.leaf_index)).all()
+        *_, donor, victim = rows
+        connection.execute(
+            update(entries)
+            .where(entries.c.leaf_index == victim.leaf_index)
+            .values(leaf=donor.leaf, body=donor.body, salt=donor.salt)
+        )
+        leaves = [row.leaf for row in rows[:-1]] + [donor.leaf]
+        frontier = merkle.Frontier()
+        for leaf in leaves:
+            for node, value in frontier.add(leaf_hash(leaf)):
+                connection.execute(
+                    update(nodes)
+                    .where(nodes.c.level == node.level)
+                    .where(nodes.c.position == node.position)
+                    .values(hash=value)
+                )
+    for each in (world, world.restarted()):
+        seen = Seen.of(each, each.send(each.request(bench.tpm)))
+        assert (seen.status, seen.code) == (503, "audit.log")
+    with world.parts.database.read() as tx:
+        assert tx.log.head().size == len(rows)

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from kbs.core.encode import b64
 from kbs.governance.statement import Action, Kind
 from tests.fakes.amd import NOW, FakeAmd
-from tests.fakes.answers import Document, Seen, releases, see
+from tests.fakes.answers import Document, Seen, refusals, releases, see
 from tests.fakes.snp_world import KEY, TOLERANT, made_report, policy, report
 from tests.fakes.tpm import FakeTpm
 from tests.fakes.tpm_ca import FakeTpmCA, certificate_b64
@@ -31,10 +31,31 @@ def test_without_a_revocation_list_nothing_is_decided(
     assert seen.checks == ["snp.revocation"]
     assert "answer" not in seen.document
     assert releases(snp_world) == []
+    # An administrator is told what was missing, by the id in the answer.
+    (told,) = refusals(snp_world)
+    assert told["reason"] == "snp.revocation"
+    (sample,) = told["samples"]
+    assert sample["decision"] == seen.document["decision"]
+    assert "revocation list" in sample["detail"]
     _collateral(snp_world, amd.crl().public_bytes(Encoding.DER))
     # The challenge was not spent: the very same request is good now.
     assert snp_world.released(request) == {f"{KEY}@1": b"snp"}
     assert "tolerated" not in releases(snp_world)[0]
+
+
+def test_an_older_list_does_not_stand_in_for_one_that_ran_out(
+    snp_world: World, amd: FakeAmd
+) -> None:
+    """The newest list revokes and has a short life; the one before it lives on."""
+    newest = amd.crl(
+        number=8,
+        revoked=(amd.ask.serial_number,),
+        next_update=NOW - timedelta(hours=1),
+    )
+    older = amd.crl(number=7, revoked=())
+    _collateral(snp_world, newest.public_bytes(Encoding.DER))
+    _collateral(snp_world, older.public_bytes(Encoding.DER))
+    assert see(snp_world, report(snp_world, amd, crl=False)).status == 403
 
 
 def test_retry_after_is_said(snp_world: World, amd: FakeAmd) -> None:

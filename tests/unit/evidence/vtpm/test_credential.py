@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -102,6 +103,25 @@ def test_the_certificate_is_for_exactly_this_key(ecc_tpm: FakeTpm) -> None:
     other = ec.generate_private_key(ec.SECP256R1()).public_key()
     with pytest.raises(VerificationError) as caught:
         check_endorsement_certificate(public, authority.certify(other, signs=False))
+    assert caught.value.code == "vtpm.ek.certificate"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"ca": True, "signs": False}, "a CA's"),
+        ({}, "key usage"),
+        ({"usage": False}, "extended key usage 2.23.133.8.3"),
+    ],
+)
+def test_what_a_maker_certifies_besides_is_no_endorsement_key(
+    ecc_tpm: FakeTpm, options: dict[str, Any], words: str
+) -> None:
+    """A certificate of a server, an AK or a CA, by the CA of endorsement keys."""
+    public = parse_public(ecc_tpm.ek_public)
+    certificate = FakeTpmCA().certify(public.key, **options)
+    with pytest.raises(VerificationError, match=words) as caught:
+        check_endorsement_certificate(public, certificate)
     assert caught.value.code == "vtpm.ek.certificate"
 
 
