@@ -38,6 +38,7 @@ from kbs.core.encode import parse_b64, require_list, require_members
 from kbs.core.errors import IntegrityError, KbsError, MalformedError
 from kbs.evidence.model import GivenCollateral
 from kbs.governance.authority import Role
+from kbs.governance.statement import EVERY_TENANT
 from kbs.pki import certificates as pki
 
 _Version = tuple[TableState, tuple[int, str]]
@@ -144,10 +145,11 @@ class CollateralTable:
 
         Raises:
             MalformedError: a file is neither; nothing of the import is kept.
-            ForbiddenError: the caller is no policy administrator.
+            ForbiddenError: the caller is no policy administrator everywhere.
             IntegrityError: rows were taken away or changed, and these are not they.
         """
-        actor.require_anywhere(Role.POLICY_ADMIN)
+        # The table is the instance's: every tenant's evidence meets what is in it.
+        actor.require(Role.POLICY_ADMIN, EVERY_TENANT)
         members = require_members(body, "collateral", required={"items"})
         items = require_list(members["items"], "collateral items", limit=MAX_ITEMS)
         now = self._clock.now()

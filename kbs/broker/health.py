@@ -18,8 +18,10 @@ from kbs.core.clock import Clock
 from kbs.core.errors import KbsError
 from kbs.evidence.model import GivenCollateral
 from kbs.evidence.snp.products import ProductLine
+from kbs.governance.objects import Purpose
+from kbs.pki.cache import LinkCache
 from kbs.pki.certificates import describe
-from kbs.pki.crl import is_current
+from kbs.pki.crl import is_current, standing
 from kbs.policy.analysis import families_of
 
 DISK_RESERVE_BYTES = 64 * 1024 * 1024
@@ -30,6 +32,9 @@ NO_COLLATERAL = (
     "none imported: SNP evidence must bring its certificates, "
     "and revocation cannot be checked"
 )
+
+_LOOK_SECONDS = 60
+_Looked = tuple[Snapshot, GivenCollateral, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +94,8 @@ class Health:
         self._governance = governance
         self._vault = vault
         self._collateral = collateral
+        self._links = LinkCache()
+        self._unlisted: tuple[_Looked, int] | None = None
         self._needing: tuple[Snapshot, bool] | None = None
         self._clock = clock
         self._free_bytes = free_bytes
@@ -161,6 +168,30 @@ class Health:
             notes.append(
                 ("collateral", f"no current AMD list for {', '.join(lacking)}")
             )
+        unlisted = self._cas_without_list(snapshot, table)
+        if unlisted:
+            # Anybody may ask, so no tenant is named.
+            detail = (
+                f"{unlisted} registered CAs of attestation keys without a revocation "
+                "list that is current now: keys that they certify are answered 503"
+            )
+            missing.append(Missing(what="collateral", detail=detail, blocking=False))
+
+    def _cas_without_list(self, snapshot: Snapshot, table: GivenCollateral) -> int:
+        now, lists = self._clock.now(), table.revocation_lists()
+        # Asked for by anybody: looked at anew once a minute, or when either changed.
+        state = (snapshot, table, int(now.timestamp()) // _LOOK_SECONDS)
+        known = self._unlisted
+        if known is not None and _is_same(known[0], state):
+            return known[1]
+        count = sum(
+            standing((), ca.certificate, lists, now=now, cache=self._links).current
+            is None
+            for ca in snapshot.cas
+            if ca.purpose == Purpose.AK
+        )
+        self._unlisted = (state, count)
+        return count
 
     def _lines_without_list(self, table: GivenCollateral) -> tuple[str, ...]:
         # Who signed a list is for the verifier to say, which has the chain.
@@ -189,3 +220,8 @@ class Health:
             if not policy.parsed.policy.tolerate_missing_revocation
             for rule in policy.parsed.policy.allow
         )
+
+
+def _is_same(known: _Looked, now: _Looked) -> bool:
+    # Snapshots are compared by identity: what is in them may be large.
+    return known[0] is now[0] and known[1] is now[1] and known[2] == now[2]

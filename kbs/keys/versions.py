@@ -4,7 +4,7 @@ Pure: rows go in and come out, a store keeps them. Every row carries a MAC over 
 state, under a key that only the KEK gives, and every function here verifies it before
 it believes a row. Whoever can write the database can therefore break a key, but not
 make a state that never was. An older row put back whole is not seen here: that is what
-the log, its high-water mark and the row's `revision` are for.
+the sealed state of the whole table is for (`kbs.broker.key_ledger`).
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ authority key identifier on the leaf), so path building and the checks of RFC 52
 section 6.1, are done here; every signature is verified by `cryptography`.
 
 Three outcomes are kept apart: a `Chain`, an `IssuerMissing` (fetch the certificate
-and ask again) and a `ChainBroken` (the certificates are there and do not hold).
-Dates are not part of building: see `out_of_date`. Name constraints and policies do
-not occur below the pinned roots; a critical extension that is not understood breaks
-the chain.
+and ask again, or take away some of too many) and a `ChainBroken` (the certificates are
+there and do not hold). Dates are not part of building: see `out_of_date`. Name
+constraints and policies do not occur below the pinned roots; a critical extension that
+is not understood breaks the chain.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class _Search:
     anchors: Collection[x509.Certificate]
     cache: LinkCache
     signatures_left: int = MAX_SIGNATURES
+    exhausted: bool = False
     broken: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
@@ -110,6 +111,10 @@ def build_chain(
     chain = _extend((leaf,), search)
     if chain is not None:
         return chain
+    if search.exhausted:
+        return IssuerMissing(
+            f"more than {MAX_SIGNATURES} signatures to try among what is to hand"
+        )
     if search.broken:
         return ChainBroken("; ".join(dict.fromkeys(search.broken))[:400])
     return IssuerMissing("; ".join(dict.fromkeys(search.missing))[:400])
@@ -151,6 +156,8 @@ def _extend(path: tuple[x509.Certificate, ...], search: _Search) -> Chain | None
     candidates = [
         issuer for issuer in issuers if issuer not in path and _may_issue(issuer, last)
     ]
+    # Who is known to have signed it comes first, however many others share the name.
+    candidates.sort(key=lambda issuer: not _is_known(last, issuer, search.cache))
     if not candidates:
         _note_dead_end(last, search)
         return None
@@ -167,6 +174,14 @@ def _extend(path: tuple[x509.Certificate, ...], search: _Search) -> Chain | None
         if chain is not None:
             return chain
     return None
+
+
+def _is_known(
+    issued: x509.Certificate, issuer: x509.Certificate, cache: LinkCache
+) -> bool:
+    return cache.holds(
+        issued.fingerprint(hashes.SHA256()), issuer.fingerprint(hashes.SHA256())
+    )
 
 
 def _note_dead_end(last: x509.Certificate, search: _Search) -> None:
@@ -197,6 +212,8 @@ def _problem_with(
     if problem is not None:
         return problem
     if search.signatures_left <= 0:
+        # Cut short, so nothing is known to be wrong.
+        search.exhausted = True
         return f"more than {MAX_SIGNATURES} signatures to try"
     search.signatures_left -= 1
     if not is_issued_by(path[-1], issuer, search.cache):

@@ -23,6 +23,7 @@ from kbs.keys.secret import Secret
 from kbs.keys.wrap import LocalKEK
 from tests.fakes.amd import NOW, FakeAmd
 from tests.fakes.databases import FailingDatabase
+from tests.fakes.tpm_ca import FakeTpmCA, certificate_b64
 from tests.fakes.world import World
 
 
@@ -125,6 +126,25 @@ def test_health_reads_no_collateral_while_it_does_not_change(
     for _ in range(5):
         assert _health(snp_world)["missing"] == []
     assert len(reads) <= 1
+
+
+def test_health_counts_cas_without_a_revocation_list(world: World) -> None:
+    maker, other = FakeTpmCA(), FakeTpmCA("Other")
+    for name, ca in (("maker", maker), ("other", other)):
+        content = {"purpose": "ak", "certificate": certificate_b64(ca.intermediate)}
+        world.govern(Action.ADD, Kind.CA, "acme", name, json.dumps(content).encode())
+    (missing,) = _health(world)["missing"]
+    assert (missing["what"], missing["blocking"]) == ("collateral", False)
+    assert missing["detail"].startswith("2 registered CAs")
+    assert "acme" not in missing["detail"]
+    _import(world, maker.revocation_lists(at=world.clock.now())[0])
+    (missing,) = _health(world)["missing"]
+    assert missing["detail"].startswith("1 registered CAs")
+    assert _health(world)["ready"]
+    _import(world, other.revocation_lists(at=world.clock.now())[0])
+    assert _health(world)["missing"] == []
+    world.clock.advance(8 * 24 * 3600)
+    assert _health(world)["missing"][0]["detail"].startswith("2 registered CAs")
 
 
 def test_another_kek_or_instance_does_not_start(any_world: World) -> None:

@@ -220,9 +220,22 @@ def test_work_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(chain_module, "is_issued_by", counted)
     outcome = build_chain(leaf, pool, roots={"00": "nobody"})
-    assert isinstance(outcome, ChainBroken)
+    # Cut short, which is not the same as wrong.
+    assert isinstance(outcome, IssuerMissing)
     assert "more than 64 signatures" in outcome.detail
     assert len(calls) == chain_module.MAX_SIGNATURES
+
+
+def test_a_known_issuer_is_found_among_any_number_of_namesakes() -> None:
+    root = issue("root", KEYS[0], "root", KEYS[0])
+    leaf = issue("leaf", KEYS[1], "root", KEYS[0], ca=False)
+    roots = {spki_sha256(root): "the root"}
+    cache = LinkCache()
+    assert isinstance(build_chain(leaf, [root], roots=roots, cache=cache), Chain)
+    namesakes = [issue("root", KEYS[2], "root", KEYS[2]) for _ in range(70)]
+    crowded = [*namesakes, root]
+    assert isinstance(build_chain(leaf, crowded, roots=roots, cache=cache), Chain)
+    assert isinstance(build_chain(leaf, crowded, roots=roots), IssuerMissing)
 
 
 def test_key_identifiers_tell_two_issuers_of_one_name_apart() -> None:
