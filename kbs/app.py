@@ -18,7 +18,7 @@ from kbs.adapters.process import free_bytes_of
 from kbs.adapters.sql.database import SqlDatabase, connect
 from kbs.adapters.sql.migrate import check_schema
 from kbs.adapters.trust import INSTANCE_NAME, KEK_NAME, read_instance, read_kek
-from kbs.api import admin, front, health, logs, openapi, problems
+from kbs.api import admin, front, health, logs, openapi, problems, rcar
 from kbs.api.limits import MAX_BODY_BYTES, RateLimit
 from kbs.api.requests import rate_limited
 from kbs.broker.actors import Actors
@@ -33,7 +33,7 @@ from kbs.broker.explain import Explaining
 from kbs.broker.govern import Governing
 from kbs.broker.governance import Governance
 from kbs.broker.health import Health
-from kbs.broker.identity import Identity
+from kbs.broker.identity import Identity, add_missing_keys
 from kbs.broker.initialise import require_instance, settle_mode
 from kbs.broker.journal import Journal
 from kbs.broker.keeping import Keeping
@@ -42,13 +42,17 @@ from kbs.broker.lines import DecisionLines
 from kbs.broker.mark import MarkKeeper, Ticker
 from kbs.broker.pending import PendingSeal
 from kbs.broker.ports import Database, Highwater
+from kbs.broker.rcar.attest import RcarAttestation
+from kbs.broker.rcar.fetch import RcarFetch
+from kbs.broker.rcar.tools import Tools
+from kbs.broker.rcar.upload import RcarUpload
 from kbs.broker.record import Recorder
 from kbs.broker.refusals import Refusal, RefusalCounter
 from kbs.broker.release import Release
 from kbs.broker.replies import Replies
 from kbs.broker.reserve import DiskReserve
 from kbs.broker.sealing import Sealer
-from kbs.broker.service import Broker
+from kbs.broker.service import Broker, Rcar
 from kbs.broker.upkeep import Upkeep
 from kbs.broker.vault import Vault
 from kbs.core.claims import Vocabulary
@@ -185,6 +189,30 @@ def compose(parts: Parts, settings: Settings) -> Composed:
     def refused_token(error: AuthenticationError) -> None:
         refusals.count(Refusal.of_fault(new_decision_id(), error, clock.now()))
 
+    attestation = Attestation(
+        governance, collateral, parts.verifiers, development=settings.development
+    )
+    lines = DecisionLines(parts.monotonic)
+    actors = Actors(
+        database,
+        governance,
+        clock,
+        instance=parts.instance,
+        refused=refused_token,
+        forbidden=journal.refused,
+    )
+    keeping = Keeping(database, vault, journal, clock, ledger=ledger, mark=mark)
+    tools = Tools(
+        database=database,
+        identity=identity,
+        vault=vault,
+        journal=journal,
+        collateral=collateral,
+        refusals=refusals,
+        lines=lines,
+        clock=clock,
+        development=settings.development,
+    )
     broker = Broker(
         identity=identity,
         clock=clock,
@@ -192,12 +220,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         release=Release(
             database=database,
             governance=governance,
-            attestation=Attestation(
-                governance,
-                collateral,
-                parts.verifiers,
-                development=settings.development,
-            ),
+            attestation=attestation,
             identity=identity,
             ledger=ledger,
             sealer=Sealer(vault),
@@ -211,10 +234,15 @@ def compose(parts: Parts, settings: Settings) -> Composed:
             ),
             refusals=refusals,
             replies=Replies(identity),
-            lines=DecisionLines(parts.monotonic),
+            lines=lines,
             clock=clock,
             development=settings.development,
             steps=parts.steps,
+        ),
+        rcar=Rcar(
+            attestation=RcarAttestation(tools, attestation, locker, reserve),
+            fetch=RcarFetch(tools, governance, ledger, reserve),
+            upload=RcarUpload(actors, keeping),
         ),
         enrolment=Enrolment(
             database=database,
@@ -224,14 +252,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
             journal=journal,
             clock=clock,
         ),
-        actors=Actors(
-            database,
-            governance,
-            clock,
-            instance=parts.instance,
-            refused=refused_token,
-            forbidden=journal.refused,
-        ),
+        actors=actors,
         governing=Governing(
             database=database,
             governance=governance,
@@ -249,7 +270,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
             clock=clock,
             development=settings.development,
         ),
-        keeping=Keeping(database, vault, journal, clock, ledger=ledger, mark=mark),
+        keeping=keeping,
         collateral=collateral,
         audit=Auditing(
             database=database,
@@ -286,6 +307,9 @@ def check_start(parts: Parts, settings: Settings) -> None:
     """
     found = require_instance(parts.database, instance=parts.instance)
     settle_mode(parts.database, found, development=settings.development)
+    add_missing_keys(
+        parts.database, Vault(parts.kek, parts.instance), parts.clock.now()
+    )
     composed = compose(parts, settings)
     collateral = composed.broker.collateral
     try:
@@ -348,6 +372,7 @@ def create_app_with(
     app.before_request(rate_limited(limit))
     for blueprint in (
         front.blueprint,
+        rcar.blueprint,
         admin.blueprint,
         health.blueprint,
         logs.blueprint,

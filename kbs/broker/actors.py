@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from kbs.broker.governance import Governance
 from kbs.broker.ports import Database
 from kbs.channel.token import SignedRequest, VerifiedToken, verify_token
+from kbs.channel.upload_token import verify_upload_token
 from kbs.core.clock import Clock
 from kbs.core.errors import (
     AuthenticationError,
@@ -167,6 +168,32 @@ class Actors:
             self._refused(exc)
             raise
 
+    def authenticate_upload(self, header: str | None) -> Actor:
+        """Return who signed a token of the RCAR tools, which is good for uploads only.
+
+        Raises:
+            AuthenticationError: no token, or one that is not good.
+        """
+        try:
+            return self._authenticate_upload(_bearer(header))
+        except AuthenticationError as exc:
+            self._refused(exc)
+            raise
+
+    def _authenticate_upload(self, text: str) -> Actor:
+        with self._database.read() as tx:
+            authority = self._governance.snapshot(tx).state.authority.content
+        keys = {
+            one.keyid: key
+            for one in authority.administrators
+            if isinstance(key := one.public_key, Ed25519PublicKey)
+        }
+        keyid = verify_upload_token(text, keys, now=self._clock.now())
+        administrator = authority.find(keyid)
+        if administrator is None:
+            raise AuthenticationError("token key", got="unknown", code="admin.token")
+        return Actor(administrator, authority)
+
     def forbid(self, actor: Actor, action: str, error: ForbiddenError) -> None:
         """Record that a known administrator was refused; the refusal stands anyway."""
         try:
@@ -177,15 +204,7 @@ class Actors:
     def _authenticate(
         self, header: str | None, *, method: str, path: str, body: bytes
     ) -> Actor:
-        scheme, _, text = (header or "").partition(" ")
-        if scheme.lower() != "bearer" or not text:
-            raise AuthenticationError(
-                "Authorization",
-                got="none" if header is None else "another scheme",
-                expected="Bearer and an administrator's token",
-                hint="the command line signs one from its profile",
-                code="admin.token",
-            )
+        text = _bearer(header)
         with self._database.read() as tx:
             if method in SAFE_METHODS:
                 snapshot = self._governance.proven(tx)
@@ -223,3 +242,16 @@ class Actors:
                 expected="a fresh one for every change",
                 code="admin.token_replayed",
             ) from exc
+
+
+def _bearer(header: str | None) -> str:
+    scheme, _, text = (header or "").partition(" ")
+    if scheme.lower() != "bearer" or not text:
+        raise AuthenticationError(
+            "Authorization",
+            got="none" if header is None else "another scheme",
+            expected="Bearer and an administrator's token",
+            hint="the command line signs one from its profile",
+            code="admin.token",
+        )
+    return text

@@ -92,6 +92,14 @@ class CollateralTable:
         self._fault = None
         return found
 
+    def imports(self, tx: Transaction) -> int:
+        """Return the number of the last import.
+
+        Raises:
+            IntegrityError: the state row is not this broker's.
+        """
+        return read_state(tx, self._key).seq
+
     def _current(self, tx: Transaction) -> GivenCollateral:
         state = read_state(tx, self._key)
         self._reached.require(state)

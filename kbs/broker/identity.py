@@ -1,4 +1,4 @@
-"""The broker's own keys: log, response, challenge, pseudonym, state.
+"""The broker's own keys: log, response, token, challenge, pseudonym, state.
 
 They are distinct, each sealed under the key-encryption key in the database, so that
 replicas share them and a stolen database gives none. The challenge key is daily; its
@@ -13,7 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kbs.audit.checkpoint import Checkpoint, sign_checkpoint, verify_checkpoint
 from kbs.audit.logkey import LogKey, LogSigner
@@ -36,6 +38,15 @@ RESPONSE = "response"
 CHALLENGE = "challenge"
 PSEUDONYM = "pseudonym"
 STATE = "state"
+TOKEN = "token"  # noqa: S105 - the name of a purpose, no token
+
+PURPOSES = (LOG, RESPONSE, CHALLENGE, PSEUDONYM, STATE, TOKEN)
+"""Every key that an instance has from its first day on."""
+
+PURPOSES_SINCE_0001 = (TOKEN,)
+"""Those that came with a later schema."""
+
+_SCALAR_BYTES = 32
 
 CHALLENGE_KEY_AGE = timedelta(days=1)
 
@@ -82,6 +93,7 @@ class Identity:
         )
         self._pseudonym_key = _newest(opened, PSEUDONYM).secret
         self.state_key = _newest(opened, STATE).secret
+        self.token_key = _token_key(_newest(opened, TOKEN).secret)
         self._challenge = _challenge_keys(opened)
         self._reloaded: datetime | None = None
 
@@ -221,6 +233,12 @@ def new_key(vault: Vault, purpose: str, version: int, now: datetime) -> StoredBr
         private = Ed25519PrivateKey.generate()
         secret = private.private_bytes_raw()
         public = private.public_key().public_bytes_raw()
+    elif purpose == TOKEN:
+        scalar = ec.generate_private_key(ec.SECP256R1())
+        secret = scalar.private_numbers().private_value.to_bytes(_SCALAR_BYTES, "big")
+        public = scalar.public_key().public_bytes(
+            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        )
     else:
         secret = secrets.token_bytes(32)
     return StoredBrokerKey(
@@ -242,8 +260,19 @@ def create_keys(tx: Transaction, vault: Vault, now: datetime) -> None:
     """
     if tx.broker_keys.list():
         raise ConflictError("broker keys", got="some", expected="none yet")
-    for purpose in (LOG, RESPONSE, CHALLENGE, PSEUDONYM, STATE):
+    for purpose in PURPOSES:
         tx.broker_keys.insert(new_key(vault, purpose, 1, now))
+
+
+def add_missing_keys(database: Database, vault: Vault, now: datetime) -> None:
+    """Make version 1 of what an instance of an earlier schema does not have."""
+    with database.read() as tx:
+        known = {row.purpose for row in tx.broker_keys.list()}
+    missing = [one for one in PURPOSES_SINCE_0001 if known and one not in known]
+    if missing:
+        with database.write() as tx:
+            for purpose in missing:
+                tx.broker_keys.insert(new_key(vault, purpose, 1, now))
 
 
 def _open_all(tx: Transaction, vault: Vault) -> dict[str, list[_Opened]]:
@@ -263,6 +292,10 @@ def _newest(opened: dict[str, list[_Opened]], purpose: str) -> _Opened:
             f"broker key {purpose}", got="none", expected="one", code="broker.key"
         )
     return max(found, key=lambda one: one.row.version)
+
+
+def _token_key(secret: Secret) -> ec.EllipticCurvePrivateKey:
+    return ec.derive_private_key(int.from_bytes(secret.reveal(), "big"), ec.SECP256R1())
 
 
 def _challenge_keys(

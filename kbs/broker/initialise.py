@@ -12,10 +12,18 @@ from kbs.audit.entry import prepare
 from kbs.audit.events import InstanceInit
 from kbs.audit.kinds import Purpose
 from kbs.audit.log import StoredCheckpoint, append_batch
-from kbs.broker.identity import LOG, RESPONSE, Identity, create_keys, log_origin
+from kbs.broker.identity import (
+    LOG,
+    RESPONSE,
+    TOKEN,
+    Identity,
+    create_keys,
+    log_origin,
+)
 from kbs.broker.ports import Database, Instance, StoredObject
 from kbs.broker.vault import Vault
 from kbs.core.clock import Clock
+from kbs.core.encode import b64u
 from kbs.core.errors import ConfigurationError, ConflictError
 from kbs.core.ids import InstanceId
 from kbs.governance.authority import Administrator, Authority, Role, RoleGrant
@@ -94,6 +102,7 @@ def create_instance(
                 public_keys={
                     Purpose.LOG.value: _spki(publics[LOG]),
                     Purpose.RESPONSE.value: _spki(publics[RESPONSE]),
+                    Purpose.TOKEN.value: b64u(publics[TOKEN]),
                 },
             ),
             time=now,

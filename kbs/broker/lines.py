@@ -77,6 +77,10 @@ class DecisionLine:
             entry=str(placed.entry.index),
         )
 
+    def told(self, word: str, **members: str) -> None:
+        """A decision of another door, in the same form."""
+        self._write(logging.INFO, self.decision, word, **members)
+
     def retried(self, decision: str, entry: int) -> None:
         """The stored answer of an earlier decision went out again."""
         self._write(logging.INFO, decision, "retried", entry=str(entry))

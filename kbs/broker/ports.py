@@ -56,6 +56,45 @@ class SpentStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSession:
+    """A session of the RCAR door that has attested, well or not, until it ends.
+
+    `session` is the SHA-256 of its cookie, `request_digest` that of the message that
+    spent it; `sealed` holds what the evidence proved (`kbs.broker.rcar.sessions`).
+    """
+
+    session: bytes
+    request_digest: bytes
+    decision: str
+    sealed: bytes
+    expires: datetime
+
+
+class SessionStore(Protocol):
+    """Attested sessions, until they end."""
+
+    def find(self, session: bytes) -> StoredSession | None:
+        """Return the session with this digest."""
+        ...
+
+    def find_decision(self, decision: str) -> StoredSession | None:
+        """Return the session whose attestation had this decision id."""
+        ...
+
+    def insert(self, session: StoredSession) -> None:
+        """Keep one.
+
+        Raises:
+            ConflictError: it has attested already.
+        """
+        ...
+
+    def purge(self, before: datetime) -> int:
+        """Remove those that ended before, and return how many."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEvidence:
     """One evidence bundle, encrypted, addressed by the SHA-256 of its bytes."""
 
@@ -370,6 +409,11 @@ class Transaction(Protocol):
     @property
     def spent(self) -> SpentStore:
         """Spent challenges."""
+        ...
+
+    @property
+    def sessions(self) -> SessionStore:
+        """Attested sessions."""
         ...
 
     @property

@@ -13,8 +13,20 @@ from kbs.broker.govern import Governing
 from kbs.broker.health import Health
 from kbs.broker.identity import Identity
 from kbs.broker.keeping import Keeping
+from kbs.broker.rcar.attest import RcarAttestation
+from kbs.broker.rcar.fetch import RcarFetch
+from kbs.broker.rcar.upload import RcarUpload
 from kbs.broker.release import Release
 from kbs.core.clock import Clock, format_time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rcar:
+    """The use cases of the RCAR door."""
+
+    attestation: RcarAttestation
+    fetch: RcarFetch
+    upload: RcarUpload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +37,7 @@ class Broker:
     clock: Clock
     development: bool
     release: Release
+    rcar: Rcar
     enrolment: Enrolment
     actors: Actors
     governing: Governing

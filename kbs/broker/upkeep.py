@@ -171,6 +171,7 @@ def _forget(work: Work, now: datetime) -> None:
     if work.latest is not None:
         past = min(now, work.latest) - PURGE_MARGIN
         tx.spent.purge(past)
+        tx.sessions.purge(past)
         tx.tokens.purge(past)
     tx.enrolments.purge(now)
 

@@ -9,7 +9,7 @@ it, belong to the channel, which gives them as a `BundleBinding`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kbs.core.checks import Check, Status, Verdict, verdict
 from kbs.core.claims import Claims, ClaimValue
@@ -69,6 +69,13 @@ class BundleResult:
     def failed(self) -> tuple[Check, ...]:
         """Return the checks that failed."""
         return tuple(check for check in self.checks if check.status is Status.FAIL)
+
+    def joined_by(self, *more: Check) -> BundleResult:
+        """Return the result with checks of the door; a failed one takes the claims."""
+        checks = (*self.checks, *more)
+        outcome = verdict(checks)
+        claims = self.claims if outcome is Verdict.VERIFIED else None
+        return replace(self, checks=checks, verdict=outcome, claims=claims)
 
 
 def parse_bundle(data: bytes) -> Bundle:

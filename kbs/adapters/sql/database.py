@@ -31,6 +31,7 @@ from kbs.adapters.sql.engine import (
 from kbs.adapters.sql.expiring import (
     SqlEnrolmentStore,
     SqlEvidenceStore,
+    SqlSessionStore,
     SqlSpentStore,
     SqlTokenStore,
 )
@@ -70,6 +71,11 @@ class SqlTransaction:
     def spent(self) -> SqlSpentStore:
         """Spent challenges."""
         return SqlSpentStore(self._cursor)
+
+    @cached_property
+    def sessions(self) -> SqlSessionStore:
+        """Attested sessions."""
+        return SqlSessionStore(self._cursor)
 
     @cached_property
     def evidence(self) -> SqlEvidenceStore:

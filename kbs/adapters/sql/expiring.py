@@ -1,4 +1,4 @@
-"""What is kept until it expires: challenges, tokens, evidence, enrolments."""
+"""What is kept until it expires: challenges, sessions, tokens, evidence, enrolments."""
 
 from __future__ import annotations
 
@@ -13,14 +13,22 @@ from kbs.adapters.sql.cursor import Cursor, pieces
 from kbs.adapters.sql.schema import (
     enrolments,
     evidence,
+    sessions,
     spent_challenges,
     used_tokens,
 )
-from kbs.broker.ports import PendingEnrolment, SpentChallenge, StoredEvidence
+from kbs.broker.ports import (
+    PendingEnrolment,
+    SpentChallenge,
+    StoredEvidence,
+    StoredSession,
+)
 
 _SPENT = select(spent_challenges).where(
     spent_challenges.c.challenge == bindparam("challenge")
 )
+_SESSION = select(sessions).where(sessions.c.session == bindparam("session"))
+_SESSION_OF = select(sessions).where(sessions.c.decision == bindparam("decision"))
 _EVIDENCE = select(evidence).where(evidence.c.digest == bindparam("digest"))
 _ENROLMENT = select(enrolments).where(enrolments.c.id == bindparam("enrolment_id"))
 _ENROLMENTS = select(enrolments).order_by(enrolments.c.created, enrolments.c.id)
@@ -92,6 +100,37 @@ class SqlSpentStore:
     def purge(self, before: datetime) -> int:
         """Remove those that expired before, and return how many."""
         return _purge(self._cursor, spent_challenges, before)
+
+
+@final
+class SqlSessionStore:
+    """Attested sessions, until they end."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        """Work in the transaction of `cursor`."""
+        self._cursor = cursor
+
+    def find(self, session: bytes) -> StoredSession | None:
+        """Return the session with this digest."""
+        row = self._cursor.first(_SESSION, {"session": session})
+        return None if row is None else StoredSession(**row)
+
+    def find_decision(self, decision: str) -> StoredSession | None:
+        """Return the session whose attestation had this decision id."""
+        row = self._cursor.first(_SESSION_OF, {"decision": decision})
+        return None if row is None else StoredSession(**row)
+
+    def insert(self, session: StoredSession) -> None:
+        """Keep one.
+
+        Raises:
+            ConflictError: it has attested already.
+        """
+        self._cursor.run(insert(sessions), asdict(session), what="session")
+
+    def purge(self, before: datetime) -> int:
+        """Remove those that ended before, and return how many."""
+        return _purge(self._cursor, sessions, before)
 
 
 @final

@@ -1,0 +1,265 @@
+"""`GET /resource/…`: steps 5 to 9 of a release, for a session that has attested.
+
+Each is a decision of its own, under the policies in force when it is made, with its
+entry in the log before anything leaves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from kbs.audit import events
+from kbs.audit.kinds import Mode, Outcome
+from kbs.broker.attest import tolerate_missing
+from kbs.broker.commit import Work, refuse_clock_behind
+from kbs.broker.decide import NOT_FOUND, Grounds, KeyOutcome, decide_key
+from kbs.broker.governance import Governance, Snapshot, StaleReadError
+from kbs.broker.key_ledger import KeyLedger
+from kbs.broker.lines import DecisionLine, listed
+from kbs.broker.outcomes import entries_of, report_of
+from kbs.broker.ports import Transaction
+from kbs.broker.rcar.sessions import Proven, anchors_of, open_session
+from kbs.broker.rcar.tools import Tools, recipient_digest
+from kbs.broker.recheck import MovedError, recheck
+from kbs.broker.release import ATTEMPTS
+from kbs.broker.reserve import DiskReserve
+from kbs.channel.ear import verify_ear
+from kbs.channel.jwe import encrypt_jwe
+from kbs.channel.session import Session
+from kbs.core.claims import Claims
+from kbs.core.clock import format_time
+from kbs.core.encode import canonical_json
+from kbs.core.errors import AuthenticationError, UnavailableError
+from kbs.core.ids import KeyId, KeyRef, new_decision_id
+
+_Find = Callable[[Transaction], Proven]
+
+CHANGED = "session.changed"
+"""Code of a session whose evidence was trusted by what is not in force any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """How one request for a resource ended; `jwe` is there if it was granted."""
+
+    decision: str
+    jwe: dict[str, str] | None
+    reasons: tuple[str, ...]
+
+    @property
+    def absent(self) -> bool:
+        """Whether it is granted to this caller, and does not exist."""
+        return self.reasons == (NOT_FOUND,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """A decision with what would be sent, before it is recorded."""
+
+    proven: Proven
+    snapshot: Snapshot
+    outcome: KeyOutcome
+    fetched: Fetched
+    now: datetime
+
+
+class RcarFetch:
+    """Gives resources to sessions that have attested."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        governance: Governance,
+        ledger: KeyLedger,
+        reserve: DiskReserve,
+    ) -> None:
+        """Decide under `governance`, about keys of `ledger`."""
+        self._tools = tools
+        self._governance = governance
+        self._ledger = ledger
+        self._reserve = reserve
+
+    def by_session(self, session: Session, key_id: KeyId) -> Fetched:
+        """Answer a request that came with the cookie of a session.
+
+        Raises:
+            AuthenticationError: the session has not attested, or has to do so again.
+            UnavailableError: it cannot be decided, or not be recorded.
+        """
+        return self._fetch(lambda tx: self._of_session(tx, session), key_id)
+
+    def by_token(self, token: str, key_id: KeyId) -> Fetched:
+        """Answer a request that came with an attestation token.
+
+        Raises:
+            AuthenticationError: the token is none of ours, has expired, or its session
+                has to attest again.
+            UnavailableError: it cannot be decided, or not be recorded.
+        """
+        identity = self._tools.identity
+        decision = verify_ear(
+            token,
+            identity.token_key.public_key(),
+            issuer=identity.origin,
+            now=self._tools.clock.now(),
+        )
+        return self._fetch(lambda tx: self._of_decision(tx, decision), key_id)
+
+    def _fetch(self, find: _Find, key_id: KeyId) -> Fetched:
+        line = self._tools.lines.begin(new_decision_id())
+        try:
+            for _ in range(ATTEMPTS):
+                try:
+                    with self._tools.database.read() as tx:
+                        ready = self._decide(tx, find(tx), key_id, line.decision)
+                    return self._record(ready, line)
+                except (MovedError, StaleReadError):
+                    continue
+        except UnavailableError as exc:
+            line.failed(exc)
+            raise
+        raise UnavailableError(
+            "release",
+            got=f"governance or a key that changed {ATTEMPTS} times meanwhile",
+            expected="one state to decide under",
+            hint="try again",
+            code="governance.moved",
+        )
+
+    def _of_session(self, tx: Transaction, session: Session) -> Proven:
+        stored = tx.sessions.find(session.digest)
+        if stored is None:
+            raise _not_attested("a session that has not attested")
+        return open_session(self._tools.vault, stored)[0]
+
+    def _of_decision(self, tx: Transaction, decision: str) -> Proven:
+        stored = tx.sessions.find_decision(decision)
+        if stored is None:
+            raise _not_attested("a token of a session that is over")
+        proven = open_session(self._tools.vault, stored)[0]
+        if proven.decision != decision:
+            raise _not_attested("a token of another session")
+        return proven
+
+    def _decide(
+        self, tx: Transaction, proven: Proven, key_id: KeyId, decision: str
+    ) -> _Ready:
+        now = self._tools.clock.now()
+        refuse_clock_behind(now, tx.log.head().time)
+        if proven.claims is None:
+            raise _not_attested("a session whose evidence was refused")
+        if now >= proven.expires:
+            raise _not_attested("a session that is over")
+        snapshot = self._governance.snapshot(tx)
+        self._tools.collateral.current(tx)
+        if proven.anchors != anchors_of(snapshot, self._tools.collateral.imports(tx)):
+            raise _not_attested("a session from before a change of what is trusted")
+        _require_tolerance(proven, snapshot, key_id)
+        outcome = decide_key(
+            Grounds(
+                snapshot=snapshot,
+                claims=_at(proven.claims, now),
+                identities=proven.identities,
+            ),
+            self._ledger.versions(tx, key_id),
+            KeyRef(key_id),
+            development=self._tools.development,
+        )
+        self._governance.confirm(tx, snapshot, outcome.used)
+        return _Ready(
+            proven=proven,
+            snapshot=snapshot,
+            outcome=outcome,
+            fetched=self._sealed(proven, outcome, decision),
+            now=now,
+        )
+
+    def _sealed(self, proven: Proven, outcome: KeyOutcome, decision: str) -> Fetched:
+        if not outcome.granted or outcome.stored is None:
+            ids = dict.fromkeys(reason.id for reason in outcome.reasons)
+            return Fetched(decision=decision, jwe=None, reasons=tuple(ids))
+        secret = self._tools.vault.open_key(outcome.stored)
+        jwe = encrypt_jwe(proven.recipient, secret.reveal())
+        return Fetched(decision=decision, jwe=jwe, reasons=())
+
+    def _record(self, ready: _Ready, line: DecisionLine) -> Fetched:
+        fetched = ready.fetched
+        if fetched.jwe is None:
+            self._reserve.require()
+
+        def run(work: Work) -> int:
+            recheck(
+                work,
+                head_seq=ready.snapshot.state.head_seq,
+                outcomes=(ready.outcome,),
+                now=ready.now,
+                development=self._tools.development,
+            )
+            return work.append(self._tools.journal.entry(self._event(ready)))
+
+        index = self._tools.journal.change(run).value
+        line.told(
+            "denied" if fetched.jwe is None else "granted",
+            keys=str(KeyRef(ready.outcome.asked.key_id, ready.outcome.version)),
+            reasons=listed(fetched.reasons),
+            door="rcar",
+            primary=ready.proven.primary or "",
+            governance=str(ready.snapshot.state.head_seq),
+            entry=str(index),
+        )
+        return fetched
+
+    def _event(self, ready: _Ready) -> events.Release:
+        proven, outcome, jwe = ready.proven, ready.outcome, ready.fetched.jwe
+        pseudonyms = self._tools.identity.pseudonyms(proven.identities)
+        leaving = () if jwe is None else (outcome,)
+        answer = None
+        if jwe is not None:
+            answer = hashlib.sha256(canonical_json(jwe)).hexdigest()
+        return events.Release(
+            decision=ready.fetched.decision,
+            door="rcar",
+            mode=Mode.RELEASE,
+            outcome=Outcome.DENIED if jwe is None else Outcome.GRANTED,
+            keys=entries_of((outcome,), leaving, pseudonyms),
+            governance=ready.snapshot.state.head_seq,
+            request=proven.evidence.hex(),
+            freshness="challenge",
+            appraised=proven.appraised,
+            checks=report_of(proven.checks, pseudonyms),
+            recipient=recipient_digest(proven.recipient.to_json()),
+            answer=answer,
+            evidence=proven.evidence.hex(),
+            primary=proven.primary,
+            tolerated=proven.tolerated,
+            development=self._tools.development,
+        )
+
+
+def _at(claims: Claims, now: datetime) -> Claims:
+    # Policies judge the time of the decision; the evidence keeps that of its checks.
+    return Claims(
+        items=claims.items, request={**claims.request, "request.time": format_time(now)}
+    )
+
+
+def _require_tolerance(proven: Proven, snapshot: Snapshot, key_id: KeyId) -> None:
+    if proven.tolerated and not tolerate_missing(snapshot.governing(key_id)):
+        raise UnavailableError(
+            f"could not be checked: {', '.join(proven.tolerated)}",
+            hint="a revocation list is missing; the broker's administrator sees which",
+            code="evidence.unchecked",
+        )
+
+
+def _not_attested(got: str) -> AuthenticationError:
+    return AuthenticationError(
+        "session",
+        got=got,
+        expected="one that has attested",
+        hint="attest again",
+        code=CHANGED,
+    )

@@ -1,0 +1,163 @@
+"""What a session proved, kept sealed until the session ends.
+
+Decisions are made from this row alone, never from the token that the guest holds. It
+is sealed under the key-encryption key and bound to its session, so that whoever writes
+the database can end sessions, but neither make one nor change what it proved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from kbs.broker.governance import Snapshot
+from kbs.broker.ports import StoredSession
+from kbs.broker.vault import Vault
+from kbs.channel.challenge import CLOCK_SKEW_SECONDS
+from kbs.channel.session import Session
+from kbs.channel.tee_key import TeeKey, parse_tee_key
+from kbs.core.checks import Check, Status
+from kbs.core.claims import Claims
+from kbs.core.claims_record import read_claims, write_claims
+from kbs.core.clock import format_time, parse_time
+from kbs.core.encode import (
+    canonical_json,
+    parse_hex,
+    parse_json_object,
+    require_list,
+    require_object,
+    require_text,
+)
+from kbs.keys.secret import Secret
+
+_PURPOSE = "session"
+_MAX_BYTES = 4 * 1024 * 1024
+_MAX_LIST = 65536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proven:
+    """What one attestation proved, and under what it was trusted.
+
+    `claims` and `token` are None where the evidence was refused; `checks` have no got
+    and expected. `anchors` is the digest of what made the evidence trusted.
+    """
+
+    decision: str
+    appraised: datetime
+    recipient: TeeKey
+    claims: Claims | None
+    identities: tuple[str, ...]
+    primary: str | None
+    tolerated: tuple[str, ...]
+    checks: tuple[Check, ...]
+    evidence: bytes
+    anchors: str
+    token: str | None
+    expires: datetime
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """The ids of the checks that failed."""
+        failed = (one.id for one in self.checks if one.status is Status.FAIL)
+        return tuple(dict.fromkeys(failed))
+
+
+def anchors_of(snapshot: Snapshot, collateral: int) -> str:
+    """Return the digest of everything that evidence may be trusted by.
+
+    Attestation keys and CAs in force, and the number of the last import of collateral:
+    once one of them changes, what was verified under it is verified anew.
+    """
+    state = snapshot.state
+    document = {
+        "aks": {str(name): one.digest for name, one in state.aks.items()},
+        "cas": {str(name): one.digest for name, one in state.cas.items()},
+        "collateral": collateral,
+    }
+    return hashlib.sha256(canonical_json(document)).hexdigest()
+
+
+def seal_session(
+    vault: Vault, session: Session, request_digest: bytes, proven: Proven
+) -> StoredSession:
+    """Return the row of a session that has attested."""
+    claims = proven.claims
+    document = {
+        "appraised": format_time(proven.appraised),
+        "recipient": proven.recipient.to_json(),
+        "claims": None if claims is None else write_claims(claims),
+        "identities": list(proven.identities),
+        "primary": proven.primary,
+        "tolerated": list(proven.tolerated),
+        "checks": [[one.id, one.item, one.status.value] for one in proven.checks],
+        "evidence": proven.evidence.hex(),
+        "anchors": proven.anchors,
+        "token": proven.token,
+        "decision": proven.decision,
+        "expires": format_time(proven.expires),
+        "request": request_digest.hex(),
+    }
+    return StoredSession(
+        session=session.digest,
+        request_digest=request_digest,
+        decision=proven.decision,
+        sealed=vault.seal(
+            Secret(canonical_json(document)),
+            purpose=_PURPOSE,
+            blob_id=session.digest.hex(),
+        ),
+        expires=session.expires + timedelta(seconds=2 * CLOCK_SKEW_SECONDS),
+    )
+
+
+def open_session(vault: Vault, stored: StoredSession) -> tuple[Proven, bytes]:
+    """Return what a row holds, and the digest of the message that spent the session.
+
+    Raises:
+        IntegrityError: it is another's, or was changed.
+        MalformedError: this broker wrote something else; a mistake of ours.
+    """
+    secret = vault.open(stored.sealed, purpose=_PURPOSE, blob_id=stored.session.hex())
+    members = parse_json_object(secret.reveal(), "session", limit=_MAX_BYTES)
+    claims = members["claims"]
+    proven = Proven(
+        decision=require_text(members["decision"], "session decision"),
+        appraised=parse_time(members["appraised"], "session appraised"),
+        recipient=parse_tee_key(require_object(members["recipient"], "recipient")),
+        claims=None if claims is None else read_claims(claims),
+        identities=_texts(members, "identities"),
+        primary=_text_or_none(members, "primary"),
+        tolerated=_texts(members, "tolerated"),
+        checks=tuple(_read_check(one) for one in _list(members, "checks")),
+        evidence=parse_hex(members["evidence"], "session evidence", size=32),
+        anchors=require_text(members["anchors"], "session anchors"),
+        token=_text_or_none(members, "token"),
+        expires=parse_time(members["expires"], "session expires"),
+    )
+    return proven, parse_hex(members["request"], "session request", size=32)
+
+
+def _read_check(value: object) -> Check:
+    check_id, item, status = require_list(value, "session check", limit=3)
+    return Check(
+        id=require_text(check_id, "check id"),
+        item=item if isinstance(item, int) else None,
+        status=Status(require_text(status, "check status")),
+    )
+
+
+def _list(members: Mapping[str, object], name: str) -> list[object]:
+    return require_list(members[name], f"session {name}", limit=_MAX_LIST)
+
+
+def _texts(members: Mapping[str, object], name: str) -> tuple[str, ...]:
+    return tuple(require_text(one, f"session {name}") for one in _list(members, name))
+
+
+def _text_or_none(members: Mapping[str, object], name: str) -> str | None:
+    value = members[name]
+    limit = _MAX_BYTES
+    return None if value is None else require_text(value, name, limit=limit)

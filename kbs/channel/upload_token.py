@@ -1,0 +1,78 @@
+"""Administrators' tokens as the RCAR tools make them, good for uploads only.
+
+Those tools sign a JWT with the administrator's key and send it as it is with every
+request until it expires: no key id, no audience of ours, nothing of the request in it.
+Whoever gets hold of one can upload in its owner's name until then, so its life is
+capped here, and it is taken for nothing else (`docs/trustee.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from jwt.types import Options
+
+from kbs.channel.token import CLOCK_SKEW_SECONDS, MAX_TOKEN_CHARACTERS
+from kbs.core.errors import AuthenticationError
+
+MAX_LIFETIME_SECONDS = 2 * 3600
+"""Longest time from `iat` to `exp`: what `kbs-client` gives its tokens."""
+
+# Every option is spelled out. Times are judged below, against the injected clock.
+_OPTIONS: Options = {
+    "verify_signature": True,
+    "require": ["iat", "exp"],
+    "verify_exp": False,
+    "verify_iat": False,
+    "verify_nbf": False,
+    "verify_aud": False,
+    "verify_iss": False,
+    "verify_sub": False,
+    "verify_jti": False,
+    "enforce_minimum_key_length": True,
+}
+
+
+def verify_upload_token(
+    token: str, keys: Mapping[str, Ed25519PublicKey], *, now: datetime
+) -> str:
+    """Return the id of the one key that signed the token.
+
+    Raises:
+        AuthenticationError: `token.malformed`, `.signature` or `.time`.
+    """
+    if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
+        raise _fault("malformed", "another text", "a compact JWS")
+    for keyid, key in keys.items():
+        try:
+            claims: dict[str, object] = jwt.decode(
+                token, key, algorithms=["EdDSA"], options=_OPTIONS
+            )
+        except jwt.InvalidSignatureError:
+            continue
+        except (jwt.PyJWTError, ValueError, RecursionError) as exc:
+            raise _fault("malformed", type(exc).__name__, "EdDSA, iat, exp") from exc
+        _check_times(claims["iat"], claims["exp"], now)
+        return keyid
+    raise _fault("signature", "none that verifies", "one by an administrator's key")
+
+
+def _check_times(issued: object, expires: object, now: datetime) -> None:
+    if type(issued) is not int or type(expires) is not int:
+        raise _fault("malformed", "iat or exp of another type", "whole seconds")
+    seconds = int(now.timestamp())
+    if not 0 < expires - issued <= MAX_LIFETIME_SECONDS:
+        raise _fault(
+            "time", f"{expires - issued} s", f"at most {MAX_LIFETIME_SECONDS} s"
+        )
+    if seconds >= expires or issued > seconds + CLOCK_SKEW_SECONDS:
+        raise _fault("time", f"{issued} to {expires}", f"one that covers {seconds}")
+
+
+def _fault(name: str, got: str, expected: str) -> AuthenticationError:
+    return AuthenticationError(
+        "upload token", got=got, expected=expected, code=f"token.{name}"
+    )
