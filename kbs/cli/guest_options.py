@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -241,13 +242,26 @@ def _options() -> list[Callable[[Any], Any]]:
         ),
         click.option(
             "--retry-for",
-            type=click.FloatRange(min=0),
+            type=Seconds(min=0),
             default=DEFAULT_RETRY_SECONDS,
             show_default=True,
             metavar="SECONDS",
             help="How long to try while the broker or a device does not answer.",
         ),
     ]
+
+
+class Seconds(click.FloatRange):
+    """A span of time that ends: neither NaN, which is never over, nor infinite."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read a finite number in the range."""
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
 
 
 class Handle(click.ParamType[int]):

@@ -132,6 +132,42 @@ def test_fetch_says_that_it_must_know_where_the_keys_go(
     assert bench.broker.paths == []
 
 
+@pytest.mark.parametrize(
+    ("out", "got"),
+    [
+        ("taken", "a folder"),
+        ("file", "is a file"),
+        ("file/keys", "Not a directory"),
+        ("/proc/kbs-keys", "No such file or directory"),
+        ("/proc/kbs-keys/..", "No such file or directory"),
+        ("linked", "a link"),
+    ],
+)
+def test_fetch_asks_for_no_key_that_it_cannot_write(
+    bench: Bench, out: str, got: str
+) -> None:
+    (bench.folder / "taken" / str(CHAT)).mkdir(parents=True)
+    (bench.folder / "file").write_bytes(b"")
+    (bench.folder / "linked").mkdir()
+    (bench.folder / "linked" / "acme").symlink_to(bench.folder)
+    before = sorted(bench.folder.rglob("*"))
+    assert bench.run("fetch", str(CHAT), "--out", str(bench.folder / out)) == 2
+    assert got in bench.err
+    assert "room" not in bench.err
+    assert len(bench.err.splitlines()) == 1
+    assert bench.broker.paths == []
+    assert sorted(bench.folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("data", [b"", bytes(1024 * 1024 + 1)])
+def test_what_no_broker_registers_is_not_measured(bench: Bench, data: bytes) -> None:
+    policy = bench.folder / "policy"
+    policy.write_bytes(data)
+    arguments = ("measure", str(policy), "--tcti", "device:/nowhere")
+    assert bench.run(*arguments, server=False) == 2
+    assert "1048576 bytes" in bench.err
+
+
 def test_an_interrupted_fetch_is_3_and_leaves_no_partial_file(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +212,9 @@ def test_fetch_to_a_descriptor_gives_the_bytes_alone(bench: Bench) -> None:
         ["check", str(CHAT), "--ak-handle", "x"],
         ["check", str(CHAT), "--tls-sha256", "zz"],
         ["check", str(CHAT), "--retry-for", "-1"],
+        ["check", str(CHAT), "--retry-for", "nan"],
+        ["check", str(CHAT), "--retry-for", "inf"],
+        ["check", str(CHAT), "--retry-for", "1e999"],
         ["check", str(CHAT), "--claims", "/nowhere"],
         ["check", str(CHAT), "--log-key", "/nowhere"],
         ["check", str(CHAT), "--kind", "vtpm", "--pcrs", "sha256:99"],
