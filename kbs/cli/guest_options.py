@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from kbs.cli.inputs import read_input
 from kbs.cli.x509_files import read_certificates
 from kbs.core.encode import parse_hex, parse_json_object
 from kbs.core.errors import MalformedError, UnavailableError
+
+if TYPE_CHECKING:
+    from kbs.audit.logkey import LogKey
 
 KINDS = ("vtpm", "snp", "sample")
 SUITES = {"x25519": Suite.X25519, "p256": Suite.P256, "p384": Suite.P384}
@@ -61,7 +64,6 @@ class GuestOptions:
         Raises:
             MalformedError: an option or a file of one is wrong.
         """
-        from kbs.audit.logkey import parse_vkey
         from kbs.channel.signing import MAX_KEY_FILE_BYTES, parse_response_key
         from kbs.client.guest import GuestClient
         from kbs.client.log_watch import LogWatch
@@ -74,10 +76,7 @@ class GuestOptions:
                 hint="give --broker-key FILE; kbs serve names it",
             )
         pem = read_input(self.broker_key, "broker key", limit=MAX_KEY_FILE_BYTES)
-        pinned = None
-        if self.log_key is not None:
-            text = read_input(self.log_key, "log key", limit=1024)
-            pinned = parse_vkey(text.decode("utf-8", "replace").strip())
+        pinned = None if self.log_key is None else _read_log_key(self.log_key)
         transport = self.transport(context)
         primary, *devices = self.attesters()
         return GuestClient(
@@ -167,6 +166,22 @@ def warn(text: str) -> None:
 
 def _tell_wait(error: UnavailableError, seconds: float) -> None:
     warn(f"{error}; trying again in {seconds:.1f} s")
+
+
+def _read_log_key(path: Path) -> LogKey:
+    from kbs.audit.logkey import parse_vkey
+
+    text = read_input(path, "log key", limit=1024).decode("utf-8", "replace").strip()
+    try:
+        return parse_vkey(text)
+    except MalformedError:
+        # `from None`: the parser quotes what it got, which may be any file here, and a
+        # secret one.
+        raise MalformedError(
+            f"--log-key {path}",
+            got="a file that holds no log key",
+            expected="one line, NAME+HASH+KEY, as kbs audit verify --log-key takes",
+        ) from None
 
 
 def _options() -> list[Callable[[Any], Any]]:

@@ -378,6 +378,18 @@ def test_a_pinned_log_key_is_used(bench: Bench) -> None:
     assert "--log-key names another one" in bench.err
 
 
+@pytest.mark.parametrize("more", [[], ["--verbose"], ["--json"]])
+@pytest.mark.parametrize("text", ["s3cr3t", "s3cr3t+00+AA==", "a+s3cr3t+x", "a+00+s3c"])
+def test_a_wrong_log_key_file_is_not_shown(
+    bench: Bench, text: str, more: list[str]
+) -> None:
+    path = bench.folder / "file"
+    path.write_text(text)
+    assert bench.run("check", str(CHAT), "--log-key", str(path), *more) == 2
+    assert "s3c" not in bench.out + bench.err
+    assert f"--log-key {path}: got a file that holds no log key" in bench.err
+
+
 def test_where_the_state_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
