@@ -55,6 +55,7 @@ def enroll(
     from kbs.client.enrol import Enroller
 
     scoped = parse_scoped_name(group, "group")
+    _require_tpm_alone(guest)
     certificates = read_certificates((ek_cert,), "EK certificate") if ek_cert else ()
     enroller = Enroller(
         tcti=guest.tcti,
@@ -242,6 +243,19 @@ def measure(context: CliContext, *, policy: Path, pcr: int, tcti: str) -> None:
             click.echo(f"{bank}:{pcr} {value}")
 
     emit(context, {"pcr": pcr, "values": values}, human)
+
+
+def _require_tpm_alone(guest: GuestOptions) -> None:
+    if guest.kinds != ("vtpm",):
+        raise MalformedError(
+            "--kind",
+            got=", ".join(guest.kinds),
+            expected="vtpm: only a TPM's key is enrolled",
+            hint="leave it out",
+            code="usage",
+        )
+    # What the other options say about the TPM is read before anybody is asked.
+    guest.attesters()
 
 
 def _key_refs(keys: tuple[str, ...]) -> tuple[KeyRef, ...]:

@@ -108,7 +108,12 @@ class GuestOptions:
             default_event_log,
             parse_selection,
         )
+        from kbs.evidence.vtpm.eventlog import MAX_LOG
 
+        if self.event_log is not None:
+            # Read again when the evidence is collected; but what was named and is not
+            # there, no patience brings.
+            read_input(self.event_log, "--event-log", limit=MAX_LOG)
         return TpmAttester(
             tcti=self.tcti,
             selection=parse_selection(self.pcrs) if self.pcrs else DEFAULT_SELECTION,

@@ -219,7 +219,11 @@ def test_fetch_to_a_descriptor_gives_the_bytes_alone(bench: Bench) -> None:
         ["check", str(CHAT), "--log-key", "/nowhere"],
         ["check", str(CHAT), "--kind", "vtpm", "--pcrs", "sha256:99"],
         ["check", str(CHAT), "--kind", "vtpm", "--ak-cert", "/nowhere"],
+        ["check", str(CHAT), "--kind", "vtpm", "--event-log", "/nowhere"],
         ["enroll", "--group", "nonsense"],
+        ["enroll", "--group", "acme/hosts"],
+        ["enroll", "--group", "acme/hosts", "--kind", "snp"],
+        ["enroll", "--group", "acme/hosts", "--kind", "vtpm", "--kind", "snp"],
     ],
 )
 def test_wrong_use_is_2_and_reaches_no_broker(
@@ -227,6 +231,25 @@ def test_wrong_use_is_2_and_reaches_no_broker(
 ) -> None:
     assert bench.run(*arguments) == 2
     assert bench.err.startswith("error: ")
+    assert len(bench.err.splitlines()) == 1
+    assert bench.broker.paths == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--event-log", "/nowhere"], "/nowhere"),
+        (["--pcrs", "sha1:24"], "PCR selection"),
+        (["--kind", "snp"], "only a TPM's key is enrolled"),
+        (["--kind", "vtpm", "--kind", "snp"], "got vtpm, snp"),
+    ],
+)
+def test_enrolling_reads_every_option_before_anybody_is_asked(
+    bench: Bench, options: list[str], words: str
+) -> None:
+    enroll = ("enroll", "--group", "acme/hosts", "--server", bench.url)
+    assert bench.run(*enroll, "--tcti", "nonsense:", *options, server=False) == 2
+    assert words in bench.err
     assert len(bench.err.splitlines()) == 1
     assert bench.broker.paths == []
 
