@@ -23,6 +23,7 @@ MAX_THREADS = 1024
 MAX_RATE = 1_000_000
 MAX_RETENTION_DAYS = 36_500
 MAX_EVIDENCE_MIB = 1024 * 1024
+MAX_REASON = 500
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _LISTEN = re.compile(
     r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", re.ASCII
@@ -89,8 +90,9 @@ class Settings:
         Raises:
             ConfigurationError: plain HTTP beyond loopback, a trust folder inside the
                 data folder, several workers where the numbers make no sense, a log
-                level that there is not.
+                level that there is not, a rollback that is accepted for no reason.
         """
+        self._check_rollback()
         if self.log_level not in LOG_LEVELS:
             raise ConfigurationError(
                 "KBS_LOG_LEVEL",
@@ -128,6 +130,18 @@ class Settings:
                 raise ConfigurationError(
                     name, got=str(value), expected=f"{least} to {most}"
                 )
+
+    def _check_rollback(self) -> None:
+        # It stands in the log for good, and is all that tells why the past was lost.
+        reason = self.accept_rollback
+        if reason is None or (reason.strip() and len(reason) <= MAX_REASON):
+            return
+        raise ConfigurationError(
+            "--accept-rollback",
+            got=f"{len(reason)} characters" if reason.strip() else "a blank reason",
+            expected=f"a reason of 1 to {MAX_REASON} characters",
+            hint="the audit log keeps it",
+        )
 
 
 def parse_listen(text: str) -> Listen:

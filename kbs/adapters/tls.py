@@ -70,7 +70,10 @@ def certificate_sha256(folder: Path) -> str:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError, x509.InvalidVersion) as exc:
         raise ConfigurationError(
-            f"TLS certificate {path}", got=type(exc).__name__, expected="a PEM file"
+            f"TLS certificate {path}",
+            got=(exc.strerror if isinstance(exc, OSError) else None)
+            or "no certificate, or a damaged one",
+            expected="an X.509 certificate in PEM",
         ) from exc
     return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
 

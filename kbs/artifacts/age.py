@@ -146,7 +146,10 @@ def _translated(work: Callable[[], None], reader: _Input, output: _Output) -> No
                 raise end.failure from exc
         raise VerificationError(
             "age file",
-            got=str(exc)[:200],
+            # The library's words for a file that is sealed to other recipients.
+            got="a file for other keys"
+            if "No matching keys" in str(exc)
+            else "a file that does not open",
             expected="a file that this identity or passphrase opens to its end",
             hint="another key, or the file was changed or cut short",
             code="artifact.age",

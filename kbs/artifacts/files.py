@@ -12,7 +12,7 @@ import io
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -46,10 +46,32 @@ def seal_file(
     Raises:
         KbsError: as `seal`, or a file that cannot be read or written.
     """
+    return seal_file_under(
+        source, target, lambda: (key, key_ref), name=name, progress=progress
+    )
+
+
+def seal_file_under(
+    source: Path,
+    target: Path,
+    make_key: Callable[[], tuple[bytes, KeyRef | None]],
+    *,
+    name: str | None = None,
+    progress: Progress | None = None,
+) -> SealedHeader:
+    """Seal one file into another under a key that is made once both files are open.
+
+    Making a key can leave a trace (a new version at the broker), which a file that
+    cannot be written must not.
+
+    Raises:
+        KbsError: as `seal` and `make_key`, or a file that cannot be read or written.
+    """
     with reading(source) as file, replacing(target, mode=SEALED_MODE) as out:
         size = os.fstat(file.fileno()).st_size
-        header = SealedHeader(key=key_ref, name=name, size=size)
         _refuse_same(file, target)
+        key, key_ref = make_key()
+        header = SealedHeader(key=key_ref, name=name, size=size)
         seal(key, file, out, header=header, progress=progress)
     return header
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 
 from kbs.channel.binding import RuntimeBinding, parse_runtime_data
 from kbs.cli.context import EXIT_DONE, EXIT_REFUSED, EXIT_UNCHECKED, EXIT_USAGE
 from kbs.cli.evidence_files import (
     BUNDLE,
     EVENT_LOG,
+    UNKNOWN_KIND,
     GivenFiles,
     Unparsed,
     bundle_from,
     lacks_of_quote,
+    read_evidence,
 )
 from kbs.core.checks import Check, CheckLog, Status, Verdict, verdict
 from kbs.core.claims import Claims, ClaimValue
@@ -87,6 +90,22 @@ class Verification:
     at: datetime
     files: GivenFiles
     nonce: str | None = None
+
+    def run_file(self, path: Path, kind: str | None) -> Result:
+        """Verify one file of evidence, whose kind may have to be told by its bytes.
+
+        Raises:
+            MalformedError: it cannot be read; an option or a file beside it is wrong.
+        """
+        try:
+            found, data = read_evidence(path, kind)
+        except MalformedError as exc:
+            if exc.code != UNKNOWN_KIND:
+                raise
+            # What is not even known to be evidence is refused as a bundle, which a
+            # file is that nobody called anything else.
+            return malformed(BUNDLE, exc)
+        return self.run(found, data)
 
     def run(self, kind: str, data: bytes) -> Result:
         """Verify one file of evidence.

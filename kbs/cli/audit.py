@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,14 +130,20 @@ def prove(context: CliContext, *, entry_id: str, out: Path | None) -> None:
 
 
 @audit.command()
-@click.argument("file", type=_FILE)
+@click.argument("file", type=_FILE, metavar="FILE|-")
 @common_options
 def export(context: CliContext, *, file: Path) -> None:
-    """Write the whole log as JSON lines."""
+    """Write the whole log as JSON lines, to FILE or to standard output."""
     from kbs.cli.admin_client import AdminClient
-    from kbs.cli.audit_export import write_export_file
+    from kbs.cli.audit_export import write_export_file, write_export_stream
     from kbs.cli.seen_log import follow_log
 
+    if str(file) == "-":
+        _require_own_output(context)
+        with AdminClient.from_context(context) as client:
+            write_export_stream(client, sys.stdout.buffer)
+            follow_log(client)
+        return
     with AdminClient.from_context(context) as client:
         size, lines = write_export_file(client, file)
         follow_log(client)
@@ -172,6 +179,17 @@ def verify(context: CliContext, *, file: Path | None, log_key: str | None) -> No
     emit(context, result.to_json(), lambda: _print_verified(result))
     holds = result.report.holds
     click.get_current_context().exit(EXIT_DONE if holds else EXIT_REFUSED)
+
+
+def _require_own_output(context: CliContext) -> None:
+    if context.json:
+        raise MalformedError(
+            "--json",
+            got="the export on standard output too",
+            expected="one of the two there",
+            hint="name a file, or leave out --json",
+            code="usage",
+        )
 
 
 def _require_decision(text: str | None) -> None:

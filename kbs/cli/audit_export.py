@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
 from kbs.artifacts.files import reading, replacing
 from kbs.audit.checkpoint import parse_checkpoint
-from kbs.audit.export import MAX_LINE, parse_checkpoint_line
+from kbs.audit.export import parse_checkpoint_line, parse_keys_line, read_lines
 from kbs.audit.logkey import LogKey, parse_vkey
 from kbs.audit.report import ExportError, ExportReport
 from kbs.audit.verification import verify_export
@@ -20,6 +22,10 @@ from kbs.cli.render import progress
 from kbs.core.errors import KbsError, MalformedError, UnavailableError
 
 _EXPORT = "/admin/v1/audit/export"
+_STANDARD_OUTPUT = "standard output"
+_BUFFER = 1024 * 1024
+# `kbs.audit.export`: how the first line of every export begins.
+_FIRST = b'{"checkpoint":'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +48,31 @@ def write_export_file(client: AdminClient, path: Path) -> tuple[int, int]:
             left behind.
         KbsError: the broker refuses, or the file cannot be written.
     """
+    with client.lines(_EXPORT) as source, replacing(path, mode=SECRET_MODE) as file:
+        return _copy(source, file, f"output {path}")
+
+
+def write_export_stream(client: AdminClient, file: BinaryIO) -> tuple[int, int]:
+    """Write what the broker exports to whoever reads; return bytes and lines.
+
+    Raises:
+        UnavailableError: the export broke off: what was written is not all of it.
+        BrokenPipeError: the reader went away.
+        KbsError: the broker refuses.
+    """
+    with client.lines(_EXPORT) as source:
+        written = _copy(source, file, _STANDARD_OUTPUT)
+        with _room(_STANDARD_OUTPUT):
+            file.flush()
+        return written
+
+
+def _copy(source: Iterable[bytes], file: BinaryIO, what: str) -> tuple[int, int]:
     size = lines = 0
-    with (
-        client.lines(_EXPORT) as source,
-        replacing(path, mode=SECRET_MODE) as file,
-        progress("export", None) as advance,
-    ):
+    with progress("export", None) as advance:
         for line in source:
-            _write(file, line, path)
+            with _room(what):
+                file.write(line)
             advance(len(line))
             size, lines = size + len(line), lines + 1
             if not line.endswith(b"\n"):
@@ -59,12 +82,15 @@ def write_export_file(client: AdminClient, path: Path) -> tuple[int, int]:
     return size, lines
 
 
-def _write(file: BinaryIO, line: bytes, path: Path) -> None:
+@contextmanager
+def _room(what: str) -> Iterator[None]:
     try:
-        file.write(line)
+        yield
+    except BrokenPipeError:
+        raise
     except OSError as exc:
         raise UnavailableError(
-            f"output {path}", got=exc.strerror, expected="room", code="artifact.io"
+            what, got=exc.strerror, expected="room", code="artifact.io"
         ) from exc
 
 
@@ -72,7 +98,8 @@ def verify_file(path: Path, profile: Path, log_key: str | None) -> Verified:
     """Verify an export offline, under the profile's log key where there is one.
 
     Raises:
-        MalformedError: the file cannot be read, or the profile or key is damaged.
+        MalformedError: the file cannot be read or is no export, or the profile or key
+            is damaged.
     """
     keys: tuple[LogKey, ...] = ()
     last: bytes | None = None
@@ -84,22 +111,20 @@ def verify_file(path: Path, profile: Path, log_key: str | None) -> Verified:
         seen = loaded.last_checkpoint()
         last = None if seen is None else seen[1]
     notes = () if keys else ("no key is pinned: the export vouches for itself",)
-    with reading(path) as file:
+    # `reading` gives the bare file, whose readline asks the system for every byte.
+    with reading(path) as bare, io.BufferedReader(bare, _BUFFER) as file:
         size = path.stat().st_size
-        if size == 0:
-            raise MalformedError(
-                f"export {path}", got="an empty file", expected="kbs audit export FILE"
-            )
-        lines = _lines(file.readline)
-        first = next(lines, b"")
-        if last is not None and _ends_before(first, last):
+        lines = read_lines(file)
+        head = tuple(islice(lines, 2))
+        _require_export(path, head)
+        if last is not None and _ends_before(head[0], last):
             notes = (
                 *notes,
                 "the export ends before the last checkpoint seen from this profile",
             )
             last = None
         with progress(f"verify {path.name}", size) as advance:
-            told = _telling(chain([first] if first else [], lines), advance)
+            told = _telling(chain(head, lines), advance)
             result = _verify(told, keys, last)
     return replace(result, notes=notes)
 
@@ -126,9 +151,25 @@ def _verify(
     return Verified(report=report)
 
 
-def _lines(readline: Callable[[int], bytes | None]) -> Iterator[bytes]:
-    while line := readline(MAX_LINE + 1):
-        yield line
+def _require_export(path: Path, head: tuple[bytes, ...]) -> None:
+    """Tell another file from an export that was damaged, even in its first line."""
+    if not head:
+        got = "an empty file"
+    elif head[0].startswith(_FIRST) or _is_keys_line(head[-1]):
+        return
+    else:
+        got = "another kind of file"
+    raise MalformedError(
+        f"export {path}", got=got, expected="what kbs audit export FILE wrote"
+    )
+
+
+def _is_keys_line(line: bytes) -> bool:
+    try:
+        parse_keys_line(line)
+    except MalformedError:
+        return False
+    return True
 
 
 def _telling(lines: Iterable[bytes], advance: Callable[[int], None]) -> Iterator[bytes]:

@@ -224,13 +224,18 @@ def one_line(text: str) -> str:
 def main_with(group: click.Group, arguments: Sequence[str] | None = None) -> int:
     """Run the root group and return the exit code; never lets a traceback out.
 
-    Usage errors are one line on stderr and exit 2; what nobody expected is one line
+    Usage errors are one line on stderr and exit 2 (a group without a command: its
+    help); what nobody expected is one line
     and exit 3, with its traceback only under --verbose.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     context = initial_context(json="--json" in given, verbose="--verbose" in given)
     try:
         result = group.main(given, prog_name="kbs", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as exc:
+        # A group alone: its help is the answer, and is no line of an error.
+        click.echo(exc.format_message(), err=True)
+        return EXIT_USAGE
     except click.ClickException as exc:
         report(context, _usage_error(exc))
         return EXIT_USAGE

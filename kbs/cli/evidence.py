@@ -72,10 +72,9 @@ def verify(
 ) -> None:
     """Run every check on a bundle, or on raw evidence."""
     from kbs.cli.appraisal import Verification
-    from kbs.cli.evidence_files import read_evidence
 
     verification = Verification(at=time_of(at), files=_given(files), nonce=nonce)
-    result = verification.run(*read_evidence(file, kind))
+    result = verification.run_file(file, kind)
     emit(context, result.to_json(), lambda: print_result(result))
     click.get_current_context().exit(result.exit_code)
 

@@ -28,6 +28,10 @@ from kbs.pki.certificates import der
 
 BUNDLE = "bundle"
 EVENT_LOG = "eventlog"
+
+UNKNOWN_KIND = "evidence.kind"
+"""The code of the error about a file that may be anything."""
+
 # TPM 2.0 Library, Part 2, section 6.2: TPM_GENERATED_VALUE.
 _TPM_GENERATED = bytes.fromhex("ff544347")
 
@@ -179,7 +183,7 @@ def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
             got=f"{len(data)} bytes of no known shape",
             expected="a bundle (JSON), an SNP report, a TPM quote or an event log",
             hint="say what it is with --kind",
-            code="evidence.kind",
+            code=UNKNOWN_KIND,
         )
     return found, data
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kbs.cli.appraisal import Result, malformed, verify_recorded
 from kbs.cli.context import EXIT_DONE, EXIT_REFUSED, CliContext, one_line
@@ -29,8 +30,8 @@ from kbs.core.encode import (
     require_members,
     require_text,
 )
-from kbs.core.errors import MalformedError
-from kbs.core.ids import KeyId, parse_key_ref
+from kbs.core.errors import MalformedError, NotFoundError
+from kbs.core.ids import KeyId, ScopedName, parse_key_ref
 from kbs.evidence.bundle import MAX_BUNDLE_BYTES, parse_bundle
 from kbs.evidence.model import EnrolledKey, Trust, TrustedCA
 from kbs.governance.attestation_key import tpm_name
@@ -41,6 +42,11 @@ from kbs.policy.explain import explain_json
 from kbs.policy.parse import ParsedPolicy
 from kbs.policy.yaml import MAX_BYTES
 
+if TYPE_CHECKING:
+    from kbs.cli.admin_client import AdminClient
+
+# A path is no name; a name is nobody's.
+_NO_POLICY = frozenset({MalformedError.code, "object.none"})
 _STOPPING = frozenset({Status.FAIL, Status.UNCHECKED})
 _MAX_REQUEST = 64 * 1024
 _ASSUMED = "no --request: door v1 and freshness challenge are assumed"
@@ -164,7 +170,6 @@ def explain_by_server(
         KbsError: the broker refuses, or does not answer.
     """
     from kbs.cli.admin_client import AdminClient
-    from kbs.cli.policy_names import find_policy
 
     body: dict[str, object] = {
         "bundle": parse_json_object(
@@ -180,12 +185,33 @@ def explain_by_server(
         if policy is not None:
             body["policy"] = b64(policy)
         else:
-            body["name"] = str(find_policy(client, target, workload=False)[0])
+            body["name"] = str(_stored(client, target))
         document = client.post("/admin/v1/explain", body)
     granted = document.get("decision") == "granted"
     return Explained(
         document, asked.notes(None), EXIT_DONE if granted else EXIT_REFUSED
     )
+
+
+def _stored(client: AdminClient, target: str) -> ScopedName:
+    """Return which stored policy is meant by what is the name of no file."""
+    from kbs.cli.policy_names import find_policy
+
+    try:
+        subject, found = find_policy(client, target, workload=False)
+    except (MalformedError, NotFoundError) as exc:
+        if exc.code not in _NO_POLICY:
+            raise
+        subject, found = None, []
+    if subject is None or not found:
+        raise NotFoundError(
+            f"policy {target}",
+            got="no such file, and no tenant has a policy of this name",
+            expected="a file, or NAME or TENANT/NAME of a stored policy",
+            hint="see kbs policy list",
+            code="object.none",
+        )
+    return subject
 
 
 def _request_claims(

@@ -55,6 +55,7 @@ def enroll(
     from kbs.client.enrol import Enroller
 
     scoped = parse_scoped_name(group, "group")
+    _require_tpm_alone(guest)
     certificates = read_certificates((ek_cert,), "EK certificate") if ek_cert else ()
     enroller = Enroller(
         tcti=guest.tcti,
@@ -229,10 +230,11 @@ def unseal(
 @common_options
 def measure(context: CliContext, *, policy: Path, pcr: int, tcti: str) -> None:
     """Measure a workload policy into a PCR, before the workload starts."""
-    from kbs.client.measure import measure_workload
+    from kbs.client.measure import measure_workload, require_measurable
     from kbs.client.tpm import open_tpm
 
     data = read_input(policy, "workload policy")
+    require_measurable(data)
     with open_tpm(tcti) as tpm:
         values = measure_workload(tpm, data, pcr)
 
@@ -241,6 +243,19 @@ def measure(context: CliContext, *, policy: Path, pcr: int, tcti: str) -> None:
             click.echo(f"{bank}:{pcr} {value}")
 
     emit(context, {"pcr": pcr, "values": values}, human)
+
+
+def _require_tpm_alone(guest: GuestOptions) -> None:
+    if guest.kinds != ("vtpm",):
+        raise MalformedError(
+            "--kind",
+            got=", ".join(guest.kinds),
+            expected="vtpm: only a TPM's key is enrolled",
+            hint="leave it out",
+            code="usage",
+        )
+    # What the other options say about the TPM is read before anybody is asked.
+    guest.attesters()
 
 
 def _key_refs(keys: tuple[str, ...]) -> tuple[KeyRef, ...]:
@@ -253,13 +268,15 @@ def _key_refs(keys: tuple[str, ...]) -> tuple[KeyRef, ...]:
 def _require_one_place(
     context: CliContext, refs: tuple[KeyRef, ...], out: Path | None, out_fd: int | None
 ) -> None:
-    from kbs.client.deliver import require_descriptor
+    from kbs.client.deliver import require_descriptor, require_places
 
     require_one(
         "where the keys go",
         {"--out": out, "--out-fd": out_fd},
         expected="--out DIR for files, or --out-fd N for one key's bytes",
     )
+    if out is not None:
+        require_places(out, [ref.key_id for ref in refs])
     if out_fd is None:
         return
     if len(refs) != 1 or (out_fd == 1 and context.json):

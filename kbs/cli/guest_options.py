@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +18,9 @@ from kbs.cli.inputs import read_input
 from kbs.cli.x509_files import read_certificates
 from kbs.core.encode import parse_hex, parse_json_object
 from kbs.core.errors import MalformedError, UnavailableError
+
+if TYPE_CHECKING:
+    from kbs.audit.logkey import LogKey
 
 KINDS = ("vtpm", "snp", "sample")
 SUITES = {"x25519": Suite.X25519, "p256": Suite.P256, "p384": Suite.P384}
@@ -60,7 +64,6 @@ class GuestOptions:
         Raises:
             MalformedError: an option or a file of one is wrong.
         """
-        from kbs.audit.logkey import parse_vkey
         from kbs.channel.signing import MAX_KEY_FILE_BYTES, parse_response_key
         from kbs.client.guest import GuestClient
         from kbs.client.log_watch import LogWatch
@@ -73,10 +76,7 @@ class GuestOptions:
                 hint="give --broker-key FILE; kbs serve names it",
             )
         pem = read_input(self.broker_key, "broker key", limit=MAX_KEY_FILE_BYTES)
-        pinned = None
-        if self.log_key is not None:
-            text = read_input(self.log_key, "log key", limit=1024)
-            pinned = parse_vkey(text.decode("utf-8", "replace").strip())
+        pinned = None if self.log_key is None else _read_log_key(self.log_key)
         transport = self.transport(context)
         primary, *devices = self.attesters()
         return GuestClient(
@@ -108,7 +108,12 @@ class GuestOptions:
             default_event_log,
             parse_selection,
         )
+        from kbs.evidence.vtpm.eventlog import MAX_LOG
 
+        if self.event_log is not None:
+            # Read again when the evidence is collected; but what was named and is not
+            # there, no patience brings.
+            read_input(self.event_log, "--event-log", limit=MAX_LOG)
         return TpmAttester(
             tcti=self.tcti,
             selection=parse_selection(self.pcrs) if self.pcrs else DEFAULT_SELECTION,
@@ -166,6 +171,22 @@ def warn(text: str) -> None:
 
 def _tell_wait(error: UnavailableError, seconds: float) -> None:
     warn(f"{error}; trying again in {seconds:.1f} s")
+
+
+def _read_log_key(path: Path) -> LogKey:
+    from kbs.audit.logkey import parse_vkey
+
+    text = read_input(path, "log key", limit=1024).decode("utf-8", "replace").strip()
+    try:
+        return parse_vkey(text)
+    except MalformedError:
+        # `from None`: the parser quotes what it got, which may be any file here, and a
+        # secret one.
+        raise MalformedError(
+            f"--log-key {path}",
+            got="a file that holds no log key",
+            expected="one line, NAME+HASH+KEY, as kbs audit verify --log-key takes",
+        ) from None
 
 
 def _options() -> list[Callable[[Any], Any]]:
@@ -241,13 +262,26 @@ def _options() -> list[Callable[[Any], Any]]:
         ),
         click.option(
             "--retry-for",
-            type=click.FloatRange(min=0),
+            type=Seconds(min=0),
             default=DEFAULT_RETRY_SECONDS,
             show_default=True,
             metavar="SECONDS",
             help="How long to try while the broker or a device does not answer.",
         ),
     ]
+
+
+class Seconds(click.FloatRange):
+    """A span of time that ends: neither NaN, which is never over, nor infinite."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read a finite number in the range."""
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
 
 
 class Handle(click.ParamType[int]):

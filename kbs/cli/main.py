@@ -78,8 +78,8 @@ class LazyGroup(click.Group):
         """Find the command, or name the closest one."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean {close[0]}?" if close else "see kbs --help"
-            message = f"no command {args[0]!r:.60}: {hint}"
+            hint = f": did you mean {close[0]}?" if close else ""
+            message = f"no command {args[0]!r:.60}{hint}"
             raise click.UsageError(message, ctx)
         return super().resolve_command(ctx, args)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def seal(
     new: bool,
 ) -> None:
     """Seal IN into OUT under a key of the broker."""
-    from kbs.artifacts.files import seal_file
+    from kbs.artifacts.files import seal_file_under
     from kbs.cli.render import progress
 
     if new == (key_file is not None):
@@ -64,20 +65,19 @@ def seal(
             code="usage",
         )
     ref = parse_key_ref(key_id)
-    # Before a key is made: a file that cannot be read shall leave nothing behind.
-    size = _size_of(source)
     if key_file is None:
-        key, ref = _new_key(context, ref)
+        _require_no_version(ref)
+        make = functools.partial(_new_key, context, ref)
     else:
-        key = read_key(key_file, size=KEY_SIZE)
-    with progress(f"seal {source.name}", size) as advance:
-        header = seal_file(
-            source, target, key, key_ref=ref, name=source.name, progress=advance
+        make = functools.partial(_given_key, key_file, ref)
+    with progress(f"seal {source.name}", _size_of(source)) as advance:
+        header = seal_file_under(
+            source, target, make, name=source.name, progress=advance
         )
     emit(
         context,
         {"out": str(target), **header.to_json()},
-        lambda: click.echo(f"{target}: {header.size} bytes sealed under {ref}"),
+        lambda: click.echo(f"{target}: {header.size} bytes sealed under {header.key}"),
     )
 
 
@@ -127,10 +127,7 @@ def _size_of(path: Path) -> int:
         return file.seek(0, 2)
 
 
-def _new_key(context: CliContext, ref: KeyRef) -> tuple[bytes, KeyRef]:
-    """Return a fresh key that the broker has now, and the version that it is."""
-    from kbs.cli.admin_client import AdminClient
-
+def _require_no_version(ref: KeyRef) -> None:
     if ref.version is not None:
         raise MalformedError(
             f"key {ref}",
@@ -138,6 +135,16 @@ def _new_key(context: CliContext, ref: KeyRef) -> tuple[bytes, KeyRef]:
             expected="repository/type/tag",
             hint="a new key gets its version from the broker",
         )
+
+
+def _given_key(path: Path, ref: KeyRef) -> tuple[bytes, KeyRef]:
+    return read_key(path, size=KEY_SIZE), ref
+
+
+def _new_key(context: CliContext, ref: KeyRef) -> tuple[bytes, KeyRef]:
+    """Return a fresh key that the broker has now, and the version that it is."""
+    from kbs.cli.admin_client import AdminClient
+
     value = secrets.token_bytes(KEY_SIZE)
     with AdminClient.from_context(context) as client:
         made = client.import_key(str(ref.key_id), _KIND, value)

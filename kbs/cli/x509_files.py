@@ -32,6 +32,8 @@ _DER_SEQUENCE = b"\x30"
 _CERTIFICATE_BLOCK = re.compile(
     rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL
 )
+_LABEL = re.compile(rb"-----BEGIN ([^-\r\n]{1,40})")
+_KNOWN = frozenset({b"CERTIFICATE", b"X509 CRL"})
 _MAX_COLLATERAL = 1024
 
 
@@ -89,10 +91,21 @@ def _collateral(data: bytes, what: str) -> GivenCollateral:
     blocks = _CERTIFICATE_BLOCK.findall(data)
     if data.count(_BEGIN) == len(blocks):
         return GivenCollateral(_certificates(data, what), ())
+    _require_known(data, what)
     return GivenCollateral(
         _certificates(b"\n".join(blocks), what) if blocks else (),
         load_crls(_CERTIFICATE_BLOCK.sub(b"", data), what),
     )
+
+
+def _require_known(data: bytes, what: str) -> None:
+    for label in _LABEL.findall(data):
+        if label not in _KNOWN:
+            raise MalformedError(
+                what,
+                got=f"PEM {label.decode('ascii', 'replace')}",
+                expected=" or ".join(sorted(one.decode() for one in _KNOWN)),
+            )
 
 
 def _certificates(data: bytes, what: str) -> tuple[x509.Certificate, ...]:

@@ -7,6 +7,7 @@ for one of the two.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -31,6 +32,11 @@ MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 _STDERR = 2
 
+# Nothing is wrong with the place: the same command can work later.
+_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+_ROOM = "room for it"
+_PLACE = "a folder that can be made, and files written in it"
+
 # From a terminal, from a service manager, from a terminal that closed.
 _INTERRUPTIONS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
@@ -47,7 +53,32 @@ def write_keys(folder: Path, keys: Sequence[ReleasedKey]) -> tuple[Path, ...]:
             return _write_all(folder, keys)
     except OSError as exc:
         raise UnavailableError(
-            f"output {exc.filename or folder}", got=exc.strerror, expected="room for it"
+            f"output {exc.filename or folder}",
+            got=exc.strerror,
+            expected=_ROOM if exc.errno in _PASSING else _PLACE,
+        ) from exc
+
+
+def require_places(folder: Path, key_ids: Sequence[KeyId]) -> None:
+    """Require that keys can be written below a folder; asked before any is fetched.
+
+    Nothing of it stays, so that a refusal leaves no empty folders behind.
+
+    Raises:
+        MalformedError: a folder cannot be made or written, or is where a key goes.
+        UnavailableError: there is no room now.
+        ConfigurationError: something in the way is a link or belongs to somebody else.
+    """
+    try:
+        with _uninterrupted():
+            for key_id in key_ids:
+                _require_place(folder, key_id)
+    except OSError as exc:
+        what = f"output {folder}"
+        if exc.errno in _PASSING:
+            raise UnavailableError(what, got=exc.strerror, expected=_ROOM) from exc
+        raise MalformedError(
+            what, got=exc.strerror, expected=_PLACE, code="usage"
         ) from exc
 
 
@@ -174,6 +205,44 @@ def _require_own_folder(folder: Path) -> None:
             expected="a folder of our own",
             hint="name an empty folder by --out",
         )
+
+
+def _require_place(folder: Path, key_id: KeyId) -> None:
+    repository = folder / key_id.repository
+    target = repository / key_id.type / key_id.tag
+    for inner in (repository, target.parent):
+        if _status(inner) is not None:
+            _require_own_folder(inner)
+    status = _status(target)
+    if status is not None and stat.S_ISDIR(status.st_mode):
+        raise MalformedError(
+            f"output {target}",
+            got="a folder",
+            expected="a file that the key replaces, or nothing yet",
+            code="usage",
+        )
+    _probe(next(path for path in target.parents if _status(path) is not None))
+
+
+def _probe(folder: Path) -> None:
+    # What the permissions say is not the whole truth (/proc, a read-only mount). The
+    # name is ours alone: making and removing the folders themselves would race with
+    # another fetch into the same place.
+    made = folder / f".kbs-{secrets.token_hex(8)}.partial"
+    made.mkdir(mode=FOLDER_MODE)
+    file = made / "key"
+    try:
+        _write_file(file, b"\x00")
+    finally:
+        _withdraw([file])
+        made.rmdir()
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None
 
 
 def _write_file(path: Path, value: bytes) -> None:

@@ -105,7 +105,8 @@ class Enroller:
         Raises:
             UnavailableError: broker or TPM do not answer, or the TPM has no EK
                 certificate.
-            VerificationError: what is pending is not what was asked for.
+            VerificationError: the certificate is another TPM's, or what is pending is
+                not what was asked for.
             KbsError: the broker refuses.
         """
         with open_tpm(self.tcti) as tpm:
@@ -183,16 +184,17 @@ def require_certified(ek_public: bytes, endorsement: EndorsementKey) -> None:
     """Require that the TPM made the key that the certificate is about.
 
     Raises:
-        UnavailableError: it made another one.
+        VerificationError: it made another one.
     """
     key = _load(endorsement.certificate).public_key()
     made = parse_public(ek_public)
     if spki_of(made.key) != spki_of(key):  # type: ignore[arg-type] # kind was checked
-        raise UnavailableError(
+        raise VerificationError(
             "EK",
             got="a key that is not the certificate's",
             expected="the key of the EK certificate",
             hint="the certificate is another TPM's, or made for another template",
+            code="enrolment.ek",
         )
 
 

@@ -26,6 +26,10 @@ DEFAULT_PCR = 15
 # software, so what they hold proves nothing.
 _LAST_STATIC_PCR = 15
 
+# What the broker registers (`kbs.governance.objects`): the digest of anything else is
+# one that no policy can name.
+_MAX_POLICY_BYTES = 1024 * 1024
+
 
 def measure_workload(tpm: Tpm, policy: bytes, pcr: int = DEFAULT_PCR) -> dict[str, str]:
     """Extend the digest of the policy's exact bytes in every bank; return the values.
@@ -33,7 +37,8 @@ def measure_workload(tpm: Tpm, policy: bytes, pcr: int = DEFAULT_PCR) -> dict[st
     Every allocated bank is extended, or another one could be given a made-up history.
 
     Raises:
-        MalformedError: software can reset this PCR, or there is none of this number.
+        MalformedError: software can reset this PCR, or there is none of this number;
+            or as `require_measurable`.
         ConflictError: the register does not hold its initial value, or does not hold
             the expected one afterwards: something else extends it too.
         UnavailableError: the TPM refuses, or has a bank whose hash we lack.
@@ -42,6 +47,7 @@ def measure_workload(tpm: Tpm, policy: bytes, pcr: int = DEFAULT_PCR) -> dict[st
         raise MalformedError(
             "PCR", got=str(pcr), expected=f"0 to {_LAST_STATIC_PCR}: the others reset"
         )
+    require_measurable(policy)
     digests = policy_digests(tpm.banks(), policy)
     _require_values(tpm, pcr, {bank: bytes(DIGEST_SIZES[bank]) for bank in digests})
     tpm.extend(pcr, digests)
@@ -51,6 +57,21 @@ def measure_workload(tpm: Tpm, policy: bytes, pcr: int = DEFAULT_PCR) -> dict[st
     }
     _require_values(tpm, pcr, expected)
     return {bank_name(bank): value.hex() for bank, value in expected.items()}
+
+
+def require_measurable(policy: bytes) -> None:
+    """Require a policy that a broker can hold too; what is extended stays until reboot.
+
+    Raises:
+        MalformedError: it is empty, or larger than any that can be registered.
+    """
+    if not 1 <= len(policy) <= _MAX_POLICY_BYTES:
+        raise MalformedError(
+            "workload policy",
+            got=f"{len(policy)} bytes" if policy else "an empty file",
+            expected=f"1 to {_MAX_POLICY_BYTES} bytes",
+            hint="nothing was measured",
+        )
 
 
 def policy_digests(

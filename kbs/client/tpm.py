@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from kbs.core.errors import UnavailableError
+from kbs.core.errors import ConfigurationError, UnavailableError
 from kbs.evidence.vtpm.abi import PcrSelection
 from kbs.evidence.vtpm.algorithms import DIGEST_SIZES, Algorithm
 from kbs.evidence.vtpm.public import TpmPublic, serialize_public
@@ -157,7 +157,8 @@ class Tpm:
         """Return the value of each selected PCR, read eight at a time.
 
         Raises:
-            UnavailableError: the TPM refuses, or has no such bank.
+            UnavailableError: the TPM refuses.
+            ConfigurationError: it has no such bank.
         """
         values: dict[tuple[Algorithm, int], bytes] = {}
         for part in _in_parts(selections):
@@ -165,7 +166,8 @@ class Tpm:
                 _, _, digests = self._context.pcr_read(self._selection([part]))
                 found = [bytes(value) for value in digests]
             if len(found) != len(part.pcrs):
-                raise UnavailableError(
+                # Trying again allocates nothing.
+                raise ConfigurationError(
                     f"TPM PCR bank {part.bank.name.lower()}",
                     got=f"{len(found)} values",
                     expected=f"PCRs {', '.join(map(str, part.pcrs))}",

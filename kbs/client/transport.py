@@ -31,6 +31,9 @@ TOTAL_SECONDS = 60.0
 MAX_ANSWER = 20 * 1024 * 1024
 """Largest answer that is read: 64 keys of 64 KiB, sealed, in base64, and a receipt."""
 
+# RFC 8446, section 5.1: a record of type alert, legacy version 3.x; what a TLS server
+# says to plain HTTP, as the HTTP library quotes a line that is no status.
+_TLS_ALERT = "\\x15\\x03"
 _CHUNK = 64 * 1024
 _JSON_TYPES = frozenset({"application/json", "application/problem+json"})
 
@@ -218,6 +221,14 @@ class Transport:
                 expected=f"SHA-256 {self._tls_sha256}",
                 hint="the certificate changed, or somebody is in between",
                 code="tls.pin",
+            )
+        if _TLS_ALERT in text:
+            return UnavailableError(
+                f"server {self._server}",
+                got="an answer in TLS",
+                expected="an answer in plain HTTP",
+                hint="it speaks TLS: use https://",
+                code="unreachable",
             )
         return UnavailableError(
             f"server {self._server}",

@@ -22,6 +22,19 @@ MAX_INTEGER = 2**53
 MAX_DEPTH = 32
 """Deepest nesting of JSON that we accept."""
 
+# What the library says, by how it begins, in words that say what was got.
+_JSON_FAULTS = {
+    "Expecting value": "no value",
+    "Extra data": "more text behind the value",
+    "Expecting property name": "no member name in double quotes",
+    "Expecting ':'": "a member name without a colon behind it",
+    "Expecting ','": "neither a comma nor the end",
+    "Illegal trailing comma": "a comma before the end",
+    "Unterminated string": "a string without an end",
+    "Invalid control character": "a control character in a string",
+    "Invalid \\": "an escape that there is not",
+}
+
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
 _HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
 _B64U = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
@@ -119,7 +132,9 @@ def parse_json(data: bytes | str, what: str, *, limit: int) -> object:
         raise MalformedError(f"{what}: {exc}") from exc
     except json.JSONDecodeError as exc:
         raise MalformedError(
-            f"{what} line {exc.lineno} column {exc.colno}", got=exc.msg, expected="JSON"
+            f"{what} line {exc.lineno} column {exc.colno}",
+            got=_json_fault(exc.msg),
+            expected="JSON",
         ) from exc
     except (ValueError, RecursionError) as exc:
         raise MalformedError(what, got="not JSON", expected="JSON") from exc
@@ -173,7 +188,9 @@ def require_members(
         raise MalformedError(
             what,
             got="unknown member " + ", ".join(_brief(name) for name in unknown[:5]),
-            expected="only " + ", ".join(sorted(required | optional)),
+            expected="only " + ", ".join(sorted(required | optional))
+            if required or optional
+            else "no members",
         )
     return obj
 
@@ -267,6 +284,13 @@ def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
         twice = next(name for name in names if names.count(name) > 1)
         raise MalformedError("JSON object", got=f"member {_brief(twice)} twice")
     return members
+
+
+def _json_fault(message: str) -> str:
+    for start, fault in _JSON_FAULTS.items():
+        if message.startswith(start):
+            return fault
+    return "text that is not JSON"
 
 
 def _refuse_number(text: str) -> NoReturn:

@@ -18,6 +18,7 @@ InstanceId = NewType("InstanceId", str)
 SHARED_TENANT = "shared"
 """The tenant whose governed objects others may use when the authority allows."""
 
+_NAME = "1 to 64 of a-z 0-9 . _ - that start and end alphanumeric"
 _SEGMENT = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", re.ASCII)
 _VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _HEX32 = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -38,7 +39,7 @@ def parse_name(text: object, what: str = "name") -> str:
         raise MalformedError(
             what,
             got=repr(text)[:80],
-            expected="1 to 64 of a-z 0-9 . _ - that start and end alphanumeric",
+            expected=_NAME,
         )
     return text
 
@@ -108,7 +109,9 @@ def parse_key_id(text: object) -> KeyId:
     parts = text.split("/") if isinstance(text, str) else []
     if len(parts) != 3 or not all(is_segment(part) for part in parts):  # noqa: PLR2004
         raise MalformedError(
-            "key id", got=repr(text)[:120], expected="repository/type/tag"
+            "key id",
+            got=repr(text)[:120],
+            expected=f"repository/type/tag, each {_NAME}",
         )
     return KeyId(*parts)
 

@@ -32,6 +32,13 @@ _CURVES: Mapping[str, tuple[ec.EllipticCurve, int]] = {
     "P-384": (ec.SECP384R1(), 48),
     "P-521": (ec.SECP521R1(), 66),
 }
+# What is wrong with the text of a key, by the subject of the parser's complaint, which
+# itself quotes the text.
+_FAULTS: Mapping[str, str] = {
+    "JSON object": "a member twice",
+    "JSON number": "a number that is no integer",
+    "JSON integer": "an integer beyond ±2^53",
+}
 _RSA = ("n", "e", "d", "p", "q", "dp", "dq", "qi")
 
 
@@ -72,11 +79,19 @@ def parse_private_jwk(data: bytes) -> bytes:
 def _parse_object(data: bytes) -> dict[str, object]:
     try:
         return require_object(parse_json(data, "jwk", limit=_MAX_JWK), "jwk")
-    except MalformedError:
-        # `from None`, and in no words of the parser: both would quote the secret.
-        raise MalformedError(
-            "jwk", got="another text", expected="one JSON object"
-        ) from None
+    except MalformedError as exc:
+        # `from None`, and no words that the parser took from the text: both would
+        # quote the secret.
+        what, got = _fault_of(exc)
+        raise MalformedError(what, got=got, expected="one JSON object") from None
+
+
+def _fault_of(error: MalformedError) -> tuple[str, str | None]:
+    cause = error.__cause__
+    if isinstance(cause, MalformedError):
+        return "jwk", _FAULTS.get(cause.what, "another text")
+    # The place, the kind of fault, a type or a size.
+    return error.what, error.got
 
 
 def _check_ec(jwk: dict[str, object]) -> None:

@@ -128,8 +128,9 @@ class Located:
                 )
         missing = sorted(required - members.keys())
         if missing:
+            needed = ", ".join(sorted(required))
             raise self.fault(
-                subject, got="no " + ", ".join(missing), expected=f"all of {known}"
+                subject, got="no " + ", ".join(missing), expected=f"all of {needed}"
             )
         return members
 

@@ -115,11 +115,7 @@ class _PolicyReader:
         self.warnings: list[str] = []
 
     def policy(self) -> ReleasePolicy:
-        members = self._root.members(
-            "ReleasePolicy",
-            required=frozenset({"kind", "name", "releases", "allow"}),
-            optional=frozenset({"accept", "revocation", "unsafe", "description"}),
-        )
+        members = self._members()
         collected = self._problems.collected
         name, accept, tolerate = "", Accept(), False
         releases: tuple[str, ...] = ()
@@ -158,6 +154,20 @@ class _PolicyReader:
             unsafe=unsafe,
             description=description,
         )
+
+    def _members(self) -> dict[str, Located]:
+        # Another kind of document has other members: said beside what misses here.
+        kind = self._root.mapping("ReleasePolicy").get("kind")
+        try:
+            return self._root.members(
+                "ReleasePolicy",
+                required=frozenset({"kind", "name", "releases", "allow"}),
+                optional=frozenset({"accept", "revocation", "unsafe", "description"}),
+            )
+        except MalformedError as exc:
+            if kind is None or kind.value == KIND:
+                raise
+            raise PolicyError((_wrong_kind(kind), exc)) from exc
 
     def _rules(self, located: Located, tenant: str | None) -> tuple[Rule, ...]:
         reader = RuleReader(self._vocabulary, tenant)
@@ -199,7 +209,11 @@ def _open_fault(rule: Rule, located: Located, point: Open) -> MalformedError:
 
 def _require_kind(located: Located) -> None:
     if located.value != KIND:
-        raise located.fault("kind", got=located.kind(), expected=KIND)
+        raise _wrong_kind(located)
+
+
+def _wrong_kind(located: Located) -> MalformedError:
+    return located.fault("kind", got=located.kind(), expected=KIND)
 
 
 def _name(located: Located) -> str:

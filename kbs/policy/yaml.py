@@ -175,8 +175,9 @@ class _Builder:
             mark = exc.problem_mark or exc.context_mark or self._loader.get_mark()
             raise MalformedError(
                 f"{self._what} {Position(mark.line + 1, mark.column + 1)}",
-                got=exc.problem or "broken YAML",
+                got="broken YAML",
                 expected="YAML 1.2 or JSON",
+                hint=exc.problem,
             ) from exc
         except (yaml.YAMLError, ValueError, OverflowError) as exc:
             # The scanner lets chr() and int() fail on escapes and versions it accepts.

@@ -33,30 +33,46 @@ def free_port() -> int:
     return port
 
 
-def test_the_five_minute_tour_works_as_typed(tmp_path: Path) -> None:
+def toured(folder: Path, script: str, port: int) -> subprocess.CompletedProcess[str]:
     """Run in a copy with a port of its own; nothing else differs from the text."""
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    kbs = tmp_path / ".venv" / "bin" / "kbs"
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    kbs = folder / ".venv" / "bin" / "kbs"
     kbs.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m kbs "$@"\n')
     kbs.chmod(0o755)
-    shutil.copytree(ROOT / "policies", tmp_path / "policies")
-    port = str(free_port())
-    script = tour().replace("8443", port)
+    shutil.copytree(ROOT / "policies", folder / "policies")
+    script = script.replace("8443", str(port))
     script = script.replace("kbs serve ", f"kbs serve --listen 127.0.0.1:{port} ")
-    done = subprocess.run(
+    return subprocess.run(
         ["bash", "-c", script],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(tmp_path)},
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(folder)},
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+
+
+def test_the_five_minute_tour_works_as_typed(tmp_path: Path) -> None:
+    done = toured(tmp_path, tour(), free_port())
     assert done.returncode == 0, done.stdout + done.stderr
     assert "refused with exit 1" in done.stdout
     assert "sample.svn" in done.stdout
     assert "consistent" in done.stdout
     assert (tmp_path / ".demo/tour/keys/playground/model/toy").stat().st_size == 32
+    # All that it leaves is in the folder that git ignores and `make clean` removes.
+    assert {path.name for path in tmp_path.iterdir()} - {"kbs"} == {
+        *(".demo", ".venv", "policies")
+    }
+
+
+def test_a_tour_whose_port_is_taken_ends_and_says_so(tmp_path: Path) -> None:
+    first = TOUR.findall((ROOT / "README.md").read_text())[0]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = toured(tmp_path, first, taken.getsockname()[1])
+    assert "Address already in use" in done.stdout
 
 
 @pytest.mark.tpm

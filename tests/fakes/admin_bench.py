@@ -73,7 +73,9 @@ def run(
     terminal: bool = False,
 ) -> Ran:
     """Call the program as a shell would; time is the clock's, if one is given."""
-    out, err = io.StringIO(), io.StringIO()
+    err = io.StringIO()
+    # As the real one: what is not text goes to its buffer.
+    out = io.TextIOWrapper(io.BytesIO(), "utf-8", newline="", write_through=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(redirect_stdout(out))
         stack.enter_context(redirect_stderr(err))
@@ -86,7 +88,8 @@ def run(
                     mock.patch(f"{module}.SystemClock", return_value=clock)
                 )
         code = main_with(kbs, list(arguments))
-    return Ran(code, out.getvalue(), err.getvalue())
+    out.seek(0)
+    return Ran(code, out.read(), err.getvalue())
 
 
 @dataclass

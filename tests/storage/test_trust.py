@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kbs.adapters.tls import CERTIFICATE_NAME, certificate_sha256
 from kbs.adapters.trust import (
     PinnedInstance,
     create_kek,
@@ -208,3 +209,11 @@ def test_the_trust_folder_is_never_inside_the_data(tmp_path: Path) -> None:
             require_outside(trust, data)
     for trust in (tmp_path, tmp_path / "trust", tmp_path / "data2", data / ".." / "t"):
         require_outside(trust, data)
+
+
+def test_a_tls_certificate_that_is_none_is_told_in_our_words(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="got No such file"):
+        certificate_sha256(tmp_path)
+    (tmp_path / CERTIFICATE_NAME).write_bytes(b"nonsense")
+    with pytest.raises(ConfigurationError, match="got no certificate, or a damaged"):
+        certificate_sha256(tmp_path)

@@ -191,7 +191,7 @@ def test_without_a_certificate_it_is_said_where_to_get_one(
 def test_the_certificate_of_another_tpm_is_refused(software: SoftwareTpm) -> None:
     other = ec.generate_private_key(ec.SECP256R1()).public_key()
     broker = EnrollingBroker()
-    with pytest.raises(UnavailableError, match="not the certificate's"):
+    with pytest.raises(VerificationError, match="not the certificate's"):
         enrol(software, broker, certificate=certify(other))
     assert broker.seen == []
 

@@ -12,6 +12,7 @@ from kbs.serving import configure_logging
 from kbs.settings import (
     LOG_LEVELS,
     MAX_EVIDENCE_MIB,
+    MAX_REASON,
     Settings,
     default_log_level,
 )
@@ -71,3 +72,18 @@ def test_a_cap_of_evidence_that_makes_no_sense(tmp_path: Path, size: int) -> Non
 @pytest.mark.parametrize("size", [0, 1024, MAX_EVIDENCE_MIB])
 def test_a_cap_of_evidence(tmp_path: Path, size: int) -> None:
     assert _settings(tmp_path, evidence_max_mib=size).evidence_max_mib == size
+
+
+@pytest.mark.parametrize("reason", ["", " ", "\t\n", "x" * (MAX_REASON + 1)])
+def test_a_rollback_is_not_accepted_without_a_reason_to_keep(
+    tmp_path: Path, reason: str
+) -> None:
+    with pytest.raises(ConfigurationError, match="--accept-rollback"):
+        _settings(tmp_path, accept_rollback=reason)
+
+
+@pytest.mark.parametrize("reason", [None, "x", "disk lost", "x" * MAX_REASON])
+def test_a_rollback_is_accepted_for_a_reason(
+    tmp_path: Path, reason: str | None
+) -> None:
+    assert _settings(tmp_path, accept_rollback=reason).accept_rollback == reason

@@ -14,7 +14,11 @@ import pytest
 from kbs.audit.checkpoint import Checkpoint, sign_checkpoint
 from kbs.audit.logkey import parse_vkey
 from kbs.audit.receipt import parse_receipt, verify_receipt
+from kbs.cli import audit_export
+from kbs.cli.admin_client import AdminClient
+from kbs.cli.audit_export import write_export_stream
 from kbs.cli.audit_words import about, explained, lines_of
+from kbs.cli.context import initial_context
 from tests.fakes.admin_bench import Bench, run
 from tests.fakes.tpm import FakeTpm
 
@@ -74,6 +78,7 @@ def test_entries_are_queried(shared_bench: Bench, decided: dict[str, str]) -> No
         (("verify", "--log-key", "x"), 2),
         (("verify", "/dev/null"), 2),
         (("export", "/nowhere/at/all"), 2),
+        (("export", "-", "--json"), 2),
     ],
 )
 def test_what_is_wrong_is_one_line(
@@ -228,6 +233,80 @@ def test_an_export_without_a_profile_vouches_for_itself(
     empty = run("audit", "verify", str(path), *nowhere)
     assert empty.code == 2
     assert "got an empty file" in empty.err
+
+
+@pytest.mark.parametrize("data", [b"hello\n", b"{}\n{}\n", b"\x00" * 5000])
+def test_another_file_is_no_export_and_no_rollback(
+    shared_bench: Bench, tmp_path: Path, data: bytes
+) -> None:
+    shared_bench.must("audit", "query")
+    path = tmp_path / "other"
+    path.write_bytes(data)
+    ran = shared_bench.run("audit", "verify", str(path))
+    assert ran.code == 2
+    ran.assert_one_error_line()
+    assert "got another kind of file" in ran.err
+    assert "rolled back" not in ran.err
+
+
+@pytest.mark.parametrize("damage", ["first byte", "second line", "cut"])
+def test_a_damaged_export_stays_one(
+    shared_bench: Bench, tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "export"
+    shared_bench.must("audit", "export", str(path))
+    data = path.read_bytes()
+    place = {"first byte": 0, "second line": data.index(b"\n") + 1, "cut": 40}[damage]
+    path.write_bytes(data[:place] + (b"" if damage == "cut" else b"x" + data[place:]))
+    ran = shared_bench.run("audit", "verify", str(path), "--json")
+    assert (ran.code, ran.json["consistent"]) == (1, False)
+
+
+def test_an_export_goes_to_standard_output(shared_bench: Bench, tmp_path: Path) -> None:
+    ran = shared_bench.run("audit", "export", "-")
+    assert (ran.code, ran.err) == (0, "")
+    path = tmp_path / "export"
+    path.write_text(ran.out)
+    assert shared_bench.must("audit", "verify", str(path))["consistent"] is True
+
+    def cut(asked: str, body: bytes) -> bytes | None:
+        return body[:-10] if asked.endswith("/export") else None
+
+    with shared_bench.tampering(cut):
+        assert shared_bench.run("audit", "export", "-").code == 3
+
+
+def test_an_export_whose_reader_went_away_is_no_full_disk(shared_bench: Bench) -> None:
+    class Gone(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    context = initial_context(profile=shared_bench.profile)
+    with AdminClient.from_context(context) as away:
+        away._clock = shared_bench.world.clock
+        with pytest.raises(BrokenPipeError):
+            write_export_stream(away, Gone())
+
+
+def test_an_export_is_not_read_byte_by_byte(
+    shared_bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "export"
+    shared_bench.must("audit", "export", str(path))
+    calls: list[int] = []
+
+    class Counted(io.FileIO):
+        def readinto(self, buffer: Any) -> int | None:
+            calls.append(len(buffer))
+            return super().readinto(buffer)
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            calls.append(-1)
+            return super().read(size) or b""
+
+    monkeypatch.setattr(audit_export, "reading", Counted)
+    shared_bench.must("audit", "verify", str(path))
+    assert len(calls) < 10
 
 
 def test_an_older_export_is_no_rollback(bench: Bench, tmp_path: Path) -> None:

@@ -67,6 +67,18 @@ def test_errors_are_in_our_words(tmp_path: Path, data: bytes, got: str) -> None:
         assert "ParseError" not in ran.err
 
 
+@pytest.mark.parametrize("before", [b"", b"certificate"])
+def test_a_private_key_is_no_collateral(tmp_path: Path, before: bytes) -> None:
+    path = tmp_path / "file"
+    pem = FakeTpmCA().root.public_bytes(Encoding.PEM) if before else b""
+    path.write_bytes(
+        pem + b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"
+    )
+    ran = run("collateral", "import", str(path))
+    assert ran.code == 2
+    assert "got PEM PRIVATE KEY, expected CERTIFICATE or X509 CRL" in ran.err
+
+
 def test_remarks_above_certificates_are_read(
     shared_bench: Bench, tmp_path: Path
 ) -> None:

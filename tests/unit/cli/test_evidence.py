@@ -334,8 +334,6 @@ USAGE = {
     "a link to nowhere": ["link"],
     "100 MB": ["large"],
     "100 MB beside it": ["bundle.json", "--cert", "large"],
-    "shape nobody knows": ["blob"],
-    "empty file": ["empty"],
     "time": ["quote", "--at", "tomorrow"],
     "empty nonce": ["quote", "--nonce", ""],
     "nonce that is none": ["quote", "--nonce", "ä"],
@@ -381,6 +379,21 @@ def test_wrong_options_are_one_line_and_exit_2(
     with_json = run("evidence", "verify", *USAGE[name], "--json")
     assert (with_json.code, with_json.out) == (2, "")
     assert with_json.err == ran.err
+
+
+@pytest.mark.parametrize("data", [b"\x01\x02 nothing", b"", b"hello\n"])
+def test_what_is_no_evidence_at_all_is_refused_with_a_document(
+    tmp_path: Path, data: bytes
+) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(data)
+    ran = run("evidence", "verify", str(path), "--json")
+    assert (ran.code, ran.err) == (2, "")
+    assert ran.json["verdict"] == "refused"
+    (check,) = ran.json["checks"]
+    assert (check["id"], check["status"]) == ("bundle.parse", "fail")
+    assert "--kind" in check["detail"]
+    assert run("evidence", "verify", str(path)).out.startswith("verdict: refused\n")
 
 
 def test_a_file_that_breaks_off_is_unreadable(

@@ -132,6 +132,42 @@ def test_fetch_says_that_it_must_know_where_the_keys_go(
     assert bench.broker.paths == []
 
 
+@pytest.mark.parametrize(
+    ("out", "got"),
+    [
+        ("taken", "a folder"),
+        ("file", "is a file"),
+        ("file/keys", "Not a directory"),
+        ("/proc/kbs-keys", "No such file or directory"),
+        ("/proc/kbs-keys/..", "No such file or directory"),
+        ("linked", "a link"),
+    ],
+)
+def test_fetch_asks_for_no_key_that_it_cannot_write(
+    bench: Bench, out: str, got: str
+) -> None:
+    (bench.folder / "taken" / str(CHAT)).mkdir(parents=True)
+    (bench.folder / "file").write_bytes(b"")
+    (bench.folder / "linked").mkdir()
+    (bench.folder / "linked" / "acme").symlink_to(bench.folder)
+    before = sorted(bench.folder.rglob("*"))
+    assert bench.run("fetch", str(CHAT), "--out", str(bench.folder / out)) == 2
+    assert got in bench.err
+    assert "room" not in bench.err
+    assert len(bench.err.splitlines()) == 1
+    assert bench.broker.paths == []
+    assert sorted(bench.folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("data", [b"", bytes(1024 * 1024 + 1)])
+def test_what_no_broker_registers_is_not_measured(bench: Bench, data: bytes) -> None:
+    policy = bench.folder / "policy"
+    policy.write_bytes(data)
+    arguments = ("measure", str(policy), "--tcti", "device:/nowhere")
+    assert bench.run(*arguments, server=False) == 2
+    assert "1048576 bytes" in bench.err
+
+
 def test_an_interrupted_fetch_is_3_and_leaves_no_partial_file(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,11 +212,18 @@ def test_fetch_to_a_descriptor_gives_the_bytes_alone(bench: Bench) -> None:
         ["check", str(CHAT), "--ak-handle", "x"],
         ["check", str(CHAT), "--tls-sha256", "zz"],
         ["check", str(CHAT), "--retry-for", "-1"],
+        ["check", str(CHAT), "--retry-for", "nan"],
+        ["check", str(CHAT), "--retry-for", "inf"],
+        ["check", str(CHAT), "--retry-for", "1e999"],
         ["check", str(CHAT), "--claims", "/nowhere"],
         ["check", str(CHAT), "--log-key", "/nowhere"],
         ["check", str(CHAT), "--kind", "vtpm", "--pcrs", "sha256:99"],
         ["check", str(CHAT), "--kind", "vtpm", "--ak-cert", "/nowhere"],
+        ["check", str(CHAT), "--kind", "vtpm", "--event-log", "/nowhere"],
         ["enroll", "--group", "nonsense"],
+        ["enroll", "--group", "acme/hosts"],
+        ["enroll", "--group", "acme/hosts", "--kind", "snp"],
+        ["enroll", "--group", "acme/hosts", "--kind", "vtpm", "--kind", "snp"],
     ],
 )
 def test_wrong_use_is_2_and_reaches_no_broker(
@@ -188,6 +231,25 @@ def test_wrong_use_is_2_and_reaches_no_broker(
 ) -> None:
     assert bench.run(*arguments) == 2
     assert bench.err.startswith("error: ")
+    assert len(bench.err.splitlines()) == 1
+    assert bench.broker.paths == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--event-log", "/nowhere"], "/nowhere"),
+        (["--pcrs", "sha1:24"], "PCR selection"),
+        (["--kind", "snp"], "only a TPM's key is enrolled"),
+        (["--kind", "vtpm", "--kind", "snp"], "got vtpm, snp"),
+    ],
+)
+def test_enrolling_reads_every_option_before_anybody_is_asked(
+    bench: Bench, options: list[str], words: str
+) -> None:
+    enroll = ("enroll", "--group", "acme/hosts", "--server", bench.url)
+    assert bench.run(*enroll, "--tcti", "nonsense:", *options, server=False) == 2
+    assert words in bench.err
     assert len(bench.err.splitlines()) == 1
     assert bench.broker.paths == []
 
@@ -337,6 +399,18 @@ def test_a_pinned_log_key_is_used(bench: Bench) -> None:
     path.write_text(FakeBroker().signer.key.vkey)
     assert bench.run("check", str(CHAT), "--log-key", str(path)) == 1
     assert "--log-key names another one" in bench.err
+
+
+@pytest.mark.parametrize("more", [[], ["--verbose"], ["--json"]])
+@pytest.mark.parametrize("text", ["s3cr3t", "s3cr3t+00+AA==", "a+s3cr3t+x", "a+00+s3c"])
+def test_a_wrong_log_key_file_is_not_shown(
+    bench: Bench, text: str, more: list[str]
+) -> None:
+    path = bench.folder / "file"
+    path.write_text(text)
+    assert bench.run("check", str(CHAT), "--log-key", str(path), *more) == 2
+    assert "s3c" not in bench.out + bench.err
+    assert f"--log-key {path}: got a file that holds no log key" in bench.err
 
 
 def test_where_the_state_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

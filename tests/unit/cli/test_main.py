@@ -56,6 +56,7 @@ def test_without_a_command_it_says_what_there_is() -> None:
         (("polcy",), "did you mean policy?"),
         (("zzzz",), "see kbs --help"),
         (("--nope",), "No such option"),
+        (("key", "create", "A/b/c"), "each 1 to 64 of a-z 0-9 . _ -"),
         (("policy", "nope"), "No such command"),
         (("key", "create"), "Missing argument"),
         (("evidence", "verify", "x", "--kind", "sgx"), "not one of"),
@@ -69,7 +70,16 @@ def test_wrong_usage_is_one_line_and_exit_2(
     assert ran.code == 2
     assert words in ran.err
     assert ran.out == ""
+    assert ran.err.count(" --help") <= 1
     ran.assert_one_error_line()
+
+
+@pytest.mark.parametrize("group", ["policy", "key", "guest"])
+def test_a_group_alone_shows_its_help_and_is_wrong_usage(group: str) -> None:
+    ran = run(group)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == run(group, "--help").out
+    assert run(group, "--json").out == ""
 
 
 def test_what_nobody_expected_is_one_line_and_exit_3(

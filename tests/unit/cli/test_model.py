@@ -156,6 +156,25 @@ def test_no_key_is_made_for_a_file_that_cannot_be_read(
     assert admin.imported == []
 
 
+@pytest.mark.parametrize("out", ["none/sealed", "model.bin", "folder", "link"])
+def test_no_key_is_made_for_a_file_that_cannot_be_written(
+    bench: Bench, admin: FakeAdmin, out: str
+) -> None:
+    """A missing folder, the input itself, a folder, a link to nowhere."""
+    (bench.folder / "folder").mkdir()
+    (bench.folder / "link").symlink_to("nowhere")
+    before = {path.name for path in bench.folder.iterdir()}
+    code = bench.run(
+        *("seal", bench.path("model.bin"), bench.path(out)),
+        *("--key", "acme/model/chat", "--new"),
+    )
+    assert code in {1, 2}
+    assert f"output {bench.path(out)}" in bench.err or "is a directory" in bench.err
+    assert admin.imported == []
+    assert {path.name for path in bench.folder.iterdir()} == before
+    assert Path(bench.path("model.bin")).read_bytes() == CONTENT
+
+
 def test_a_new_key_has_no_version_yet(bench: Bench, admin: FakeAdmin) -> None:
     code = bench.run(
         *("seal", bench.path("model.bin"), bench.path("sealed")),

@@ -418,6 +418,18 @@ def test_a_bare_name_in_several_tenants_is_refused_with_their_names(
     assert gone["tenant"] == "other"
 
 
+@pytest.mark.parametrize("target", ["missing.yaml", "/no/missing.yaml", "a/missing"])
+def test_explain_of_neither_a_file_nor_a_stored_policy(
+    shared_bench: Bench, written: Callable[..., str], target: str
+) -> None:
+    ran = shared_bench.run(
+        "policy", "explain", target, "--evidence", written("{}", "e.json")
+    )
+    assert ran.code == 1
+    assert "got no such file, and no tenant has a policy of this name" in ran.err
+    ran.assert_one_error_line()
+
+
 def test_nothing_of_that_name(shared_bench: Bench, written: Callable[..., str]) -> None:
     for command in ("show", "activate", "deactivate", "diff"):
         ran = shared_bench.run("policy", command, "acme/none")

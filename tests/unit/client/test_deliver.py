@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -15,7 +16,12 @@ import pytest
 
 from kbs.channel.answer import ReleasedKey
 from kbs.client import deliver
-from kbs.client.deliver import is_in_memory, write_descriptor, write_keys
+from kbs.client.deliver import (
+    is_in_memory,
+    require_places,
+    write_descriptor,
+    write_keys,
+)
 from kbs.core.errors import ConfigurationError, MalformedError, UnavailableError
 from kbs.core.ids import parse_key_ref
 
@@ -60,6 +66,41 @@ def test_none_is_left_when_one_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises((UnavailableError, ConfigurationError)):
         write_keys(tmp_path, [key("a/b/c@1"), key("x/b/c@1")])
     assert files(tmp_path) == {"x"}
+
+
+def test_a_place_is_looked_at_and_left_as_it_is(tmp_path: Path) -> None:
+    ids = [parse_key_ref(text).key_id for text in ("a/b/c", "a/b/d", "x/b/c")]
+    require_places(tmp_path / "deep" / "out", ids)
+    require_places(tmp_path / "missing" / ".." / "out", ids)
+    assert list(tmp_path.iterdir()) == []
+    write_keys(tmp_path, [key("a/b/c@1", b"old")])
+    require_places(tmp_path, ids)
+    assert files(tmp_path) == {"a/b/c"}
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "words"),
+    [
+        (errno.ENOSPC, UnavailableError, "room for it"),
+        (errno.EROFS, MalformedError, "a folder that can be made"),
+    ],
+)
+def test_no_room_passes_and_no_permission_does_not(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    error: type[Exception],
+    words: str,
+) -> None:
+    def failing(path: Path, value: bytes) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(deliver, "_write_file", failing)
+    with pytest.raises(error, match=words):
+        require_places(tmp_path, [parse_key_ref("a/b/c").key_id])
+    with pytest.raises(UnavailableError, match=words):
+        write_keys(tmp_path, [key("a/b/c@1")])
+    assert files(tmp_path) == set()
 
 
 def test_none_is_left_when_one_cannot_be_placed(tmp_path: Path) -> None:

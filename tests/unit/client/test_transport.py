@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+import threading
 from contextlib import suppress
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
@@ -50,6 +52,24 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, s
     )
     der = made.public_bytes(serialization.Encoding.DER)
     return *paths, hashlib.sha256(der).hexdigest()
+
+
+def test_plain_http_to_a_tls_port_is_told() -> None:
+    """The server of the broker answers with an alert: fatal, unexpected_message."""
+
+    def answer(listening: socket.socket) -> None:
+        connected, _ = listening.accept()
+        with connected:
+            connected.recv(65536)
+            connected.sendall(b"\x15\x03\x03\x00\x02\x02\x0a")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer, args=(listening,))
+        thread.start()
+        with pytest.raises(UnavailableError) as caught:
+            Transport(f"http://127.0.0.1:{listening.getsockname()[1]}").get("/")
+        thread.join()
+    assert "it speaks TLS: use https://" in str(caught.value)
 
 
 def test_tls_needs_no_known_issuer(certificate: tuple[Path, Path, str]) -> None:

@@ -1,4 +1,4 @@
-"""JSON is Unicode text: half of a surrogate pair is refused wherever it stands."""
+"""JSON is Unicode text without half a surrogate pair; what is wrong is told in ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbs.core.encode import canonical_json, parse_json
+from kbs.core.encode import canonical_json, parse_json, require_members
 from kbs.core.errors import MalformedError
 
 LONE = "\\ud800"
@@ -54,3 +54,40 @@ def test_what_parses_can_be_written(text: str, escaped: bool) -> None:  # noqa: 
         assert any("\ud800" <= character <= "\udfff" for character in text)
         return
     assert parse_json(canonical_json(value), "x", limit=10_000) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [
+        ("", "no value"),
+        ("{} x", "more text behind the value"),
+        ("{x", "no member name in double quotes"),
+        ('{"a" 1}', "a member name without a colon behind it"),
+        ("[1 2]", "neither a comma nor the end"),
+        ('"a', "a string without an end"),
+        ('"\n"', "a control character in a string"),
+        ('"\\x"', "an escape that there is not"),
+    ],
+)
+def test_broken_json_is_told_in_our_words(text: str, got: str) -> None:
+    with pytest.raises(MalformedError) as caught:
+        parse_json(text, "text", limit=100)
+    assert caught.value.got == got
+
+
+def test_the_words_of_another_library_are_not_passed_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object, **__: object) -> object:
+        raise json.JSONDecodeError("Something new", "x", 0)
+
+    monkeypatch.setattr("kbs.core.encode.json.loads", refuse)
+    with pytest.raises(MalformedError) as caught:
+        parse_json("{}", "text", limit=100)
+    assert caught.value.got == "text that is not JSON"
+
+
+def test_an_object_that_has_no_members_is_told_so() -> None:
+    with pytest.raises(MalformedError) as caught:
+        require_members({"a": 1}, "challenge request", required=set())
+    assert caught.value.expected == "no members"

@@ -137,6 +137,26 @@ def test_what_is_no_jwk_is_refused_without_quoting_it(text: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (b'{"secret":1,"secret":2}', "jwk: got a member twice"),
+        (b'{"k":NaN}', "jwk: got a number that is no integer"),
+        (b'{"secret":1.5}', "jwk: got a number that is no integer"),
+        (b'{"k":9007199254740993}', "jwk: got an integer beyond ±2^53"),
+        (b'{"k":"secret}', "jwk line 1 column 6: got a string without an end"),
+        (b"secret-text", "jwk line 1 column 1: got no value"),
+        (b"\xff", "jwk: got bytes that are not UTF-8"),
+        (b'["secret"]', "jwk: got a list"),
+    ],
+)
+def test_what_is_wrong_with_the_text_of_a_jwk_is_said(text: bytes, fault: str) -> None:
+    with pytest.raises(MalformedError) as caught:
+        import_secret(KeyKind.JWK, text)
+    assert str(caught.value) == f"{fault}, expected one JSON object"
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
     ("kind", "data"),
     [
         (KeyKind.OPAQUE, b""),

@@ -309,6 +309,20 @@ def test_a_list_is_no_policy() -> None:
     assert "a mapping" in problems_or_first(b"[1]")
 
 
+def test_another_kind_is_said_beside_the_members_that_miss() -> None:
+    for text in (b"kind: Foo\nname: x\n", b"kind: Foo\nspec: {}\n"):
+        with pytest.raises(PolicyError) as caught:
+            parse_release_policy(text, vocabulary=WORDS)
+        first, second = caught.value.problems
+        assert "kind: got 'Foo', expected ReleasePolicy" in str(first)
+        assert "ReleasePolicy: got " in str(second)
+    with pytest.raises(MalformedError) as one:
+        parse_release_policy(b"kind: ReleasePolicy\nname: x\n", vocabulary=WORDS)
+    assert str(one.value).endswith(
+        "got no allow, releases, expected all of allow, kind, name, releases"
+    )
+
+
 def test_all_problems_are_found_in_one_run() -> None:
     found = problems(
         whole(
