@@ -23,7 +23,7 @@ from flask import Flask, Response
 from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]
 
 from kbs.api.limits import MAX_BODY_BYTES
-from kbs.api.problems import refusal
+from kbs.api.problems import refusal, too_large
 from kbs.wire.problem import problem
 
 log = logging.getLogger("kbs.gateway")
@@ -79,11 +79,10 @@ class Gateway:
                 async with asyncio.timeout(self._body_seconds):
                     body = await _read(protocol)
             except TimeoutError:
-                _send(protocol, _refused(HTTPStatus.REQUEST_TIMEOUT, "http.timeout"))
+                _send(protocol, _refused(self._too_late()))
                 return
         if body is None:
-            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-            _send(protocol, _refused(status, "http.too_large"))
+            _send(protocol, _refused(too_large(None)))
             return
         loop = asyncio.get_running_loop()
         answer = await loop.run_in_executor(
@@ -100,6 +99,14 @@ class Gateway:
         finally:
             # Where pieces are made, they are given up: a database may be open there.
             await loop.run_in_executor(self._pool, pieces.close)
+
+    def _too_late(self) -> dict[str, object]:
+        return problem(
+            HTTPStatus.REQUEST_TIMEOUT,
+            code="http.timeout",
+            detail="request body: got a part of it, "
+            f"expected all of it within {self._body_seconds:g} s",
+        )
 
     def _call(self, environ: dict[str, Any]) -> _Answer:
         """Run the application; what can be sent whole is read to its end here."""
@@ -146,15 +153,9 @@ def _send(protocol: Any, answer: _Answer) -> None:
     protocol.response_bytes(answer.status, answer.headers, b"".join(answer.pieces))
 
 
-def _refused(status: HTTPStatus, code: str) -> _Answer:
-    details = {
-        HTTPStatus.REQUEST_TIMEOUT: "the body did not arrive in time",
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
-            "the body is larger than this endpoint takes"
-        ),
-    }
-    response: Response = refusal(problem(status, code=code, detail=details[status]))
-    return _Answer(int(status), list(response.headers), [response.get_data()])
+def _refused(document: dict[str, object]) -> _Answer:
+    response: Response = refusal(document)
+    return _Answer(response.status_code, list(response.headers), [response.get_data()])
 
 
 def _environ(scope: Any, body: bytes) -> dict[str, Any]:

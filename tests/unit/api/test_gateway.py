@@ -133,7 +133,9 @@ def test_the_application_sees_the_request_whole() -> None:
 def test_a_body_that_does_not_come_in_time_is_refused() -> None:
     answered = ask(Protocol([b"x"] * 100, pause=0.02), seconds=0.1)
     assert answered.status == 408
-    assert json.loads(answered.body)["code"] == "http.timeout"
+    document = json.loads(answered.body)
+    assert document["code"] == "http.timeout"
+    assert "expected all of it within 0.1 s" in document["detail"]
     assert ("Content-Type", "application/problem+json") in answered.headers
 
 
@@ -142,7 +144,9 @@ def test_a_body_that_is_too_large_is_refused_and_read_with_patience(size: int) -
     piece = bytes(64 * 1024)
     answered = ask(Protocol([piece] * (size // len(piece) + 1)))
     assert answered.status == 413
-    assert json.loads(answered.body)["code"] == "http.too_large"
+    document = json.loads(answered.body)
+    assert document["code"] == "http.too_large"
+    assert f"expected at most {MAX_BODY_BYTES} bytes" in document["detail"]
     assert answered.taken <= PATIENCE_BYTES + len(piece)
 
 
