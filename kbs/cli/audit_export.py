@@ -43,9 +43,10 @@ def write_export_file(client: AdminClient, path: Path) -> tuple[int, int]:
         KbsError: the broker refuses, or the file cannot be written.
     """
     size = lines = 0
+    # The file first: an export that is asked for is in the log, wherever it ends.
     with (
-        client.lines(_EXPORT) as source,
         replacing(path, mode=SECRET_MODE) as file,
+        client.lines(_EXPORT) as source,
         progress("export", None) as advance,
     ):
         for line in source:
