@@ -137,6 +137,35 @@ def test_a_trust_folder_inside_the_data_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "d").exists()
 
 
+@pytest.mark.parametrize("inside", ["d", "d/admin", "d/.config/kbs"])
+def test_a_profile_inside_the_data_is_refused(tmp_path: Path, inside: str) -> None:
+    """The administrator's private key would be in every copy of the data folder."""
+    options = ["--data", str(tmp_path / "d"), "--trust", str(tmp_path / "t")]
+    for command in ("init", "serve"):
+        done = kbs(command, *options, "--profile", str(tmp_path / inside))
+        assert done.returncode == 2
+        assert "inside the data folder" in done.stderr
+        assert "--profile DIR" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+def test_an_init_that_fails_at_the_database_leaves_no_key(
+    tmp_path: Path, request: pytest.FixtureRequest, *, in_use: bool
+) -> None:
+    url = "postgresql://nobody@127.0.0.1:1/none"
+    if in_use:
+        (tmp_path / "first").mkdir()
+        first = Folders(tmp_path / "first", _database_url("postgresql", request))
+        made(first)
+        url = str(first.url)
+    folders = Folders(tmp_path / "second", url)
+    done = kbs("init", *folders.options())
+    assert done.returncode in REFUSED, done.stderr
+    assert "Traceback" not in done.stderr
+    assert _bytes_of(folders) == {}
+
+
 def _bytes_of(folders: Folders) -> dict[str, bytes]:
     return {
         str(path): path.read_bytes()
