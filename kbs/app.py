@@ -57,7 +57,7 @@ from kbs.broker.upkeep import Upkeep
 from kbs.broker.vault import Vault
 from kbs.core.claims import Vocabulary
 from kbs.core.clock import Clock, SystemClock
-from kbs.core.errors import AuthenticationError, IntegrityError
+from kbs.core.errors import IntegrityError, KbsError
 from kbs.core.ids import new_decision_id
 from kbs.evidence.model import Verifier
 from kbs.evidence.registry import VERIFIERS, vocabulary
@@ -186,7 +186,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
     )
     seal = PendingSeal(identity.state_key, upkeep.report_integrity)
 
-    def refused_token(error: AuthenticationError) -> None:
+    def refused(error: KbsError) -> None:
         refusals.count(Refusal.of_fault(new_decision_id(), error, clock.now()))
 
     attestation = Attestation(
@@ -198,7 +198,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         governance,
         clock,
         instance=parts.instance,
-        refused=refused_token,
+        refused=refused,
         forbidden=journal.refused,
     )
     keeping = Keeping(database, vault, journal, clock, ledger=ledger, mark=mark)
@@ -251,6 +251,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
             seal=seal,
             journal=journal,
             clock=clock,
+            refused=refused,
         ),
         actors=actors,
         governing=Governing(

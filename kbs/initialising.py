@@ -39,6 +39,7 @@ from kbs.broker.identity import Identity
 from kbs.broker.initialise import (
     create_instance,
     genesis_authority,
+    require_unused,
     sign_first_checkpoint,
 )
 from kbs.broker.mark import MarkKeeper
@@ -101,19 +102,27 @@ def initialise(settings: Settings, *, profile: Path) -> Made:
     """Make a broker where there is none.
 
     Raises:
-        ConfigurationError: there is one already, or a part of one; nothing is changed.
+        ConfigurationError: there is one already, or a part of one, or the profile's
+            folder is in the data folder; nothing is changed.
+        ConflictError: the database has an instance; no key was made.
+        UnavailableError: the database does not answer; no key was made.
     """
     _require_empty(settings)
+    _require_profile_outside(profile, settings.data)
     _require_profile_free(profile)
     for folder in (settings.data, settings.trust, profile):
         create_folder(folder)
     clock = SystemClock()
-    admin = _administrator(profile)
     kek_path = settings.trust / KEK_NAME
-    kek = LocalKEK(read_kek(kek_path) if kek_path.exists() else create_kek(kek_path))
     database = connect(settings.db, data_dir=settings.data)
     try:
+        # Before any key: of a database that cannot be used none stays behind.
         upgrade(database.engine)
+        require_unused(database)
+        admin = _administrator(profile)
+        kek = LocalKEK(
+            read_kek(kek_path) if kek_path.exists() else create_kek(kek_path)
+        )
         instance = new_instance_id()
         vault = Vault(kek, instance)
         made = create_instance(
@@ -187,6 +196,19 @@ def _require_empty(settings: Settings) -> None:
             expected="an empty folder",
             hint="restore the trust folder, or remove what an interrupted init left",
             code="init.half",
+        )
+
+
+def _require_profile_outside(profile: Path, data: Path) -> None:
+    inner, outer = profile.resolve(), data.resolve()
+    if inner == outer or outer in inner.parents:
+        raise ConfigurationError(
+            "profile",
+            got=f"{profile}, inside the data folder",
+            expected=f"a folder outside {data}",
+            hint="the administrator's private key is not the broker's to keep: "
+            "--profile DIR",
+            code="init.profile",
         )
 
 

@@ -23,12 +23,19 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
-from kbs.adapters.process import harden
+from kbs.adapters.connections import (
+    CLIENT_SHARE,
+    LOOK_SECONDS,
+    ConnectionWatch,
+    room_for_connections,
+)
+from kbs.adapters.process import harden, raise_descriptor_limit
 from kbs.adapters.sql.engine import parse_url
 from kbs.adapters.sql.migrate import upgrade
 from kbs.adapters.tls import CERTIFICATE_NAME, KEY_NAME, certificate_sha256
 from kbs.api.gateway import Gateway
 from kbs.app import check_start, create_app, open_database, open_parts
+from kbs.broker.mark import Ticker
 from kbs.core.errors import ConfigurationError
 from kbs.initialising import (
     RESPONSE_KEY_NAME,
@@ -38,6 +45,8 @@ from kbs.initialising import (
     update_profile,
 )
 from kbs.settings import Settings
+
+log = logging.getLogger("kbs.serving")
 
 HEADER_SECONDS = 10
 MAX_HEADER_BYTES = 64 * 1024
@@ -116,18 +125,37 @@ def run(settings: Settings, *, profile: Path, ready: Callable[[Serving], None]) 
         profile=update_profile(settings, profile=profile, url=url),
         development=settings.development,
     )
+    connections = room_for_connections(
+        raise_descriptor_limit(), threads=settings.threads
+    )
     composed = _Composed(settings.workers, lambda: ready(serving))
     with held:
-        _serve(settings, str(held.getsockname()[0]), composed)
+        _serve(settings, str(held.getsockname()[0]), composed, connections=connections)
 
 
-def load_application(settings: Settings, composed: _Composed) -> Any:
+def load_application(
+    settings: Settings, composed: _Composed, *, connections: int
+) -> Any:
     """Compose the broker of one worker process, and tell the main process."""
     harden()
     configure_logging(settings)
     application = Gateway(create_app(settings), threads=settings.threads)
+    _watch_connections(settings, connections)
     composed.tell()
     return application
+
+
+def _watch_connections(settings: Settings, connections: int) -> None:
+    # Without a rate limit addresses say nothing about clients: a proxy is in front.
+    per_client = connections // CLIENT_SHARE if settings.rate_limit else None
+    watch = ConnectionWatch(settings.listen.port, per_client=per_client, stuck=_give_up)
+    Ticker(watch.look, LOOK_SECONDS, name="kbs-connections").start()
+
+
+def _give_up() -> None:
+    # The main process starts another worker; what is acknowledged is durable.
+    log.critical("no descriptor is left: this worker ends, and another one starts")
+    os._exit(os.EX_OSERR)
 
 
 class _Composed:
@@ -173,7 +201,9 @@ def configure_logging(settings: Settings) -> None:
     )
 
 
-def _serve(settings: Settings, address: str, composed: _Composed) -> None:
+def _serve(
+    settings: Settings, address: str, composed: _Composed, *, connections: int
+) -> None:
     tls = not settings.plain_http
     server = Server(
         "kbs",
@@ -182,6 +212,7 @@ def _serve(settings: Settings, address: str, composed: _Composed) -> None:
         interface=Interfaces.RSGI,
         workers=settings.workers,
         backlog=BACKLOG,
+        backpressure=connections,
         http1_settings=HTTP1Settings(
             header_read_timeout=HEADER_SECONDS * 1000,
             max_buffer_size=MAX_HEADER_BYTES,
@@ -195,7 +226,9 @@ def _serve(settings: Settings, address: str, composed: _Composed) -> None:
         ssl_key=settings.data / KEY_NAME if tls else None,
         respawn_failed_workers=True,
     )
-    loader = functools.partial(load_application, settings, composed)
+    loader = functools.partial(
+        load_application, settings, composed, connections=connections
+    )
     server.serve(target_loader=loader, wrap_loader=False)
 
 

@@ -6,6 +6,7 @@ import ctypes
 import resource
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 # Linux, include/uapi/linux/prctl.h
@@ -22,6 +23,19 @@ def harden() -> None:
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def raise_descriptor_limit() -> int:
+    """Take all the descriptors that this process may have, and return how many.
+
+    Clients hold one each. The soft limit is for programs that use select(2); where it
+    cannot be raised, it stays.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard
+    return soft
 
 
 def free_bytes_of(folder: Path) -> Callable[[], int]:

@@ -11,7 +11,13 @@ import logging
 from flask import Blueprint, Response, g, request
 
 from kbs.api.problems import answer, refusal
-from kbs.api.requests import argument, body_object, broker, integer_argument
+from kbs.api.requests import (
+    argument,
+    body_object,
+    broker,
+    integer_argument,
+    no_members,
+)
 from kbs.broker.actors import Actor
 from kbs.core.errors import ForbiddenError
 from kbs.core.ids import parse_hex32, parse_key_id
@@ -170,6 +176,7 @@ def show_enrolment(enrolment_id: str) -> Response:
 def forget_enrolment(enrolment_id: str) -> Response:
     """Forget one pending enrolment."""
     wanted = parse_hex32(enrolment_id, "enrolment id")
+    no_members("forget request")
     return answer(broker().enrolment.forget(_actor(), wanted))
 
 
@@ -233,4 +240,5 @@ def audit_evidence(digest: str) -> Response:
 @blueprint.post("/integrity")
 def integrity() -> Response:
     """Read and verify governance and log anew, and say what was found."""
+    no_members("integrity request")
     return answer(broker().audit.integrity(_actor()))

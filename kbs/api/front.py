@@ -5,8 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from kbs.api.problems import answer, refusal
-from kbs.api.requests import body_bytes, body_object, broker
-from kbs.core.encode import parse_json_object, require_members
+from kbs.api.requests import body_bytes, body_object, broker, no_members
 
 blueprint = Blueprint("v1", __name__, url_prefix="/v1")
 
@@ -14,8 +13,7 @@ blueprint = Blueprint("v1", __name__, url_prefix="/v1")
 @blueprint.post("/challenge")
 def challenge() -> Response:
     """Answer with a fresh challenge, signed by the response key."""
-    body = parse_json_object(body_bytes() or b"{}", "challenge request", limit=1024)
-    require_members(body, "challenge request", required=set())
+    no_members("challenge request")
     return answer(broker().release.challenge())
 
 

@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response
+from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]
 
 from kbs.api.limits import MAX_BODY_BYTES
-from kbs.api.problems import refusal
+from kbs.api.problems import refusal, too_large
 from kbs.wire.problem import problem
+
+log = logging.getLogger("kbs.gateway")
 
 BODY_SECONDS = 20.0
 """How long a client may take to send its body."""
@@ -62,17 +66,23 @@ class Gateway:
         self._reading = asyncio.Semaphore(MAX_READING)
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
-        """Answer one request."""
+        """Answer one request; a client that leaves meanwhile is no error of ours."""
+        try:
+            await self._answer(scope, protocol)
+        except ProtocolClosed:
+            # What a stranger may spell freely is escaped: one call is one line.
+            log.info("client left: %s %a", scope.method, scope.path[:200])
+
+    async def _answer(self, scope: Any, protocol: Any) -> None:
         async with self._reading:
             try:
                 async with asyncio.timeout(self._body_seconds):
                     body = await _read(protocol)
             except TimeoutError:
-                _send(protocol, _refused(HTTPStatus.REQUEST_TIMEOUT, "http.timeout"))
+                _send(protocol, _refused(self._too_late()))
                 return
         if body is None:
-            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-            _send(protocol, _refused(status, "http.too_large"))
+            _send(protocol, _refused(too_large(None)))
             return
         loop = asyncio.get_running_loop()
         answer = await loop.run_in_executor(
@@ -81,10 +91,22 @@ class Gateway:
         if answer.is_whole:
             _send(protocol, answer)
             return
-        stream = protocol.response_stream(answer.status, answer.headers)
-        pieces = iter(answer.pieces)
-        while piece := await loop.run_in_executor(self._pool, next, pieces, _END):
-            await stream.send_bytes(piece)
+        pieces = _closing(answer.pieces)
+        try:
+            stream = protocol.response_stream(answer.status, answer.headers)
+            while piece := await loop.run_in_executor(self._pool, next, pieces, _END):
+                await stream.send_bytes(piece)
+        finally:
+            # Where pieces are made, they are given up: a database may be open there.
+            await loop.run_in_executor(self._pool, pieces.close)
+
+    def _too_late(self) -> dict[str, object]:
+        return problem(
+            HTTPStatus.REQUEST_TIMEOUT,
+            code="http.timeout",
+            detail="request body: got a part of it, "
+            f"expected all of it within {self._body_seconds:g} s",
+        )
 
     def _call(self, environ: dict[str, Any]) -> _Answer:
         """Run the application; what can be sent whole is read to its end here."""
@@ -117,7 +139,7 @@ async def _read(protocol: Any) -> bytes | None:
     return b"".join(pieces) if size <= MAX_BODY_BYTES else None
 
 
-def _closing(found: Any) -> Iterator[bytes]:
+def _closing(found: Any) -> Generator[bytes]:
     # PEP 3333: `close` is called when the answer was sent, or given up.
     try:
         yield from (piece for piece in found if piece)
@@ -131,15 +153,9 @@ def _send(protocol: Any, answer: _Answer) -> None:
     protocol.response_bytes(answer.status, answer.headers, b"".join(answer.pieces))
 
 
-def _refused(status: HTTPStatus, code: str) -> _Answer:
-    details = {
-        HTTPStatus.REQUEST_TIMEOUT: "the body did not arrive in time",
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
-            "the body is larger than this endpoint takes"
-        ),
-    }
-    response: Response = refusal(problem(status, code=code, detail=details[status]))
-    return _Answer(int(status), list(response.headers), [response.get_data()])
+def _refused(document: dict[str, object]) -> _Answer:
+    response: Response = refusal(document)
+    return _Answer(response.status_code, list(response.headers), [response.get_data()])
 
 
 def _environ(scope: Any, body: bytes) -> dict[str, Any]:

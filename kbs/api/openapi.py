@@ -61,6 +61,7 @@ def _paths() -> dict[str, object]:
                 "challenge",
                 "Get a fresh, signed challenge; nothing is stored.",
                 body={"type": "object", "additionalProperties": False},
+                optional=True,
                 ok="ChallengeAnswer",
             )
         },
@@ -118,6 +119,7 @@ def _operation(
     *,
     ok: str,
     body: Schema | None = None,
+    optional: bool = False,
     created: bool = False,
     errors: tuple[int, ...] = (),
 ) -> dict[str, object]:
@@ -137,7 +139,7 @@ def _operation(
     }
     if body is not None:
         operation["requestBody"] = {
-            "required": True,
+            "required": not optional,
             "content": {"application/json": {"schema": body}},
         }
     return operation

@@ -6,14 +6,18 @@ import json
 import logging
 from http import HTTPStatus
 
-from flask import Flask, Response, g
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
+from kbs.api.limits import MAX_BODY_BYTES
 from kbs.core.errors import KbsError, UnavailableError
 from kbs.core.ids import new_decision_id
 from kbs.wire.problem import MEDIA_TYPE, problem, problem_of
 
 log = logging.getLogger("kbs.api")
+
+MAX_SHOWN = 100
+"""How much of what a stranger sent is said back."""
 
 RETRY_AFTER_SECONDS = 2
 """What a caller is told to wait after "could not check"."""
@@ -66,24 +70,46 @@ def _ours(error: KbsError) -> Response:
 
 def _http(error: HTTPException) -> Response:
     status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
-    codes = {
-        HTTPStatus.NOT_FOUND: ("http.not_found", "no such resource"),
-        HTTPStatus.METHOD_NOT_ALLOWED: ("http.method", "not with this method"),
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
-            "http.too_large",
-            "the body is larger than this endpoint takes",
+    allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+    if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return refusal(too_large(request.content_length))
+    media_type = _shown(request.headers.get("Content-Type"))
+    details = {
+        HTTPStatus.NOT_FOUND: (
+            "http.not_found",
+            f"path: got {_shown(request.path)}, expected one that there is",
+        ),
+        HTTPStatus.METHOD_NOT_ALLOWED: (
+            "http.method",
+            f"method: got {_shown(request.method)}, expected {allowed}",
         ),
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (
             "http.media_type",
-            "the body must have Content-Type: application/json",
+            f"Content-Type: got {media_type}, expected application/json",
         ),
     }
-    code, detail = codes.get(status, ("http.error", status.phrase))
+    code, detail = details.get(status, ("http.error", status.phrase))
     response = refusal(problem(status, code=code, detail=detail))
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = getattr(error, "valid_methods", None) or ()
-        response.headers["Allow"] = ", ".join(sorted(allowed))
+        response.headers["Allow"] = allowed
     return response
+
+
+def too_large(size: int | None) -> dict[str, object]:
+    """Return the problem of a body that is larger than any that is taken."""
+    got = "more" if size is None else f"{size} bytes"
+    return problem(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        code="http.too_large",
+        detail=f"request body: got {got}, expected at most {MAX_BODY_BYTES} bytes",
+    )
+
+
+def _shown(text: str | None) -> str:
+    # Escaped and cut: a refusal may be printed where it arrives.
+    if text is None:
+        return "none"
+    return ascii(text) if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]!a}…"
 
 
 def _unexpected(error: Exception) -> Response:

@@ -11,9 +11,12 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 from kbs.api.limits import MAX_BODY_BYTES, RateLimit
 from kbs.api.problems import refusal
 from kbs.broker.service import Broker
-from kbs.core.encode import parse_json_object
+from kbs.core.encode import parse_json_object, require_members
 from kbs.core.errors import MalformedError
 from kbs.wire.problem import problem
+
+MAX_EMPTY_BYTES = 1024
+"""Room for a body that says nothing."""
 
 
 def broker() -> Broker:
@@ -47,6 +50,16 @@ def body_object() -> dict[str, object]:
         MalformedError: it is not.
     """
     return parse_json_object(body_bytes(), "request body", limit=MAX_BODY_BYTES)
+
+
+def no_members(what: str) -> None:
+    """Return if the body says nothing: `{}`, or no bytes at all.
+
+    Raises:
+        MalformedError: it says something.
+    """
+    body = parse_json_object(body_bytes() or b"{}", what, limit=MAX_EMPTY_BYTES)
+    require_members(body, what, required=set())
 
 
 def argument(name: str) -> str | None:

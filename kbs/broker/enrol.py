@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -102,14 +103,20 @@ class Enrolment:
         seal: PendingSeal,
         journal: Journal,
         clock: Clock,
+        refused: Callable[[VerificationError], None],
     ) -> None:
-        """Use what the composition root made."""
+        """Use what the composition root made.
+
+        `refused` is told of every EK that no CA vouches for, with the names that only
+        administrators may know.
+        """
         self._database = database
         self._governance = governance
         self._identity = identity
         self._seal = seal
         self._journal = journal
         self._clock = clock
+        self._refused = refused
 
     def begin(self, body: dict[str, object]) -> dict[str, object]:
         """Answer with a credential that only this EK's TPM can open for this AK.
@@ -134,9 +141,8 @@ class Enrolment:
         check_endorsement_certificate(endorsement, certificate)
         now = self._clock.now()
         with self._database.read() as tx:
-            ca = _certified_by(
-                certificate, pool, self._governance.snapshot(tx), group.tenant, now
-            )
+            cas = _endorsing(self._governance.snapshot(tx), group.tenant)
+        ca = self._certified_by(certificate, pool, cas, group.tenant, now)
         secret = secrets.token_bytes(SECRET_BYTES)
         credential = make_credential(endorsement, attestation.name, secret)
         candidate = _Candidate(
@@ -153,6 +159,22 @@ class Enrolment:
             "encrypted_secret": b64(credential.secret),
             "expires": format_time(candidate.expires),
         }
+
+    def _certified_by(
+        self,
+        certificate: x509.Certificate,
+        pool: tuple[x509.Certificate, ...],
+        cas: Sequence[TrustedCA],
+        tenant: str,
+        now: datetime,
+    ) -> str:
+        for ca in cas:
+            if _chains_to(certificate, pool, ca, now):
+                return f"{ca.tenant}/{ca.name}"
+        names = ", ".join(f"{ca.tenant}/{ca.name}" for ca in cas)
+        self._refused(_uncertified(certificate, tenant, names or "none registered"))
+        # A stranger does not learn which tenants trust somebody, and whom.
+        raise _uncertified(certificate, tenant)
 
     def activate(self, body: dict[str, object]) -> dict[str, object]:
         """Keep a pending enrolment whose TPM opened the credential.
@@ -361,25 +383,21 @@ def _certificates(
     return pki.load_der_certificate(der, "ek certificate"), pool
 
 
-def _certified_by(
-    certificate: x509.Certificate,
-    pool: tuple[x509.Certificate, ...],
-    snapshot: Snapshot,
-    tenant: str,
-    now: datetime,
-) -> str:
+def _endorsing(snapshot: Snapshot, tenant: str) -> list[TrustedCA]:
     scopes = {tenant}
     if snapshot.view(tenant).shared:
         scopes.add(SHARED_TENANT)
-    cas = [ca for ca in snapshot.cas if ca.purpose == "ek" and ca.tenant in scopes]
-    for ca in cas:
-        if _chains_to(certificate, pool, ca, now):
-            return f"{ca.tenant}/{ca.name}"
-    raise VerificationError(
+    return [ca for ca in snapshot.cas if ca.purpose == "ek" and ca.tenant in scopes]
+
+
+def _uncertified(
+    certificate: x509.Certificate, tenant: str, cas: str | None = None
+) -> VerificationError:
+    return VerificationError(
         "endorsement certificate",
         got=f"one issued by {pki.describe(certificate.issuer)}",
         expected=f"one that chains to a CA of purpose ek in {tenant}"
-        + (f" ({', '.join(ca.name for ca in cas)})" if cas else " (none registered)"),
+        + ("" if cas is None else f" ({cas})"),
         hint="an administrator registers it: kbs ref add ca … --purpose ek",
         code="vtpm.ek.chain",
     )

@@ -20,7 +20,7 @@ from kbs.broker.identity import (
     create_keys,
     log_origin,
 )
-from kbs.broker.ports import Database, Instance, StoredObject
+from kbs.broker.ports import Database, Instance, StoredObject, Transaction
 from kbs.broker.vault import Vault
 from kbs.core.clock import Clock
 from kbs.core.encode import b64u
@@ -53,6 +53,16 @@ def genesis_authority(name: str, spki: bytes) -> Authority:
     return Authority((Administrator(name, spki, grants),), 1, (EVERY_TENANT,))
 
 
+def require_unused(database: Database) -> None:
+    """Return if no instance lives in the database.
+
+    Raises:
+        ConflictError: one does.
+    """
+    with database.read() as tx:
+        _require_unused(tx)
+
+
 def create_instance(
     database: Database,
     vault: Vault,
@@ -70,8 +80,7 @@ def create_instance(
     content = authority.canonical()
     digest = digest_of(content)
     with database.write() as tx:
-        if tx.instance.read() is not None:
-            raise ConflictError("database", got="an instance", expected="an empty one")
+        _require_unused(tx)
         tx.instance.create(
             Instance(
                 instance=instance,
@@ -169,3 +178,8 @@ def settle_mode(database: Database, found: Instance, *, development: bool) -> No
 
 def _spki(public: bytes) -> str:
     return spki_text(Ed25519PublicKey.from_public_bytes(public))
+
+
+def _require_unused(tx: Transaction) -> None:
+    if tx.instance.read() is not None:
+        raise ConflictError("database", got="an instance", expected="an empty one")

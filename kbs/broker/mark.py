@@ -203,7 +203,7 @@ def _state(mark: HighWaterMark) -> LogState:
 class Ticker:
     """Runs upkeep in a thread of its own until it is stopped."""
 
-    def __init__(self, run: Callable[[], None], seconds: float, *, name: str) -> None:
+    def __init__(self, run: Callable[[], object], seconds: float, *, name: str) -> None:
         """Start nothing yet."""
         self._run = run
         self._seconds = seconds

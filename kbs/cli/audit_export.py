@@ -48,7 +48,8 @@ def write_export_file(client: AdminClient, path: Path) -> tuple[int, int]:
             left behind.
         KbsError: the broker refuses, or the file cannot be written.
     """
-    with client.lines(_EXPORT) as source, replacing(path, mode=SECRET_MODE) as file:
+    # The file first: an export that is asked for is in the log, wherever it ends.
+    with replacing(path, mode=SECRET_MODE) as file, client.lines(_EXPORT) as source:
         return _copy(source, file, f"output {path}")
 
 

@@ -18,6 +18,7 @@ from kbs.evidence.vtpm.public import ObjectAttributes, serialize_public
 from kbs.governance.authority import Administrator, Authority, Role, RoleGrant
 from kbs.governance.signature import spki_of
 from kbs.governance.statement import Action, Kind
+from tests.fakes.answers import refusals
 from tests.fakes.tpm import AK_ATTRIBUTES, EK_ATTRIBUTES, FakeTpm, public_of
 from tests.fakes.tpm_ca import NOW, FakeTpmCA, certificate_b64
 from tests.fakes.world import World, writer
@@ -433,6 +434,25 @@ def test_an_ek_must_be_a_certified_storage_key(world: World, maker: FakeTpmCA) -
         answer = _post(world, BEGIN, _asked(tpm, maker, **changes))
         assert answer.status_code in {400, 403}, (changes, answer.get_json())
         assert answer.mimetype == "application/problem+json"
+
+
+def test_only_administrators_learn_which_cas_there_are(
+    world: World, maker: FakeTpmCA
+) -> None:
+    stranger, tpm = FakeTpmCA(), FakeTpm()
+    asked = _asked(tpm, stranger)
+    none = _post(world, BEGIN, asked)
+    _register(world, maker)
+    another = _post(world, BEGIN, asked)
+    assert none.status_code == another.status_code == 403
+    assert none.get_json() == another.get_json()
+    assert "maker" not in another.get_data(as_text=True)
+    (entry,) = refusals(world)
+    assert (entry["reason"], entry["count"]) == ("vtpm.ek.chain", 2)
+    assert [one["expected"] for one in entry["samples"]] == [
+        "one that chains to a CA of purpose ek in acme (none registered)",
+        "one that chains to a CA of purpose ek in acme (acme/maker)",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -373,3 +374,34 @@ def test_challenge_requests(target: Target, body: bytes) -> None:
         "/v1/challenge", data=body, content_type="application/json"
     )
     assert response.status_code == (200 if body == b"" else 400)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "media_type", "detail"),
+    [
+        ("GET", "/v1/x\u202e\n", None, r"path: got '/v1/x\u202e\n', expected one that"),
+        ("GET", "/" + "a" * 300, None, f"path: got '/{'a' * 99}'…, expected one that"),
+        ("PUT", "/v1/release", None, "method: got 'PUT', expected POST"),
+        ("POST", "/v1/release", None, "Content-Type: got none, expected application/"),
+        ("POST", "/v1/release", "a/b", "Content-Type: got 'a/b', expected applicat"),
+    ],
+)
+def test_refusals_of_http_say_what_came_and_what_is_taken(
+    target: Target, method: str, path: str, media_type: str | None, detail: str
+) -> None:
+    response = target.world.app.test_client().open(
+        quote(path), method=method, content_type=media_type, data=b"{}"
+    )
+    assert response.get_json()["detail"].startswith(detail)
+
+
+def test_a_body_that_is_too_large_hears_the_limit(target: Target) -> None:
+    response = target.world.app.test_client().post(
+        "/v1/release",
+        data=bytes(MAX_BODY_BYTES + 1),
+        content_type="application/json",
+    )
+    assert response.get_json()["detail"] == (
+        f"request body: got {MAX_BODY_BYTES + 1} bytes, "
+        f"expected at most {MAX_BODY_BYTES} bytes"
+    )

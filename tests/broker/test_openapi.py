@@ -108,6 +108,18 @@ def _check(document: Document, name: str, value: object) -> None:
     assert list(problems_of(value, schema, document)) == []
 
 
+def test_a_body_is_required_where_none_is_refused(
+    served: World, document: Document
+) -> None:
+    for path, method, operation in _operations(document):
+        body = operation.get("requestBody")
+        if isinstance(body, dict):
+            answer = served.app.test_client().open(
+                path, method=method.upper(), content_type="application/json"
+            )
+            assert (answer.status_code == 400) is body["required"], path
+
+
 def test_real_requests_and_answers_fit(served: World, document: Document) -> None:
     world = served
     tpm = world.standard()

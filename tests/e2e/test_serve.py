@@ -9,6 +9,7 @@ import shutil
 import socket
 import sqlite3
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -20,6 +21,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from kbs.cli.admin_client import AdminClient
+from kbs.cli.admin_transport import AdminTransport
+from kbs.cli.profile import load_profile
 from kbs.initialising import ADMIN_KEY_NAME
 from tests.conftest import ROOT
 from tests.fakes.served import Folders, Served, kbs, made, serving
@@ -131,6 +135,35 @@ def test_a_trust_folder_inside_the_data_is_refused(tmp_path: Path) -> None:
         assert done.returncode in REFUSED
         assert "inside the data folder" in done.stderr
     assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("inside", ["d", "d/admin", "d/.config/kbs"])
+def test_a_profile_inside_the_data_is_refused(tmp_path: Path, inside: str) -> None:
+    """The administrator's private key would be in every copy of the data folder."""
+    options = ["--data", str(tmp_path / "d"), "--trust", str(tmp_path / "t")]
+    for command in ("init", "serve"):
+        done = kbs(command, *options, "--profile", str(tmp_path / inside))
+        assert done.returncode == 2
+        assert "inside the data folder" in done.stderr
+        assert "--profile DIR" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+def test_an_init_that_fails_at_the_database_leaves_no_key(
+    tmp_path: Path, request: pytest.FixtureRequest, *, in_use: bool
+) -> None:
+    url = "postgresql://nobody@127.0.0.1:1/none"
+    if in_use:
+        (tmp_path / "first").mkdir()
+        first = Folders(tmp_path / "first", _database_url("postgresql", request))
+        made(first)
+        url = str(first.url)
+    folders = Folders(tmp_path / "second", url)
+    done = kbs("init", *folders.options())
+    assert done.returncode in REFUSED, done.stderr
+    assert "Traceback" not in done.stderr
+    assert _bytes_of(folders) == {}
 
 
 def _bytes_of(folders: Folders) -> dict[str, bytes]:
@@ -270,6 +303,41 @@ def test_garbage_on_the_port_harms_nobody(shared: Served) -> None:
                 pass
     assert shared.call("GET", "/health/live")[0] == 200
     assert "Traceback" not in shared.errors()
+
+
+def test_clients_that_leave_an_export_are_one_line(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    made(folders)
+    with serving(folders, "--rate-limit", "0") as served:
+        client = AdminClient(
+            load_profile(folders.profile), AdminTransport(served.url, tls_sha256=None)
+        )
+        with client:
+            for number in range(200):
+                client.create_key(f"acme/model/k{number}", "opaque")
+            path = "/admin/v1/audit/export"
+            for _ in range(10):
+                token = client._headers("GET", path, b"")["Authorization"]
+                _leave(served, f"GET {path} HTTP/1.1\r\nHost: x\r\n", token)
+        deadline = time.monotonic() + 10
+        while "client left: GET" not in served.errors():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert served.call("GET", "/health/ready")[0] == 200
+        assert "Traceback" not in served.errors()
+        assert "ProtocolClosed" not in served.errors()
+
+
+def _leave(served: Served, head: str, token: str) -> None:
+    """Ask and be gone at once, as a process that is killed."""
+    with (
+        socket.create_connection(("127.0.0.1", served.port), timeout=10) as plain,
+        served.context.wrap_socket(plain, server_hostname="localhost") as secured,
+    ):
+        secured.sendall(f"{head}Authorization: {token}\r\n\r\n".encode())
+        secured.recv(1)
+        linger = struct.pack("ii", 1, 0)
+        secured.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
 
 @pytest.mark.slow

@@ -142,13 +142,19 @@ def serving(
     *options: str,
     environ: Mapping[str, str] | None = None,
     plain: bool = False,
+    descriptors: tuple[int, int] | None = None,
 ) -> Iterator[Served]:
-    """Run `kbs serve` on a free port until the block ends."""
+    """Run `kbs serve` on a free port until the block ends.
+
+    `descriptors`: its soft and hard limit, where that is not this process's.
+    """
     stdout, stderr = folders.base / "stdout", folders.base / "stderr"
     command: Sequence[str] = [
         *(sys.executable, "-m", "kbs", "serve", *folders.options()),
         *("--listen", "127.0.0.1:0", "--json", *options),
     ]
+    if descriptors is not None:
+        command = ["prlimit", f"--nofile={descriptors[0]}:{descriptors[1]}", *command]
     with stdout.open("wb") as out, stderr.open("wb") as err:
         process = subprocess.Popen(
             command,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from flask import Flask, Response, request
+from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]
 
 from kbs.api.gateway import PATIENCE_BYTES, Gateway
 from kbs.api.limits import MAX_BODY_BYTES
@@ -19,8 +20,11 @@ from kbs.api.limits import MAX_BODY_BYTES
 @dataclass
 class Stream:
     sent: list[bytes] = field(default_factory=list)
+    room: int = 100
 
     async def send_bytes(self, data: bytes) -> None:
+        if len(self.sent) == self.room:
+            raise ProtocolClosed
         self.sent.append(data)
 
 
@@ -129,7 +133,9 @@ def test_the_application_sees_the_request_whole() -> None:
 def test_a_body_that_does_not_come_in_time_is_refused() -> None:
     answered = ask(Protocol([b"x"] * 100, pause=0.02), seconds=0.1)
     assert answered.status == 408
-    assert json.loads(answered.body)["code"] == "http.timeout"
+    document = json.loads(answered.body)
+    assert document["code"] == "http.timeout"
+    assert "expected all of it within 0.1 s" in document["detail"]
     assert ("Content-Type", "application/problem+json") in answered.headers
 
 
@@ -138,7 +144,9 @@ def test_a_body_that_is_too_large_is_refused_and_read_with_patience(size: int) -
     piece = bytes(64 * 1024)
     answered = ask(Protocol([piece] * (size // len(piece) + 1)))
     assert answered.status == 413
-    assert json.loads(answered.body)["code"] == "http.too_large"
+    document = json.loads(answered.body)
+    assert document["code"] == "http.too_large"
+    assert f"expected at most {MAX_BODY_BYTES} bytes" in document["detail"]
     assert answered.taken <= PATIENCE_BYTES + len(piece)
 
 
@@ -148,7 +156,20 @@ def test_the_largest_body_is_taken() -> None:
 
 
 def test_an_answer_of_unknown_length_is_streamed_and_closed() -> None:
+    closed.clear()
     answered = ask(Protocol([]), path="/stream")
     assert answered.status == 200
     assert answered.stream.sent == [b"one", b"two"]
     assert closed == ["stream"]
+
+
+def test_a_client_that_leaves_a_stream_is_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    closed.clear()
+    with caplog.at_level("INFO"):
+        answered = ask(Protocol([], stream=Stream(room=1)), path="/stream")
+    assert answered.stream.sent == [b"one"]
+    assert closed == ["stream"]
+    assert caplog.messages == ["client left: POST '/stream'"]
+    assert caplog.records[0].exc_info is None

@@ -216,6 +216,17 @@ def test_an_export_is_verified_to_the_byte(
     assert "NOT consistent" in human.out
 
 
+def test_an_export_to_nowhere_is_not_asked_for(bench: Bench, tmp_path: Path) -> None:
+    for path in (tmp_path / "none" / "out", tmp_path):
+        ran = bench.run("audit", "export", str(path))
+        assert ran.code != 0
+        ran.assert_one_error_line()
+    assert "audit.export" not in str(bench.world.entries())
+    bench.must("audit", "export", str(tmp_path / "out"))
+    assert "audit.export" in str(bench.world.entries())
+    assert [one.name for one in tmp_path.iterdir() if "partial" in one.name] == []
+
+
 def test_an_export_without_a_profile_vouches_for_itself(
     shared_bench: Bench, tmp_path: Path
 ) -> None:

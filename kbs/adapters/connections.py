@@ -1,0 +1,185 @@
+"""Ends connections that say nothing, and those that one client has too many of.
+
+The server's deadlines count from the first byte of a request. Whoever connects and
+keeps silent, before or after the TLS handshake or behind an HTTP/2 preface, would hold
+a descriptor for ever, and a few hundred of them all that there are. The kernel knows of
+every connection when data last came and went (`struct tcp_info`, linux/tcp.h).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import stat
+import struct
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger("kbs.connections")
+
+IDLE_SECONDS = 30.0
+"""How long both sides of a connection may be silent.
+
+A body arrives within 20 s and our clients wait 30 s for an answer's first byte; long
+answers are streamed, so that data flows."""
+
+LOOK_SECONDS = 1.0
+"""How often connections are looked at."""
+
+STUCK_LOOKS = 8
+"""After so many looks without a descriptor the process is given up. Longer than the
+5.5 s in which the server takes the end of a worker for a loop, and ends altogether."""
+
+MAX_CONNECTIONS = 1024
+"""Connections of a worker; further clients wait until one ends."""
+
+CLIENT_SHARE = 4
+"""One client address gets no more than this part (a quarter) of a worker's connections;
+those of it that were silent for longest go first."""
+
+SPARE_DESCRIPTORS = 64
+"""Descriptors that a worker needs for other things than clients and databases."""
+
+_LISTEN = 10  # TCP_LISTEN, net/tcp_states.h
+# tcpi_state; tcpi_last_data_sent and tcpi_last_data_recv in milliseconds.
+_TCP_INFO = struct.Struct("=B43xI4xI")
+
+
+def room_for_connections(descriptors: int, *, threads: int) -> int:
+    """Return how many connections a worker with so many descriptors may serve at once.
+
+    Those whose TLS handshake is not over come on top: the server does not count them.
+    """
+    # A thread's database connection: the file, its write-ahead log, its index.
+    others = SPARE_DESCRIPTORS + 3 * threads
+    return max(CLIENT_SHARE, min(MAX_CONNECTIONS, descriptors - others))
+
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    descriptor: int
+    client: str
+    peer: object
+    idle: float
+
+
+class ConnectionWatch:
+    """Looks at this process's connections to the port that it serves."""
+
+    def __init__(
+        self,
+        port: int,
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+        per_client: int | None = None,
+        stuck: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Watch connections to this local port; `per_client` None sets no cap.
+
+        `stuck` is called when no descriptor was left at `STUCK_LOOKS` looks on end. The
+        server then tries to accept without a pause, and comes to nothing else, not even
+        to closing what has ended.
+        """
+        self._port = port
+        self._idle_seconds = idle_seconds
+        self._per_client = per_client
+        self._stuck = stuck
+        self._failed = 0
+
+    def look(self) -> int:
+        """End what is silent for too long or too many; return how many those were."""
+        try:
+            descriptors = [int(one.name) for one in Path("/proc/self/fd").iterdir()]
+        except OSError as exc:
+            self._fail(exc)
+            return 0
+        self._failed = 0
+        seen = [self._read(descriptor) for descriptor in descriptors]
+        found = [one for one in seen if one is not None]
+        silent = [one for one in found if one.idle >= self._idle_seconds]
+        surplus = self._surplus(found)
+        ended = sum(self._end(one) for one in {*silent, *surplus})
+        if ended:
+            log.info(
+                "ended %d of %d connections: %d silent, %d too many of a client",
+                *(ended, len(found), len(silent), len(surplus)),
+            )
+        return ended
+
+    def _fail(self, error: OSError) -> None:
+        log.warning("connections cannot be looked at: %s", error.strerror)
+        self._failed += error.errno in {errno.EMFILE, errno.ENFILE}
+        if self._failed >= STUCK_LOOKS:
+            self._stuck()
+
+    def _surplus(self, found: Iterable[_Connection]) -> list[_Connection]:
+        if self._per_client is None:
+            return []
+        clients: dict[str, list[_Connection]] = defaultdict(list)
+        for one in found:
+            clients[one.client].append(one)
+        surplus: list[_Connection] = []
+        for theirs in clients.values():
+            theirs.sort(key=lambda one: one.idle, reverse=True)
+            surplus += theirs[: max(0, len(theirs) - self._per_client)]
+        return surplus
+
+    def _read(self, descriptor: int) -> _Connection | None:
+        try:
+            with _borrowed(descriptor) as borrowed:
+                return _connection(descriptor, borrowed, self._port)
+        except OSError:
+            return None
+
+    def _end(self, known: _Connection) -> bool:
+        try:
+            with _borrowed(known.descriptor) as borrowed:
+                now = _connection(known.descriptor, borrowed, self._port)
+                # No other one under the same number, nor one that spoke meanwhile.
+                if now is None or now.peer != known.peer or now.idle < known.idle:
+                    return False
+                borrowed.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return False
+        return True
+
+
+@contextmanager
+def _borrowed(descriptor: int) -> Iterator[socket.socket]:
+    """Give a socket under a descriptor of our own, which nobody else closes.
+
+    Raises:
+        OSError: the descriptor is closed, or no socket, or none is left.
+    """
+    _require_socket(descriptor)
+    ours = os.dup(descriptor)
+    # The number may have become a file meanwhile. Ours then stays open: closing one of
+    # a database would take the locks away that this process has on it (fcntl(2)).
+    _require_socket(ours)
+    with socket.socket(fileno=ours) as borrowed:
+        yield borrowed
+
+
+def _connection(
+    descriptor: int, borrowed: socket.socket, port: int
+) -> _Connection | None:
+    if borrowed.family not in {socket.AF_INET, socket.AF_INET6}:
+        return None
+    if borrowed.type != socket.SOCK_STREAM or borrowed.getsockname()[1] != port:
+        return None
+    told = borrowed.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    state, sent, received = _TCP_INFO.unpack(told)
+    if state == _LISTEN:
+        return None
+    peer = borrowed.getpeername()
+    return _Connection(descriptor, str(peer[0]), peer, min(sent, received) / 1000)
+
+
+def _require_socket(descriptor: int) -> None:
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        raise OSError("no socket")
