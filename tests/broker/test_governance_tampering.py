@@ -74,7 +74,9 @@ class Site:
 
     def ready(self) -> tuple[int, list[str]]:
         answer = self.world.app.test_client().get("/health/ready")
-        missing = [one["what"] for one in answer.get_json()["missing"]]
+        missing = [
+            one["what"] for one in answer.get_json()["missing"] if one["blocking"]
+        ]
         return answer.status_code, missing
 
 

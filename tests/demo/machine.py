@@ -61,7 +61,7 @@ class Machine:
     def certify(self, maker: FakeTpmCA, target: Path) -> None:
         """Let the maker certify the endorsement key, as it does in the factory."""
         with open_tpm(self.tcti) as tpm, tpm.primary(EkKind.ECC.template) as ek:
-            certificate = maker.certify(parse_public(ek.public).key)
+            certificate = maker.certify(parse_public(ek.public).key, signs=False)
         target.write_bytes(certificate.public_bytes(Encoding.DER))
 
     def pcr_values(self) -> dict[str, str]:

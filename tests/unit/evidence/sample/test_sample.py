@@ -104,7 +104,7 @@ def test_a_device_of_this_sort_is_a_kind_of_its_own() -> None:
     assert found.claims is not None
     assert set(found.claims.values) == {f"sampledevice.{name}" for name in CLAIMS}
     refused = verifier.verify(item, Trust(now=NOW))
-    assert [check.id for check in refused.checks] == ["sampledevice.development"]
+    assert [check.id for check in refused.checks] == ["sample.development"]
     with pytest.raises(MalformedError, match="sampledevice"):
         verifier.parse(ITEM, 1)
 
