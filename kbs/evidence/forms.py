@@ -86,7 +86,8 @@ def _snp(evidence: Evidence) -> Item:
 
 def _certificate(entry: object) -> list[str]:
     members = require_object(entry, "cert_chain entry")
-    if members.get("cert_type") not in _CHAIN:
+    sort = members.get("cert_type")
+    if not isinstance(sort, str) or sort not in _CHAIN:
         # Empty slots, lists and what vendors put beside the chain.
         return []
     data = octets_of(
