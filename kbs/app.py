@@ -212,6 +212,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         lines=lines,
         clock=clock,
         development=settings.development,
+        steps=parts.steps,
     )
     broker = Broker(
         identity=identity,

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from kbs.adapters.files import FileHighwater
 from kbs.adapters.sql.database import connect
@@ -31,6 +32,16 @@ from kbs.settings import Settings
 from tests.fakes.world import KEK, FakeClock
 
 _LIMIT = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One HTTP request; `body` in base64."""
+
+    body: str = ""
+    method: str = "POST"
+    path: str = "/v1/release"
+    cookie: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +57,7 @@ class Order:
     step: str
     nth: int
     threads: int
-    requests: list[str]
+    calls: list[Call]
     answers: str
 
 
@@ -128,7 +139,7 @@ def _main() -> None:
         if child == 0:
             code = 1
             try:
-                _serve(Order(**json.loads(line)))
+                _serve(_order_of(json.loads(line)))
                 code = 0
             except BaseException:  # noqa: BLE001 - said, before the process ends
                 traceback.print_exc()
@@ -137,6 +148,10 @@ def _main() -> None:
                 os._exit(code)
         _, status = os.waitpid(child, 0)
         print(status, flush=True)
+
+
+def _order_of(members: dict[str, Any]) -> Order:
+    return Order(**{**members, "calls": [Call(**one) for one in members["calls"]]})
 
 
 def _serve(order: Order) -> None:
@@ -152,19 +167,24 @@ def _serve(order: Order) -> None:
     settings = Settings(data=Path(order.data), trust=Path(order.trust), rate_limit=0)
     app = create_app_with(parts, settings)
     handle = os.open(order.answers, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    bodies = [parse_b64(text, "request", limit=_LIMIT) for text in order.requests]
 
     def send(places: Sequence[int]) -> None:
-        client = app.test_client()
+        client = app.test_client(use_cookies=False)
         for place in places:
-            response = client.post(
-                "/v1/release", data=bodies[place], content_type="application/json"
+            call = order.calls[place]
+            cookie = {} if call.cookie is None else {"Cookie": call.cookie}
+            response = client.open(
+                call.path,
+                method=call.method,
+                data=parse_b64(call.body, "request", limit=_LIMIT),
+                content_type="application/json",
+                headers=cookie,
             )
             answered = [place, response.status_code, b64(response.get_data())]
             os.write(handle, json.dumps(answered).encode() + b"\n")
 
     workers = [
-        threading.Thread(target=send, args=(range(n, len(bodies), order.threads),))
+        threading.Thread(target=send, args=(range(n, len(order.calls), order.threads),))
         for n in range(order.threads)
     ]
     for worker in workers:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from kbs.core.encode import b64
 from kbs.core.errors import IntegrityError
 from tests.e2e.killer import (
     Answered,
+    Call,
     Killer,
     Order,
     order_time,
@@ -41,6 +42,8 @@ from tests.fakes.databases import (
     sqlite_place,
     sqlite_template,
 )
+from tests.fakes.rcar_client import Answer, RcarClient, Send, open_jwe
+from tests.fakes.rcar_evidence import tpm_evidence
 from tests.fakes.steps import DURABLE, STEPS
 from tests.fakes.tpm import FakeTpm
 from tests.fakes.world import Request, World
@@ -83,6 +86,13 @@ class Scene:
         self, step: str, requests: Sequence[Request], *, nth: int = 1, threads: int = 1
     ) -> list[Answered]:
         """Let a process answer requests until it dies; return what left it."""
+        calls = [Call(body=b64(request.body)) for request in requests]
+        return self.kill_at(step, calls, nth=nth, threads=threads)
+
+    def kill_at(
+        self, step: str, calls: Sequence[Call], *, nth: int = 1, threads: int = 1
+    ) -> list[Answered]:
+        """The same for requests to any door."""
         self.kills += 1
         order = Order(
             data=str(self.folder / "data"),
@@ -94,7 +104,7 @@ class Scene:
             step=step,
             nth=nth,
             threads=threads,
-            requests=[b64(request.body) for request in requests],
+            calls=list(calls),
             answers=str(self.folder / f"answers-{self.kills}"),
         )
         status, answered = self.killer.run(order)
@@ -235,6 +245,50 @@ def _check_answers(
                 entry["decision"]
                 == json.loads(response.get_data())["answer"]["decision"]
             )
+
+
+def _sender(world: World) -> Send:
+    def send(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        client = world.app.test_client(use_cookies=False)
+        found = client.open(path, method=method, data=body, headers=dict(headers))
+        return Answer(found.status_code, dict(found.headers), found.get_data())
+
+    return send
+
+
+CHAT = "acme/model/chat"
+IN_A_TRANSACTION = ("verified", "recorded", "before-commit", "after-commit")
+
+
+@pytest.mark.slow
+def test_the_rcar_door_is_killed_at_every_step(scene: Scene) -> None:
+    for number in range(ROUNDS * 2):
+        step = IN_A_TRANSACTION[number % len(IN_A_TRANSACTION)]
+        guest = RcarClient(
+            _sender(scene.world), tee="tpm", evidence=tpm_evidence(scene.tpm)
+        )
+        assert guest.auth().status == 200
+        message = json.dumps(guest.message()).encode()
+        cookie = f"kbs-session-id={guest.cookie}"
+        attest = Call(body=b64(message), path="/kbs/v0/attest", cookie=cookie)
+        assert scene.kill_at(step, [attest]) == []
+        size = _size(scene.world)
+        with scene.restarted() as world:
+            guest.send = _sender(world)
+            # The same message again: verified anew, or the token from the store.
+            assert guest.call("POST", "/attest", message).status == 200
+            assert _size(world) == size
+        fetch = Call(method="GET", path=f"/kbs/v0/resource/{CHAT}", cookie=cookie)
+        step = ("sealed", "recorded", "before-commit", "after-commit")[number % 4]
+        assert scene.kill_at(step, [fetch]) == []
+        with scene.restarted() as world:
+            guest.send = _sender(world)
+            written = _size(world) - size
+            assert written == (1 if step == "after-commit" else 0)
+            answer = guest.get(CHAT)
+            assert open_jwe(answer.json, guest.key) == b"the model key"
+            assert _size(world) == size + written + 1
+            _check_tree(world)
 
 
 def test_a_lost_entry_is_noticed_at_the_start(

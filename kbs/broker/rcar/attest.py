@@ -159,6 +159,7 @@ class RcarAttestation:
             refuse_clock_behind(now, tx.log.head().time)
             attested = self._verify(tx, presented, now)
             imports = self._tools.collateral.imports(tx)
+        self._tools.steps("verified")
         self._refuse_early(attested, line)
         proven = self._proven(attested, imports, line.decision)
         return self._record(attested, proven, line)
@@ -267,6 +268,7 @@ class RcarAttestation:
                 work.append(self._tools.journal.entry(event))
             if not self._reserve.is_low():
                 self._locker.keep(work.tx, attested, proven.decision)
+            self._tools.steps("recorded")
 
         try:
             self._tools.journal.change(run)

@@ -189,6 +189,7 @@ class RcarFetch:
         fetched = ready.fetched
         if fetched.jwe is None:
             self._reserve.require()
+        self._tools.steps("sealed")
 
         def run(work: Work) -> int:
             recheck(
@@ -198,7 +199,9 @@ class RcarFetch:
                 now=ready.now,
                 development=self._tools.development,
             )
-            return work.append(self._tools.journal.entry(self._event(ready)))
+            index = work.append(self._tools.journal.entry(self._event(ready)))
+            self._tools.steps("recorded")
+            return index
 
         index = self._tools.journal.change(run).value
         line.told(

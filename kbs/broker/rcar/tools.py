@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kbs.broker.collateral import CollateralTable
@@ -29,6 +30,8 @@ class Tools:
     lines: DecisionLines
     clock: Clock
     development: bool
+    steps: Callable[[str], None] = lambda _: None
+    """Told of each step as it is reached."""
 
 
 def recipient_digest(jwk: dict[str, str]) -> str:

@@ -1,0 +1,88 @@
+"""A guest of Confidential Containers against `kbs serve`, several workers, real TLS."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.fakes.rcar_client import Answer, RcarClient, Send
+from tests.fakes.served import Folders, Served, kbs, made, serving
+
+POLICY = """\
+kind: ReleasePolicy
+name: dev
+releases: ["default/*/*"]
+allow:
+  - rule: any-sample
+    all:
+      - {safe: true}
+      - {claim: sample.svn, equals: 1}
+"""
+PATH = "default/test/key"
+SECRET = b"test content"
+GUESTS = 8
+
+
+def sender(served: Served) -> Send:
+    """A connection for each request: any worker may get it."""
+
+    def send(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", served.port, timeout=20, context=served.context
+        )
+        try:
+            connection.request(method, path, body=body, headers=dict(headers))
+            answer = connection.getresponse()
+            names = {name.title(): value for name, value in answer.getheaders()}
+            return Answer(answer.status, names, answer.read())
+        finally:
+            connection.close()
+
+    return send
+
+
+def must(folders: Folders, *arguments: str) -> str:
+    done = kbs(*arguments, environ={"KBS_PROFILE": str(folders.profile)})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_guests_get_what_is_granted_and_the_log_shows_it(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    made(folders)
+    policy, secret = tmp_path / "policy.yaml", tmp_path / "secret"
+    policy.write_text(POLICY)
+    secret.write_bytes(SECRET)
+    options = ("--dev", "--workers", "3", "--rate-limit", "0")
+    with serving(folders, *options) as served:
+        url = ("--server", served.url)
+        must(folders, "policy", "register", str(policy), *url)
+        must(folders, "key", "import", PATH, str(secret), "--kind", "opaque", *url)
+        got: list[bytes] = []
+        lines: list[list[str]] = []
+
+        def run() -> None:
+            client = RcarClient(sender(served))
+            got.append(client.fetch(PATH))
+            lines.append(client.requests)
+
+        threads = [threading.Thread(target=run) for _ in range(GUESTS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert got == [SECRET] * GUESTS
+        # Each worker knows the session that another one began.
+        assert all(len(one) == 4 for one in lines)
+        told = json.loads(
+            must(folders, "audit", "query", "--decision", "granted", "--json", *url)
+        )
+        assert len(told["entries"]) == GUESTS
+        assert {one["body"]["door"] for one in told["entries"]} == {"rcar"}
+        must(folders, "audit", "verify", *url)
+        assert "rcar" in must(
+            folders, "audit", "explain", told["entries"][0]["decision"], *url
+        )
