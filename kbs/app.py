@@ -47,7 +47,7 @@ from kbs.broker.rcar.fetch import RcarFetch
 from kbs.broker.rcar.tools import Tools
 from kbs.broker.rcar.upload import RcarUpload
 from kbs.broker.record import Recorder
-from kbs.broker.refusals import Refusal, RefusalCounter
+from kbs.broker.refusals import V1, Refusal, RefusalCounter
 from kbs.broker.release import Release
 from kbs.broker.replies import Replies
 from kbs.broker.reserve import DiskReserve
@@ -63,6 +63,9 @@ from kbs.evidence.model import Verifier
 from kbs.evidence.registry import VERIFIERS, vocabulary
 from kbs.keys.wrap import KeyEncryptionKey, LocalKEK
 from kbs.settings import Settings
+
+ADMIN_PREFIXES = ("token.", "admin.")
+"""How the codes of refused administrators begin."""
 
 WATCH_SECONDS = 60.0
 """How often everything in force is proven anew."""
@@ -187,7 +190,10 @@ def compose(parts: Parts, settings: Settings) -> Composed:
     seal = PendingSeal(identity.state_key, upkeep.report_integrity)
 
     def refused(error: KbsError) -> None:
-        refusals.count(Refusal.of_fault(new_decision_id(), error, clock.now()))
+        # Administrators' tokens are counted beside what guests send.
+        door = "admin" if error.code.startswith(ADMIN_PREFIXES) else V1
+        decision = new_decision_id()
+        refusals.count(Refusal.of_fault(decision, error, clock.now(), door=door))
 
     attestation = Attestation(
         governance, collateral, parts.verifiers, development=settings.development
@@ -228,6 +234,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
             recorder=Recorder(
                 journal=journal,
                 identity=identity,
+                collateral=collateral,
                 locker=locker,
                 reserve=reserve,
                 development=settings.development,

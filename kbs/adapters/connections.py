@@ -9,11 +9,13 @@ every connection when data last came and went (`struct tcp_info`, linux/tcp.h).
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import socket
 import stat
 import struct
+import termios
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -28,8 +30,14 @@ IDLE_SECONDS = 30.0
 A body arrives within 20 s and our clients wait 30 s for an answer's first byte; long
 answers are streamed, so that data flows."""
 
+SLOW_READER_SECONDS = 300.0
+"""How long nothing may reach a client that answers, while data waits for it."""
+
 LOOK_SECONDS = 1.0
 """How often connections are looked at."""
+
+SURPLUS_SECONDS = 2.0
+"""How long a connection is silent before it counts as one too many of its client."""
 
 STUCK_LOOKS = 8
 """After so many looks without a descriptor the process is given up. Longer than the
@@ -46,8 +54,9 @@ SPARE_DESCRIPTORS = 64
 """Descriptors that a worker needs for other things than clients and databases."""
 
 _LISTEN = 10  # TCP_LISTEN, net/tcp_states.h
-# tcpi_state; tcpi_last_data_sent and tcpi_last_data_recv in milliseconds.
-_TCP_INFO = struct.Struct("=B43xI4xI")
+# tcpi_state; tcpi_last_data_sent, tcpi_last_data_recv and tcpi_last_ack_recv in
+# milliseconds.
+_TCP_INFO = struct.Struct("=B43xI4xII")
 
 
 def room_for_connections(descriptors: int, *, threads: int) -> int:
@@ -77,6 +86,7 @@ class ConnectionWatch:
         *,
         idle_seconds: float = IDLE_SECONDS,
         per_client: int | None = None,
+        surplus_seconds: float = SURPLUS_SECONDS,
         stuck: Callable[[], object] = lambda: None,
     ) -> None:
         """Watch connections to this local port; `per_client` None sets no cap.
@@ -88,6 +98,7 @@ class ConnectionWatch:
         self._port = port
         self._idle_seconds = idle_seconds
         self._per_client = per_client
+        self._surplus_seconds = surplus_seconds
         self._stuck = stuck
         self._failed = 0
 
@@ -126,7 +137,9 @@ class ConnectionWatch:
         surplus: list[_Connection] = []
         for theirs in clients.values():
             theirs.sort(key=lambda one: one.idle, reverse=True)
-            surplus += theirs[: max(0, len(theirs) - self._per_client)]
+            many = theirs[: max(0, len(theirs) - self._per_client)]
+            # What speaks is at work, and ends by itself.
+            surplus += [one for one in many if one.idle >= self._surplus_seconds]
         return surplus
 
     def _read(self, descriptor: int) -> _Connection | None:
@@ -173,11 +186,20 @@ def _connection(
     if borrowed.type != socket.SOCK_STREAM or borrowed.getsockname()[1] != port:
         return None
     told = borrowed.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-    state, sent, received = _TCP_INFO.unpack(told)
+    state, sent, received, acknowledged = _TCP_INFO.unpack(told)
     if state == _LISTEN:
         return None
+    idle = min(sent, received)
+    if _has_unsent(borrowed) and idle < SLOW_READER_SECONDS * 1000:
+        # The kernel holds back what a slow reader has no room for yet.
+        idle = min(idle, acknowledged)
     peer = borrowed.getpeername()
-    return _Connection(descriptor, str(peer[0]), peer, min(sent, received) / 1000)
+    return _Connection(descriptor, str(peer[0]), peer, idle / 1000)
+
+
+def _has_unsent(borrowed: socket.socket) -> bool:
+    count = fcntl.ioctl(borrowed.fileno(), termios.TIOCOUTQ, bytes(4))
+    return any(count)
 
 
 def _require_socket(descriptor: int) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import time
+from functools import partial
 from http import HTTPStatus
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from kbs.api.limits import MAX_BODY_BYTES
+from kbs.broker.pace import Pace
 from kbs.core.errors import KbsError, UnavailableError
 from kbs.core.ids import new_decision_id
 from kbs.wire.problem import MEDIA_TYPE, problem, problem_of
@@ -18,6 +21,9 @@ log = logging.getLogger("kbs.api")
 
 MAX_SHOWN = 100
 """How much of what a stranger sent is said back."""
+
+TRACE_SECONDS = 1.0
+"""Shortest time between two tracebacks in the log."""
 
 RETRY_AFTER_SECONDS = 2
 """What a caller is told to wait after "could not check"."""
@@ -57,7 +63,7 @@ def install(app: Flask) -> None:
     """Answer every error with a problem document; only ours say why."""
     app.register_error_handler(KbsError, _ours)
     app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(Exception, _unexpected)
+    app.register_error_handler(Exception, partial(_unexpected, _traces()))
 
 
 def _ours(error: KbsError) -> Response:
@@ -112,11 +118,18 @@ def _shown(text: str | None) -> str:
     return ascii(text) if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]!a}…"
 
 
-def _unexpected(error: Exception) -> Response:
+def _traces() -> Pace:
+    return Pace(time.monotonic, TRACE_SECONDS)
+
+
+def _unexpected(traces: Pace, error: Exception) -> Response:
     # What is not ours is a bug: no detail to the caller, all of it to the log, and one
-    # id that joins the two.
+    # id that joins the two. A stranger who found one does not fill the log with it.
     decision = new_decision_id()
-    log.error("internal error %s", decision, exc_info=error)
+    if traces.is_due():
+        log.error("internal error %s", decision, exc_info=error)
+    else:
+        log.error("internal error %s: another %s", decision, type(error).__name__)
     return refusal(
         problem(
             HTTPStatus.SERVICE_UNAVAILABLE,

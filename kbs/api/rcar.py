@@ -20,6 +20,7 @@ from kbs.broker.rcar.fetch import Fetched
 from kbs.channel.session import Session
 from kbs.core.errors import (
     AuthenticationError,
+    ConflictError,
     ForbiddenError,
     KbsError,
     MalformedError,
@@ -42,6 +43,14 @@ _GOVERNED = (
     "is not changed here: what is in force is signed; register a policy with "
     "`kbs policy register`, reference values with `kbs ref add values`"
 )
+
+
+@blueprint.before_request
+def refuse_head() -> Response | None:
+    """Refuse HEAD, which the protocol does not have: nothing is released unseen."""
+    if request.method != "HEAD":
+        return None
+    return Response(status=HTTPStatus.METHOD_NOT_ALLOWED)
 
 
 @blueprint.post("/auth")
@@ -133,7 +142,7 @@ def _upload(run: Callable[[KeyId], None], names: tuple[str, str, str]) -> Respon
         return _error(HTTPStatus.NOT_FOUND, ErrorName.PATH, str(exc))
     except KbsError as exc:
         return _refuse(exc, ErrorName.PLUGIN, "Plugin internal error: ")
-    return Response(status=HTTPStatus.OK, mimetype="text/xml")
+    return Response(status=HTTPStatus.OK, content_type="text/xml")
 
 
 def _fetched(found: Fetched, key_id: KeyId) -> Response:
@@ -151,20 +160,37 @@ def _fetched(found: Fetched, key_id: KeyId) -> Response:
 
 
 def _credential() -> Callable[[KeyId], Fetched] | None:
-    """Return how to fetch with what came; a session that is good wins."""
-    rcar = broker().rcar
-    cookie = _cookie()
-    if cookie is not None:
+    """Return how to fetch with what came; a session that has attested wins."""
+    cookie, bearer = _cookie_fetch(), _bearer_fetch()
+    if cookie is None or bearer is None:
+        return cookie or bearer
+
+    def either(key_id: KeyId) -> Fetched:
         try:
-            session = rcar.attestation.session(cookie)
+            return cookie(key_id)
         except AuthenticationError:
-            pass
-        else:
-            return lambda key_id: rcar.fetch.by_session(session, key_id)
+            return bearer(key_id)
+
+    return either
+
+
+def _cookie_fetch() -> Callable[[KeyId], Fetched] | None:
+    rcar, cookie = broker().rcar, _cookie()
+    if cookie is None:
+        return None
+    try:
+        session = rcar.attestation.session(cookie)
+    except AuthenticationError:
+        return None
+    return lambda key_id: rcar.fetch.by_session(session, key_id)
+
+
+def _bearer_fetch() -> Callable[[KeyId], Fetched] | None:
+    rcar = broker().rcar
     scheme, _, token = (_authorization() or "").partition(" ")
-    if scheme.lower() == "bearer" and token:
-        return lambda key_id: rcar.fetch.by_token(token, key_id)
-    return None
+    if scheme.lower() != "bearer" or not token:
+        return None
+    return lambda key_id: rcar.fetch.by_token(token, key_id)
 
 
 def _key_id(*names: str) -> KeyId:
@@ -203,7 +229,8 @@ def _with_cookie(response: Response, session: Session) -> Response:
 
 def _refuse(error: KbsError, name: ErrorName, prefix: str) -> Response:
     status = HTTPStatus.UNAUTHORIZED
-    if isinstance(error, UnavailableError):
+    # A conflict that is left over is the store's.
+    if isinstance(error, (UnavailableError, ConflictError)):
         status = HTTPStatus.SERVICE_UNAVAILABLE
     # What names rows and digests is for administrators and the log.
     return _error(status, name, f"{prefix}{problem_of(error)['detail']}")

@@ -105,7 +105,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attested(Generic[P_co]):
-    """What verification found, at one time and under one state of governance."""
+    """What verification found, at one time and under one state of governance.
+
+    `imports` is the number of the last import of collateral that it was made with.
+    """
 
     asked: P_co
     challenge: Challenge
@@ -113,6 +116,7 @@ class Attested(Generic[P_co]):
     result: BundleResult
     now: datetime
     tolerated: tuple[str, ...]
+    imports: int
 
     @property
     def primary_kind(self) -> str | None:
@@ -199,6 +203,7 @@ class Attestation:
             result=result,
             now=now,
             tolerated=missing,
+            imports=self._collateral.imports(tx),
         )
 
     def reason(self, asked: Presented, check: Check) -> str:

@@ -27,7 +27,7 @@ from kbs.audit.log import (
 )
 from kbs.broker.ports import Database, Transaction
 from kbs.core.clock import format_time
-from kbs.core.errors import KbsError, UnavailableError
+from kbs.core.errors import IntegrityError, KbsError, UnavailableError
 
 T = TypeVar("T")
 
@@ -156,6 +156,7 @@ class Committer:
         self._steps = steps
         self._committed = committed
         self._signed: tuple[int, bytes] | None = None
+        self._durable: tuple[int, bytes] | None = None
         self._queue: list[_Job] = []
         self._queue_lock = threading.Lock()
         self._turn = threading.Lock()
@@ -209,6 +210,8 @@ class Committer:
                 self._run_job(job, Work(tx, head, pending), alone=len(batch) == 1)
             size = self._append(tx, pending, batch)
             self._steps("before-commit")
+        if size is not None:
+            self._durable = self._signed
         self._steps("after-commit")
         for job in batch:
             job.done = True
@@ -253,9 +256,28 @@ class Committer:
 
     def _require_signed(self, tx: Transaction, size: int, root: bytes) -> None:
         # The key of the log never signs two trees of which one does not extend the
-        # other: what it signed last, here or in another process, must still be there.
-        if size == 0 or self._signed == (size, root):
+        # other. What it signed last must still be there: here, by what this process
+        # remembers, and in whichever process it was, by the checkpoint over the head.
+        if self._durable == (size, root):
+            return
+        if self._durable is not None:
+            self._require_extended(tx, size, *self._durable)
+        if size == 0:
             return
         stored = tx.log.checkpoint_covering(size - 1)
         note = stored.note if stored is not None and stored.size == size else None
         self._notary.require_signed(size, root, note)
+
+    @staticmethod
+    def _require_extended(
+        tx: Transaction, size: int, durable: int, root: bytes
+    ) -> None:
+        found = merkle.root(tx.log, durable) if size >= durable else b""
+        if found != root:
+            raise IntegrityError(
+                f"audit log: the tree of {size} entries",
+                got=found.hex() or "a shorter log",
+                expected=f"one that extends the {durable} entries signed before",
+                hint="the log was taken back in the database; restore the newest one",
+                code="audit.log",
+            )

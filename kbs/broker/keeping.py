@@ -56,6 +56,8 @@ class Keeping:
         actor.require_any()
         tenants = actor.tenants(*Role)
         with self._database.read() as tx:
+            # A key that somebody took away whole would be missing without a word.
+            self._ledger.check(tx)
             names = (
                 tx.keys.list_keys()
                 if tenants is None

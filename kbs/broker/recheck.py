@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from kbs.broker.collateral import CollateralTable
 from kbs.broker.commit import Work, refuse_clock_behind
 from kbs.broker.decide import KeyOutcome
 from kbs.broker.initialise import PRODUCTION
@@ -24,6 +25,8 @@ class MovedError(Exception):
 def recheck(
     work: Work,
     *,
+    collateral: CollateralTable,
+    imports: int,
     head_seq: int,
     outcomes: Sequence[KeyOutcome],
     now: datetime,
@@ -32,11 +35,14 @@ def recheck(
     """Return if a decision of `now` still stands.
 
     Raises:
-        MovedError: governance is not at `head_seq` any more, or a key changed.
+        MovedError: governance is not at `head_seq` any more, collateral was imported
+            since import number `imports`, or a key changed.
         UnavailableError: the clock is behind the log, or the database is served in
             production by now.
     """
     if work.tx.governance.head() != head_seq:
+        raise MovedError
+    if collateral.imports(work.tx) != imports:
         raise MovedError
     for one in outcomes:
         rows = work.tx.keys.versions(one.asked.key_id)

@@ -15,6 +15,7 @@ from kbs.audit import events
 from kbs.audit.kinds import Mode as EntryMode
 from kbs.audit.kinds import Outcome as EntryOutcome
 from kbs.broker.attest import Asked, Attested
+from kbs.broker.collateral import CollateralTable
 from kbs.broker.commit import Placed, Work
 from kbs.broker.decide import KeyOutcome
 from kbs.broker.evidence import EvidenceLocker
@@ -62,6 +63,7 @@ class Recorder:
         *,
         journal: Journal,
         identity: Identity,
+        collateral: CollateralTable,
         locker: EvidenceLocker,
         reserve: DiskReserve,
         development: bool,
@@ -70,6 +72,7 @@ class Recorder:
         """Tell `steps` when all is written and not yet committed."""
         self._journal = journal
         self._identity = identity
+        self._collateral = collateral
         self._locker = locker
         self._reserve = reserve
         self._development = development
@@ -95,6 +98,8 @@ class Recorder:
         attested = ready.attested
         recheck(
             work,
+            collateral=self._collateral,
+            imports=attested.imports,
             head_seq=attested.snapshot.state.head_seq,
             outcomes=ready.outcomes,
             now=attested.now,

@@ -8,6 +8,7 @@ administrator needs to help a legitimate caller: failed check, got, expected.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,8 +17,10 @@ from kbs.audit.events import RefusalSample
 from kbs.core.checks import Check
 from kbs.core.errors import KbsError
 
+V1 = "v1"
+
 MAX_REASONS = 64
-"""Distinct reasons a minute; further ones are counted under `other`."""
+"""Distinct reasons a minute, of all doors; further ones are counted under `other`."""
 
 MAX_SAMPLES = 8
 """Samples kept for each reason and minute."""
@@ -30,12 +33,13 @@ MAX_TEXT = 300
 class Refusal:
     """One refused request that had not authenticated.
 
-    `reason` is what it is counted under; `check` the check that failed, if that is
-    something else.
+    `door` and `reason` are what it is counted under; `check` is the check that failed,
+    if that is something else.
     """
 
     decision: str
     reason: str
+    door: str = V1
     check: str | None = None
     detail: str
     got: str | None = None
@@ -43,11 +47,14 @@ class Refusal:
     time: datetime
 
     @classmethod
-    def of_fault(cls, decision: str, fault: KbsError, time: datetime) -> Refusal:
+    def of_fault(
+        cls, decision: str, fault: KbsError, time: datetime, *, door: str = V1
+    ) -> Refusal:
         """Return the refusal of a challenge, or of an administrator's token."""
         return cls(
             decision=decision,
             reason=fault.code,
+            door=door,
             detail=str(fault),
             got=fault.got,
             expected=fault.expected,
@@ -56,12 +63,19 @@ class Refusal:
 
     @classmethod
     def of_check(
-        cls, decision: str, reason: str, check: Check, time: datetime
+        cls,
+        decision: str,
+        reason: str,
+        check: Check,
+        time: datetime,
+        *,
+        door: str = V1,
     ) -> Refusal:
         """Return the refusal of evidence, with the check that it failed first."""
         return cls(
             decision=decision,
             reason=reason,
+            door=door,
             check=check.id,
             detail=check.detail,
             got=check.got,
@@ -81,6 +95,10 @@ class Refusal:
         )
 
 
+Counted = tuple[str, str]
+"""Door and reason."""
+
+
 @dataclass(slots=True)
 class _Counter:
     count: int = 0
@@ -89,11 +107,11 @@ class _Counter:
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """What was counted since `since`, per reason."""
+    """What was counted since `since`, per door and reason."""
 
     since: datetime
     until: datetime
-    reasons: Mapping[str, tuple[int, tuple[Refusal, ...]]]
+    reasons: Mapping[Counted, tuple[int, tuple[Refusal, ...]]]
 
     @property
     def total(self) -> int:
@@ -102,8 +120,10 @@ class Aggregate:
 
     def most_frequent(self) -> list[tuple[str, int]]:
         """Return each reason with its count, the most frequent first."""
-        counted = [(reason, count) for reason, (count, _) in self.reasons.items()]
-        return sorted(counted, key=lambda one: -one[1])
+        counts = Counter[str]()
+        for (_, reason), (count, _) in self.reasons.items():
+            counts[reason] += count
+        return counts.most_common()
 
 
 class RefusalCounter:
@@ -113,15 +133,15 @@ class RefusalCounter:
         """Start counting at `now`."""
         self._lock = threading.Lock()
         self._since = now
-        self._counters: dict[str, _Counter] = {}
+        self._counters: dict[Counted, _Counter] = {}
 
     def count(self, refusal: Refusal) -> None:
         """Count one refusal."""
         with self._lock:
-            known = refusal.reason in self._counters
+            known = (refusal.door, refusal.reason) in self._counters
             full = len(self._counters) >= MAX_REASONS
             reason = refusal.reason if known or not full else "other"
-            counter = self._counters.setdefault(reason, _Counter())
+            counter = self._counters.setdefault((refusal.door, reason), _Counter())
             counter.count += 1
             if len(counter.samples) < MAX_SAMPLES:
                 counter.samples.append(refusal)

@@ -86,7 +86,7 @@ class Reached:
         known = max(self._reached, self._marked())
         if state.seq >= known:
             if committed:
-                self._reached = state.seq
+                self._reached = max(self._reached, state.seq)
             return
         # A transaction that began before a change committed is no tampering.
         newest = self._newest()

@@ -22,9 +22,6 @@ from kbs.core.errors import IntegrityError, KbsError
 log = logging.getLogger("kbs.upkeep")
 told = logging.getLogger("kbs.release")
 
-# Reasons by their door; refused administrators' tokens are counted beside them.
-ADMIN_PREFIXES = ("token.", "admin.")
-
 MARK = "high-water mark"
 """The source of faults that the mark shows."""
 
@@ -92,9 +89,9 @@ class Upkeep:
         )
 
     def _append(self, work: Work, aggregate: Aggregate) -> None:
-        for reason, (count, samples) in aggregate.reasons.items():
+        for (door, reason), (count, samples) in aggregate.reasons.items():
             event = events.Refusals(
-                door="admin" if reason.startswith(ADMIN_PREFIXES) else "v1",
+                door=door,
                 reason=reason,
                 count=count,
                 since=aggregate.since,

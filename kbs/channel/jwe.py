@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from kbs.channel.tee_key import ECDH, RSA_OAEP, TeeKey
 from kbs.core.encode import b64u
+from kbs.core.errors import MalformedError
 
 _KEY_BYTES = 32
 _IV_BYTES = 12
@@ -25,7 +26,11 @@ _TAG_BYTES = 16
 
 
 def encrypt_jwe(recipient: TeeKey, plaintext: bytes) -> dict[str, str]:
-    """Return a JWE that only the holder of the recipient's private key opens."""
+    """Return a JWE that only the holder of the recipient's private key opens.
+
+    Raises:
+        MalformedError: the key is none that a message can be sealed to.
+    """
     content_key = secrets.token_bytes(_KEY_BYTES)
     if isinstance(recipient.key, ec.EllipticCurvePublicKey):
         curve = recipient.key.curve
@@ -35,10 +40,13 @@ def encrypt_jwe(recipient: TeeKey, plaintext: bytes) -> dict[str, str]:
         encrypted_key = aes_key_wrap(wrapping, content_key)
     else:
         header = {"alg": RSA_OAEP, "enc": "A256GCM"}
-        encrypted_key = recipient.key.encrypt(
-            content_key,
-            padding.OAEP(mgf=padding.MGF1(SHA256()), algorithm=SHA256(), label=None),
-        )
+        oaep = padding.OAEP(mgf=padding.MGF1(SHA256()), algorithm=SHA256(), label=None)
+        try:
+            encrypted_key = recipient.key.encrypt(content_key, oaep)
+        except ValueError as exc:
+            raise MalformedError(
+                "tee-pubkey", got="a key that nothing can be sealed to"
+            ) from exc
     protected = b64u(json.dumps(header, separators=(",", ":")).encode("ascii"))
     iv = secrets.token_bytes(_IV_BYTES)
     sealed = AESGCM(content_key).encrypt(iv, plaintext, protected.encode("ascii"))

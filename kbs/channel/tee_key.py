@@ -98,9 +98,11 @@ def _parse_rsa(jwk: dict[str, str]) -> TeeKey:
         key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
     except ValueError as exc:
         raise MalformedError("tee-pubkey n", got="no RSA modulus") from exc
-    if key.key_size not in {8 * size for size in _RSA_BYTES}:
+    if key.key_size not in {8 * size for size in _RSA_BYTES} or not modulus % 2:
         raise MalformedError(
-            "tee-pubkey n", got=f"{key.key_size} bits", expected="2048, 3072 or 4096"
+            "tee-pubkey n",
+            got=f"{key.key_size} bits, {'odd' if modulus % 2 else 'even'}",
+            expected="2048, 3072 or 4096 bits, odd",
         )
     return TeeKey(key, tuple(jwk.items()))
 

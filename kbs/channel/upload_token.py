@@ -21,6 +21,9 @@ from kbs.core.errors import AuthenticationError
 MAX_LIFETIME_SECONDS = 2 * 3600
 """Longest time from `iat` to `exp`: what `kbs-client` gives its tokens."""
 
+# Claims by which `kbs.channel.token` binds a token to one request.
+_SIGNED_REQUEST = frozenset({"m", "p", "b"})
+
 # Every option is spelled out. Times are judged below, against the injected clock.
 _OPTIONS: Options = {
     "verify_signature": True,
@@ -44,8 +47,7 @@ def verify_upload_token(
     Raises:
         AuthenticationError: `token.malformed`, `.signature` or `.time`.
     """
-    if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
-        raise _fault("malformed", "another text", "a compact JWS")
+    _check_header(token)
     for keyid, key in keys.items():
         try:
             claims: dict[str, object] = jwt.decode(
@@ -55,20 +57,36 @@ def verify_upload_token(
             continue
         except (jwt.PyJWTError, ValueError, RecursionError) as exc:
             raise _fault("malformed", type(exc).__name__, "EdDSA, iat, exp") from exc
-        _check_times(claims["iat"], claims["exp"], now)
+        if not _SIGNED_REQUEST.isdisjoint(claims):
+            raise _fault("request", "a token of one request", "one of the RCAR tools")
+        _check_times(claims, now)
         return keyid
     raise _fault("signature", "none that verifies", "one by an administrator's key")
 
 
-def _check_times(issued: object, expires: object, now: datetime) -> None:
-    if type(issued) is not int or type(expires) is not int:
-        raise _fault("malformed", "iat or exp of another type", "whole seconds")
+def _check_header(token: str) -> None:
+    if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
+        raise _fault("malformed", "another text", "a compact JWS")
+    try:
+        header = jwt.get_unverified_header(token)
+    except jwt.PyJWTError as exc:
+        raise _fault("malformed", type(exc).__name__, "a compact JWS") from exc
+    # The tokens of our own tools are for one request each, and are none of these.
+    if header.get("typ", "JWT") != "JWT":
+        raise _fault("malformed", "another typ", "JWT")
+
+
+def _check_times(claims: Mapping[str, object], now: datetime) -> None:
+    issued, expires = claims["iat"], claims["exp"]
+    since = claims.get("nbf", issued)
+    if type(issued) is not int or type(expires) is not int or type(since) is not int:
+        raise _fault("malformed", "iat, nbf or exp of another type", "whole seconds")
     seconds = int(now.timestamp())
     if not 0 < expires - issued <= MAX_LIFETIME_SECONDS:
         raise _fault(
             "time", f"{expires - issued} s", f"at most {MAX_LIFETIME_SECONDS} s"
         )
-    if seconds >= expires or issued > seconds + CLOCK_SKEW_SECONDS:
+    if seconds >= expires or max(issued, since) > seconds + CLOCK_SKEW_SECONDS:
         raise _fault("time", f"{issued} to {expires}", f"one that covers {seconds}")
 
 

@@ -12,6 +12,7 @@ import base64
 import binascii
 import json
 import re
+from collections import Counter
 from typing import NoReturn
 
 from kbs.core.errors import MalformedError
@@ -35,7 +36,11 @@ _JSON_FAULTS = {
     "Invalid \\": "an escape that there is not",
 }
 
-_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
+# Possessive, and a string without an end goes to the end of the text: each character is
+# looked at once, whatever stands there.
+_STRING_OR_BRACKET = re.compile(
+    r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL
+)
 _HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
 _B64U = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _B64 = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
@@ -280,8 +285,8 @@ def _utf16_order(key: object) -> bytes:
 def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise MalformedError("JSON object", got=f"member {_brief(twice)} twice")
     return members
 

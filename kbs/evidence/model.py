@@ -71,6 +71,11 @@ class GivenCollateral:
         """Return every revocation list given."""
         return self.given_revocation_lists
 
+    def good_until(self, now: datetime) -> datetime | None:
+        """Return when the first of the lists runs out that have not by now."""
+        ends = (crl.next_update_utc for crl in self.given_revocation_lists)
+        return min((end for end in ends if end is not None and end > now), default=None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from kbs.adapters.sql import schema
 from kbs.audit import merkle
@@ -156,3 +156,28 @@ def test_no_second_tree_is_signed_over_a_log_that_was_rewritten(bench: Bench) ->
         assert (seen.status, seen.code) == (503, "audit.log")
     with world.parts.database.read() as tx:
         assert tx.log.head().size == len(rows)
+
+
+def test_no_second_tree_is_signed_over_a_log_that_was_taken_back(bench: Bench) -> None:
+    """The tables of the log as they were, with the checkpoint that was signed then."""
+    tables = ("log_head", "log_entries", "log_subjects", "log_nodes", "log_checkpoints")
+    with writer(bench.other) as connection:
+        saved = {
+            name: [
+                dict(row)
+                for row in connection.execute(text(f"SELECT * FROM {name}")).mappings()
+            ]
+            for name in tables
+        }
+    assert bench.send(bench.request()).status == 200
+    with writer(bench.other) as connection:
+        for name in ("log_subjects", *tables):
+            connection.execute(text(f"DELETE FROM {name}"))
+        for name, rows in saved.items():
+            for row in rows:
+                columns = ", ".join(row)
+                values = ", ".join(f":{column}" for column in row)
+                insert = text(f"INSERT INTO {name} ({columns}) VALUES ({values})")
+                connection.execute(insert, row)
+    seen = bench.send(bench.request())
+    assert (seen.status, seen.code) == (503, "audit.log")

@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import text
 
+from kbs.channel.token import SignedRequest, mint_token
 from kbs.governance.statement import Action, Kind
 from tests.fakes.amd import FakeAmd
 from tests.fakes.answers import refusals, releases
@@ -431,6 +433,50 @@ def test_one_sessions_row_is_not_anothers(dev: World) -> None:
         assert client.get(PATH).status == 503
 
 
+def test_a_denial_that_is_asked_for_again_costs_no_other_entry(dev: World) -> None:
+    client = guest(dev, evidence=lambda digest: {**sample(digest), "svn": "7"})
+    client.handshake()
+    answers = {client.get(PATH).body for _ in range(30)}
+    assert len(answers) == 1
+    assert len(releases(dev)) == 1
+    # Another key, or another state of governance, is another decision.
+    assert client.get("default/test/other").error == "PolicyDeny"
+    assert len(releases(dev)) == 2
+    dev.activate_policy(DEVELOPMENT.replace("any-", "some-"), "dev", "default")
+    assert client.get(PATH).status == 401
+    assert len(releases(dev)) == 3
+
+
+def test_a_good_token_counts_beside_a_session_that_has_not_attested(
+    dev: World,
+) -> None:
+    client = guest(dev)
+    client.handshake()
+    token = client.token
+    client.auth()
+    assert client.get(PATH).error == "TokenNotFound"
+    answer = client.get(PATH, bearer=token)
+    assert open_jwe(answer.json, client.key) == SECRET
+
+
+def test_head_releases_nothing(dev: World) -> None:
+    client = guest(dev)
+    client.handshake()
+    assert client.call("HEAD", f"/resource/{PATH}").status == 405
+    assert releases(dev) == []
+
+
+def test_refusals_of_this_door_are_counted_as_such(dev: World) -> None:
+    client = guest(dev)
+    client.auth()
+    client.attest({"runtime-data": {}})
+    client.cookie = "x"
+    client.attest({})
+    (malformed, session) = sorted(refusals(dev), key=lambda one: str(one["reason"]))
+    assert (malformed["door"], malformed["reason"]) == ("rcar", "malformed")
+    assert (session["door"], session["reason"]) == ("rcar", "session.malformed")
+
+
 # -- hardware ------------------------------------------------------------------------
 
 
@@ -457,6 +503,41 @@ def test_a_report_in_fields_is_verified_as_its_bytes(
     answer = forged.attest()
     assert (answer.status, answer.error) == (401, "AttestationError")
     assert "snp.report.signature" in answer.json["detail"]
+
+
+def test_a_session_is_no_better_than_the_list_it_was_checked_with(
+    snp_world: World, amd: FakeAmd
+) -> None:
+    world = snp_world
+    crl = amd.crl(next_update=world.clock.now() + timedelta(seconds=60))
+    items = [b64(crl.public_bytes(Encoding.DER))]
+    world.must("POST", "/admin/v1/collateral", {"items": items})
+    client = guest(world, tee="snp", evidence=snp_evidence(amd))
+    client.handshake()
+    assert client.get("acme/snp/model").status == 200
+    world.clock.advance(60)
+    assert client.get("acme/snp/model").error == "TokenNotFound"
+    newer = amd.crl(number=8, revoked=(amd.ask.serial_number,))
+    items = [b64(newer.public_bytes(Encoding.DER))]
+    world.must("POST", "/admin/v1/collateral", {"items": items})
+    assert "snp.revocation" in client.handshake().json["detail"]
+
+
+def test_a_table_of_certificates_may_hold_other_things(
+    snp_world: World, amd: FakeAmd
+) -> None:
+    items = [b64(amd.crl().public_bytes(Encoding.DER))]
+    snp_world.must("POST", "/admin/v1/collateral", {"items": items})
+
+    def crowded(digest: bytes) -> dict[str, Any]:
+        evidence = snp_evidence(amd)(digest)
+        other = {"cert_type": {"OTHER": "0" * 36}, "data": [1, 2, 3]}
+        empty = {"cert_type": "Empty", "data": []}
+        evidence["cert_chain"] = [other, empty, *evidence["cert_chain"]]
+        return evidence
+
+    client = guest(snp_world, tee="snp", evidence=crowded)
+    assert client.fetch("acme/snp/model") == b"snp"
 
 
 def test_without_a_revocation_list_a_guest_is_asked_to_come_again(
@@ -597,6 +678,21 @@ def test_only_key_administrators_upload(dev: World) -> None:
     dev.clock.advance(7200)
     assert client.call("POST", f"/resource/{PATH}", b"evil", bearer=old).status == 401
     assert client.fetch(PATH) == SECRET
+    # A token for one request of another door is none for uploads.
+    listing = mint_token(
+        dev.admin,
+        SignedRequest("GET", "/admin/v1/keys"),
+        instance=dev.parts.instance,
+        now=dev.clock.now(),
+    )
+    answer = client.call("POST", f"/resource/{PATH}", b"evil", bearer=listing)
+    assert (answer.status, answer.error) == (401, "AdminAuthAccess")
+    now = int(dev.clock.now().timestamp())
+    claims = {"iat": now, "exp": now + 60}
+    for more in ({"nbf": now + 50}, {"m": "GET"}, {"nbf": "x"}):
+        token = jwt.encode({**claims, **more}, dev.admin, algorithm="EdDSA")
+        answer = client.call("POST", f"/resource/{PATH}", b"evil", bearer=token)
+        assert answer.status == 401
     # A guest's own token is none of an administrator's.
     answer = client.call("POST", f"/resource/{PATH}", b"evil", bearer=client.token)
     assert answer.status == 401

@@ -161,6 +161,9 @@ def test_fields_out_of_their_range_are_named(
         {"kty": "RSA", "alg": "RSA1_5", "n": "AQAB", "e": "AQAB"},
         {"kty": "RSA", "alg": "RSA-OAEP-256", "n": "AQAB", "e": "AQAB"},
         {"kty": "RSA", "alg": "RSA-OAEP-256", "n": "_" * 342, "e": "AAAD"},
+        # An even modulus, and 2^2047.
+        {"kty": "RSA", "alg": "RSA-OAEP-256", "n": "_" * 340 + "_g", "e": "AQAB"},
+        {"kty": "RSA", "alg": "RSA-OAEP-256", "n": "gAAA" + "A" * 338, "e": "AQAB"},
     ],
 )
 def test_other_keys_are_refused(jwk: dict[str, object]) -> None:

@@ -38,6 +38,7 @@ from kbs.broker.recheck import MovedError, recheck
 from kbs.broker.refusals import Refusal
 from kbs.broker.release import ATTEMPTS
 from kbs.broker.reserve import DiskReserve
+from kbs.channel.challenge import Door
 from kbs.channel.session import Session, mint_session, verify_session
 from kbs.core.checks import Check, Status, Verdict
 from kbs.core.errors import (
@@ -51,6 +52,8 @@ from kbs.core.errors import (
 from kbs.core.ids import new_decision_id
 from kbs.evidence.forms import form_of
 from kbs.wire.rcar import challenge_document, parse_auth_request
+
+DOOR = Door.RCAR.name.lower()
 
 SPENT = "session.spent"
 """Code of a session that other evidence has spent."""
@@ -126,7 +129,7 @@ class RcarAttestation:
             session = self.session(cookie)
             proven = self._attest(session, body, line)
         except (AuthenticationError, MalformedError) as exc:
-            self._count(Refusal.of_fault(line.decision, exc, self._now()), line)
+            self._count(self._fault(line.decision, exc), line)
             raise
         except UnavailableError as exc:
             line.failed(exc)
@@ -134,6 +137,9 @@ class RcarAttestation:
         if proven.token is None:
             raise _refused(proven.checks, proven.decision)
         return session, proven
+
+    def _fault(self, decision: str, error: KbsError) -> Refusal:
+        return Refusal.of_fault(decision, error, self._now(), door=DOOR)
 
     def _attest(self, session: Session, body: bytes, line: DecisionLine) -> Proven:
         for _ in range(ATTEMPTS):
@@ -158,10 +164,10 @@ class RcarAttestation:
             now = self._now()
             refuse_clock_behind(now, tx.log.head().time)
             attested = self._verify(tx, presented, now)
-            imports = self._tools.collateral.imports(tx)
+            until = self._tools.collateral.current(tx).good_until(now)
         self._tools.steps("verified")
         self._refuse_early(attested, line)
-        proven = self._proven(attested, imports, line.decision)
+        proven = self._proven(attested, until, line.decision)
         return self._record(attested, proven, line)
 
     def _verify(
@@ -191,7 +197,7 @@ class RcarAttestation:
                 hint="begin again with /auth",
                 code=SPENT,
             )
-        line.told("repeated", earlier=proven.decision, door="rcar")
+        line.told("repeated", earlier=proven.decision, door=DOOR)
         return proven
 
     def _refuse_early(
@@ -218,10 +224,10 @@ class RcarAttestation:
         pseudonyms = self._tools.identity.pseudonyms(result.identities)
         (first,) = pseudonyms.checks((*result.failed(), *open_checks)[:1])
         reason = self._attestation.reason(attested.asked, first)
-        return Refusal.of_check(decision, reason, first, self._now())
+        return Refusal.of_check(decision, reason, first, self._now(), door=DOOR)
 
     def _proven(
-        self, attested: Attested[RcarPresented], imports: int, decision: str
+        self, attested: Attested[RcarPresented], until: datetime | None, decision: str
     ) -> Proven:
         asked, result = attested.asked, attested.result
         proven = Proven(
@@ -234,9 +240,9 @@ class RcarAttestation:
             tolerated=attested.tolerated,
             checks=result.checks,
             evidence=asked.evidence_digest,
-            anchors=anchors_of(attested.snapshot, imports),
+            anchors=anchors_of(attested.snapshot, attested.imports),
             token=None,
-            expires=asked.session.expires,
+            expires=min(asked.session.expires, until or asked.session.expires),
         )
         if result.claims is None or attested.refused:
             return replace(proven, claims=None)
@@ -257,6 +263,8 @@ class RcarAttestation:
         def run(work: Work) -> None:
             recheck(
                 work,
+                collateral=self._tools.collateral,
+                imports=attested.imports,
                 head_seq=attested.snapshot.state.head_seq,
                 outcomes=(),
                 now=attested.now,

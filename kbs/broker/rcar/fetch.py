@@ -7,6 +7,8 @@ entry in the log before anything leaves.
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,6 +43,12 @@ CHANGED = "session.changed"
 """Code of a session whose evidence was trusted by what is not in force any more."""
 
 
+Question = tuple[str, str, int]
+
+MAX_DENIALS = 4096
+"""Denials that a process remembers."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
     """How one request for a resource ended; `jwe` is there if it was granted."""
@@ -64,6 +72,38 @@ class _Ready:
     outcome: KeyOutcome
     fetched: Fetched
     now: datetime
+    imports: int
+
+    @property
+    def question(self) -> Question:
+        """Which session asks for what, under which state of governance."""
+        asked = str(self.outcome.asked)
+        return (self.proven.decision, asked, self.snapshot.state.head_seq)
+
+
+class RecentDenials:
+    """Denials that have their entry: asked again, the same answer costs no other one.
+
+    A session that is denied would otherwise fill the log for as long as it lasts.
+    """
+
+    def __init__(self) -> None:
+        """Remember nothing yet."""
+        self._lock = threading.Lock()
+        self._known: OrderedDict[Question, Fetched] = OrderedDict()
+
+    def find(self, question: Question, reasons: tuple[str, ...]) -> Fetched | None:
+        """Return the denial of the same question for the same reasons."""
+        with self._lock:
+            known = self._known.get(question)
+        return known if known is not None and known.reasons == reasons else None
+
+    def remember(self, question: Question, denied: Fetched) -> None:
+        """Remember a denial, and forget the oldest of too many."""
+        with self._lock:
+            self._known[question] = denied
+            if len(self._known) > MAX_DENIALS:
+                self._known.popitem(last=False)
 
 
 class RcarFetch:
@@ -81,6 +121,7 @@ class RcarFetch:
         self._governance = governance
         self._ledger = ledger
         self._reserve = reserve
+        self._denied = RecentDenials()
 
     def by_session(self, session: Session, key_id: KeyId) -> Fetched:
         """Answer a request that came with the cookie of a session.
@@ -155,7 +196,8 @@ class RcarFetch:
             raise _not_attested("a session that is over")
         snapshot = self._governance.snapshot(tx)
         self._tools.collateral.current(tx)
-        if proven.anchors != anchors_of(snapshot, self._tools.collateral.imports(tx)):
+        imports = self._tools.collateral.imports(tx)
+        if proven.anchors != anchors_of(snapshot, imports):
             raise _not_attested("a session from before a change of what is trusted")
         _require_tolerance(proven, snapshot, key_id)
         outcome = decide_key(
@@ -175,6 +217,7 @@ class RcarFetch:
             outcome=outcome,
             fetched=self._sealed(proven, outcome, decision),
             now=now,
+            imports=imports,
         )
 
     def _sealed(self, proven: Proven, outcome: KeyOutcome, decision: str) -> Fetched:
@@ -188,12 +231,19 @@ class RcarFetch:
     def _record(self, ready: _Ready, line: DecisionLine) -> Fetched:
         fetched = ready.fetched
         if fetched.jwe is None:
+            known = self._denied.find(ready.question, fetched.reasons)
+            if known is not None:
+                line.refused(listed(fetched.reasons))
+                return known
+        if fetched.jwe is None:
             self._reserve.require()
         self._tools.steps("sealed")
 
         def run(work: Work) -> int:
             recheck(
                 work,
+                collateral=self._tools.collateral,
+                imports=ready.imports,
                 head_seq=ready.snapshot.state.head_seq,
                 outcomes=(ready.outcome,),
                 now=ready.now,
@@ -213,6 +263,8 @@ class RcarFetch:
             governance=str(ready.snapshot.state.head_seq),
             entry=str(index),
         )
+        if fetched.jwe is None:
+            self._denied.remember(ready.question, fetched)
         return fetched
 
     def _event(self, ready: _Ready) -> events.Release:

@@ -122,7 +122,7 @@ def test_nothing_else_of_the_process_is_touched(site: Site) -> None:
 
 def test_a_client_has_so_many_and_the_longest_silent_go() -> None:
     with opened() as site:
-        watch = ConnectionWatch(site.port, per_client=3)
+        watch = ConnectionWatch(site.port, per_client=3, surplus_seconds=0.04)
         clients = [site.connect() for _ in range(5)]
         time.sleep(0.05)
         for number in (0, 2, 4):
@@ -130,6 +130,26 @@ def test_a_client_has_so_many_and_the_longest_silent_go() -> None:
         assert watch.look() == 2
         assert [ended(one) for one in clients] == [False, True, False, True, False]
         assert ConnectionWatch(site.port, per_client=None).look() == 0
+        # What spoke just now is at work, however many there are.
+        busy = ConnectionWatch(site.port, per_client=1, surplus_seconds=60.0)
+        assert busy.look() == 0
+
+
+def test_a_slow_reader_that_goes_on_is_not_silent() -> None:
+    with opened() as site:
+        watch = ConnectionWatch(site.port, idle_seconds=1.5)
+        client = site.connect()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        ours = site.accepted[0]
+        ours.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                ours.send(bytes(65536))
+        for _ in range(8):
+            time.sleep(0.3)
+            assert client.recv(65536)
+            time.sleep(0.05)
+            assert watch.look() == 0
 
 
 def test_without_a_descriptor_nothing_is_ended_and_nothing_breaks() -> None:

@@ -91,3 +91,29 @@ def test_an_object_that_has_no_members_is_told_so() -> None:
     with pytest.raises(MalformedError) as caught:
         require_members({"a": 1}, "challenge request", required=set())
     assert caught.value.expected == "no members"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"' + '\\"' * 500_000,
+        '"' + '\\"' * 500_000 + "\\",
+        '"' * 500_001,
+        "[" + '"a' * 9,
+    ],
+)
+def test_a_string_without_an_end_costs_one_look(text: str) -> None:
+    """Looked at from each quote anew, this would take hours."""
+    with pytest.raises(MalformedError):
+        parse_json(text, "x", limit=10**7)
+
+
+def test_brackets_in_strings_do_not_count() -> None:
+    text = '{"a": "' + "[" * 100 + '\\"]", "b": ["]"]}'
+    assert parse_json(text, "x", limit=1000) == {"a": "[" * 100 + '"]', "b": ["]"]}
+
+
+def test_the_member_that_is_there_twice_is_named_whatever_else_there_is() -> None:
+    text = "{" + ",".join(f'"a{n}":1' for n in range(50_000)) + ',"a49999":1}'
+    with pytest.raises(MalformedError, match="'a49999' twice"):
+        parse_json(text, "x", limit=10**7)
