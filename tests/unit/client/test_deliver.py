@@ -163,11 +163,12 @@ def test_a_process_that_is_told_to_stop_leaves_no_partial_file(
 ) -> None:
     """In a process of its own: SIGTERM ends it without a chance to clean up."""
     program = f"""
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from kbs.channel.answer import ReleasedKey
 from kbs.client import deliver
 from kbs.core.ids import parse_key_ref
+signal.signal({int(number)}, signal.SIG_DFL)  # whatever the tests' own parent ignores
 write = deliver._write_file
 def stopped(path, value):
     write(path, value)
