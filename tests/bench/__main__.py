@@ -68,6 +68,14 @@ def measure(folder: Path, size: Size) -> list[Section]:
     return [floor.section(floors), cpu, *load.sections(measured), model]
 
 
+def log_into(path: Path) -> None:
+    """Write a line for each decision in this process, as a server does."""
+    log = logging.getLogger("kbs")
+    log.addHandler(logging.FileHandler(path))
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON document")
@@ -75,9 +83,8 @@ def main() -> None:
         "--quick", action="store_true", help="every row, from too few runs to mean much"
     )
     given = parser.parse_args()
-    # A line for each decision of the brokers in this process is not what is asked for.
-    logging.getLogger("kbs").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="kbs-bench-") as folder:
+        log_into(Path(folder) / "log")
         sections = measure(Path(folder), QUICK if given.quick else FULL)
     print(as_json(sections) if given.json else as_text(sections))
 

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -41,18 +42,26 @@ def measure(times: int = 200, rounds: int = 5) -> float:
     return statistics.median(cpu_seconds(verify, times) for _ in range(rounds))
 
 
-def in_units(works: Sequence[Callable[[], object]]) -> tuple[float, float]:
+def in_units(
+    works: Sequence[Callable[[], object]], *, block: int = 1
+) -> tuple[float, float]:
     """Median cost of several works of one kind: CPU seconds, and units.
 
-    The unit is measured before each of them, so that both see the same machine.
+    The unit is measured before each block of them, so that both see the same machine.
     """
     costs, ratios = [], []
-    for work in works:
+    for start in range(0, len(works), block):
+        piece = works[start : start + block]
         unit = cpu_seconds(verify, 100)
-        cost = cpu_seconds(work)
+        cost = cpu_seconds(partial(_run, piece)) / len(piece)
         costs.append(cost)
         ratios.append(cost / unit)
     return statistics.median(costs), statistics.median(ratios)
+
+
+def _run(works: Sequence[Callable[[], object]]) -> None:
+    for work in works:
+        work()
 
 
 @contextmanager
