@@ -39,6 +39,8 @@ _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
 _HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
 _B64U = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _B64 = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
+# As many digits as an integer beyond 2^53 has at least: 10^15 is less.
+_MANY_DIGITS = re.compile("[0-9]{16}")
 # An escaped surrogate, perhaps half of a pair, or one that stands there itself.
 _SURROGATE = re.compile("\\\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
@@ -126,7 +128,7 @@ def parse_json(data: bytes | str, what: str, *, limit: int) -> object:
             object_pairs_hook=_unique_members,
             parse_float=_refuse_number,
             parse_constant=_refuse_number,
-            parse_int=_bounded_integer,
+            parse_int=_bounded_integer if _may_exceed(text) else int,
         )
     except MalformedError as exc:
         raise MalformedError(f"{what}: {exc}") from exc
@@ -138,7 +140,8 @@ def parse_json(data: bytes | str, what: str, *, limit: int) -> object:
         ) from exc
     except (ValueError, RecursionError) as exc:
         raise MalformedError(what, got="not JSON", expected="JSON") from exc
-    if _SURROGATE.search(text) is not None:
+    # ASCII holds none but as an escape.
+    if not (text.isascii() and "\\u" not in text) and _SURROGATE.search(text):
         _check_unicode(value, what)
     return value
 
@@ -295,6 +298,11 @@ def _json_fault(message: str) -> str:
 
 def _refuse_number(text: str) -> NoReturn:
     raise MalformedError("JSON number", got=text[:40], expected="an integer")
+
+
+def _may_exceed(text: str) -> bool:
+    # Else the parser's own integers will do, without a call of ours for each.
+    return "-0" in text or _MANY_DIGITS.search(text) is not None
 
 
 def _bounded_integer(text: str) -> int:
