@@ -35,6 +35,7 @@ _JSON_FAULTS = {
     "Invalid \\": "an escape that there is not",
 }
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
 _HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
 _B64U = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
@@ -245,7 +246,7 @@ def canonical_json(value: object) -> bytes:
         MalformedError: floats, integers beyond ±2⁵³, lone surrogates, other types.
     """
     ordered = _ordered(value, 0)
-    text = json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
+    text = _ENCODER.encode(ordered)
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as exc:
@@ -255,7 +256,7 @@ def canonical_json(value: object) -> bytes:
 def _ordered(value: object, depth: int) -> object:
     if depth > MAX_DEPTH:
         raise MalformedError("JSON", got="too deep", expected=f"at most {MAX_DEPTH}")
-    if value is None or isinstance(value, (bool, str)):
+    if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, int):
         if abs(value) > MAX_INTEGER:
@@ -264,17 +265,24 @@ def _ordered(value: object, depth: int) -> object:
             )
         return value
     if isinstance(value, dict):
-        return {
-            key: _ordered(value[key], depth + 1)
-            for key in sorted(value, key=_utf16_order)
-        }
+        return {key: _ordered(value[key], depth + 1) for key in _sorted_names(value)}
     if isinstance(value, (list, tuple)):
         return [_ordered(element, depth + 1) for element in value]
     raise MalformedError("JSON value", got=type(value).__name__)
 
 
+def _sorted_names(members: dict[str, object]) -> list[str]:
+    # RFC 8785, section 3.2.3: members are sorted by UTF-16 code units. For ASCII that
+    # is the order of the strings themselves, and nearly all names are.
+    try:
+        if "".join(members).isascii():
+            return sorted(members)
+    except TypeError:
+        pass  # a name that is no string, which is refused below
+    return sorted(members, key=_utf16_order)
+
+
 def _utf16_order(key: object) -> bytes:
-    # RFC 8785, section 3.2.3: members are sorted by UTF-16 code units.
     if not isinstance(key, str):
         raise MalformedError("JSON member name", got=type(key).__name__)
     return key.encode("utf-16-be", "surrogatepass")
