@@ -12,7 +12,7 @@ T ?= tests
 K ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt cover policies property conformance vectors run dist clean
+.PHONY: help setup demo test lint fmt cover policies property conformance vectors bench run dist clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
@@ -66,6 +66,9 @@ conformance: setup  ## Recorded evidence and published vectors only
 vectors: setup  ## Rebuild generated documents; fails when they were not up to date
 	$(BIN)/python -m tests.generate
 	git diff --exit-code docs/claims.md policies/schema.json
+
+bench: setup  ## What it costs, beside one P-256 verification (under three minutes)
+	@$(BIN)/python -m tests.bench
 
 run: setup  ## A broker on loopback with its state in .demo/run
 	$(BIN)/kbs serve --data .demo/run/data --trust .demo/run/trust --listen 127.0.0.1:8443

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from flask import Flask
 from granian.constants import Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
@@ -90,8 +91,14 @@ class Serving:
         return "\n".join(lines)
 
 
-def run(settings: Settings, *, profile: Path, ready: Callable[[Serving], None]) -> None:
-    """Serve until a signal ends it.
+def run(
+    settings: Settings,
+    *,
+    profile: Path,
+    ready: Callable[[Serving], None],
+    create: Callable[[Settings], Flask] = create_app,
+) -> None:
+    """Serve until a signal ends it; `create` composes the application of a worker.
 
     Raises:
         ConfigurationError: it may not start.
@@ -129,17 +136,24 @@ def run(settings: Settings, *, profile: Path, ready: Callable[[Serving], None]) 
         raise_descriptor_limit(), threads=settings.threads
     )
     composed = _Composed(settings.workers, lambda: ready(serving))
+    loader = functools.partial(
+        load_application, settings, create, composed, connections=connections
+    )
     with held:
-        _serve(settings, str(held.getsockname()[0]), composed, connections=connections)
+        _serve(settings, str(held.getsockname()[0]), loader, connections=connections)
 
 
 def load_application(
-    settings: Settings, composed: _Composed, *, connections: int
+    settings: Settings,
+    create: Callable[[Settings], Flask],
+    composed: _Composed,
+    *,
+    connections: int,
 ) -> Any:
     """Compose the broker of one worker process, and tell the main process."""
     harden()
     configure_logging(settings)
-    application = Gateway(create_app(settings), threads=settings.threads)
+    application = Gateway(create(settings), threads=settings.threads)
     _watch_connections(settings, connections)
     composed.tell()
     return application
@@ -202,7 +216,7 @@ def configure_logging(settings: Settings) -> None:
 
 
 def _serve(
-    settings: Settings, address: str, composed: _Composed, *, connections: int
+    settings: Settings, address: str, loader: Callable[[], Any], *, connections: int
 ) -> None:
     tls = not settings.plain_http
     server = Server(
@@ -225,9 +239,6 @@ def _serve(
         ssl_cert=settings.data / CERTIFICATE_NAME if tls else None,
         ssl_key=settings.data / KEY_NAME if tls else None,
         respawn_failed_workers=True,
-    )
-    loader = functools.partial(
-        load_application, settings, composed, connections=connections
     )
     server.serve(target_loader=loader, wrap_loader=False)
 

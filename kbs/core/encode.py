@@ -36,6 +36,7 @@ _JSON_FAULTS = {
     "Invalid \\": "an escape that there is not",
 }
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 # Possessive, and a string without an end goes to the end of the text: each character is
 # looked at once, whatever stands there.
 _STRING_OR_BRACKET = re.compile(
@@ -44,6 +45,8 @@ _STRING_OR_BRACKET = re.compile(
 _HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
 _B64U = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _B64 = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
+# As many digits as an integer beyond 2^53 has at least: 10^15 is less.
+_MANY_DIGITS = re.compile("[0-9]{16}")
 # An escaped surrogate, perhaps half of a pair, or one that stands there itself.
 _SURROGATE = re.compile("\\\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
@@ -131,7 +134,7 @@ def parse_json(data: bytes | str, what: str, *, limit: int) -> object:
             object_pairs_hook=_unique_members,
             parse_float=_refuse_number,
             parse_constant=_refuse_number,
-            parse_int=_bounded_integer,
+            parse_int=_bounded_integer if _may_exceed(text) else int,
         )
     except MalformedError as exc:
         raise MalformedError(f"{what}: {exc}") from exc
@@ -143,7 +146,8 @@ def parse_json(data: bytes | str, what: str, *, limit: int) -> object:
         ) from exc
     except (ValueError, RecursionError) as exc:
         raise MalformedError(what, got="not JSON", expected="JSON") from exc
-    if _SURROGATE.search(text) is not None:
+    # ASCII holds none but as an escape.
+    if not (text.isascii() and "\\u" not in text) and _SURROGATE.search(text):
         _check_unicode(value, what)
     return value
 
@@ -247,7 +251,7 @@ def canonical_json(value: object) -> bytes:
         MalformedError: floats, integers beyond ±2⁵³, lone surrogates, other types.
     """
     ordered = _ordered(value, 0)
-    text = json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
+    text = _ENCODER.encode(ordered)
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as exc:
@@ -257,7 +261,7 @@ def canonical_json(value: object) -> bytes:
 def _ordered(value: object, depth: int) -> object:
     if depth > MAX_DEPTH:
         raise MalformedError("JSON", got="too deep", expected=f"at most {MAX_DEPTH}")
-    if value is None or isinstance(value, (bool, str)):
+    if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, int):
         if abs(value) > MAX_INTEGER:
@@ -266,17 +270,24 @@ def _ordered(value: object, depth: int) -> object:
             )
         return value
     if isinstance(value, dict):
-        return {
-            key: _ordered(value[key], depth + 1)
-            for key in sorted(value, key=_utf16_order)
-        }
+        return {key: _ordered(value[key], depth + 1) for key in _sorted_names(value)}
     if isinstance(value, (list, tuple)):
         return [_ordered(element, depth + 1) for element in value]
     raise MalformedError("JSON value", got=type(value).__name__)
 
 
+def _sorted_names(members: dict[str, object]) -> list[str]:
+    # RFC 8785, section 3.2.3: members are sorted by UTF-16 code units. For ASCII that
+    # is the order of the strings themselves, and nearly all names are.
+    try:
+        if "".join(members).isascii():
+            return sorted(members)
+    except TypeError:
+        pass  # a name that is no string, which is refused below
+    return sorted(members, key=_utf16_order)
+
+
 def _utf16_order(key: object) -> bytes:
-    # RFC 8785, section 3.2.3: members are sorted by UTF-16 code units.
     if not isinstance(key, str):
         raise MalformedError("JSON member name", got=type(key).__name__)
     return key.encode("utf-16-be", "surrogatepass")
@@ -300,6 +311,11 @@ def _json_fault(message: str) -> str:
 
 def _refuse_number(text: str) -> NoReturn:
     raise MalformedError("JSON number", got=text[:40], expected="an integer")
+
+
+def _may_exceed(text: str) -> bool:
+    # Else the parser's own integers will do, without a call of ours for each.
+    return "-0" in text or _MANY_DIGITS.search(text) is not None
 
 
 def _bounded_integer(text: str) -> int:

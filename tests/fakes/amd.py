@@ -2,7 +2,8 @@
 
 It signs for real, in the shapes that the real one uses, and knows nothing of the
 parser that it tests: the offsets here were written down a second time. Keys are made
-once per process (RSA-2048 instead of 4096, for speed); `realm` gives another AMD.
+once per process (RSA-2048 instead of 4096, for speed, unless `bits` says otherwise);
+`realm` gives another AMD.
 """
 
 from __future__ import annotations
@@ -94,8 +95,8 @@ class LeafChanges(TypedDict, total=False):
 
 
 @cache
-def _rsa_key(label: str) -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+def _rsa_key(label: str, bits: int) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=bits)
 
 
 @cache
@@ -145,6 +146,7 @@ class FakeAmd:
     realm: str = "fake"
     chip: str = "chip-1"
     revoked: list[int] = field(default_factory=list)
+    bits: int = 2048
 
     @property
     def tcb(self) -> Mapping[str, int]:
@@ -394,7 +396,7 @@ class FakeAmd:
         return {spki_sha256(self.ark): f"AMD ARK {self.product}"}
 
     def _rsa(self, label: str) -> rsa.RSAPrivateKey:
-        return _rsa_key(f"{self.realm} {self.product} {label}")
+        return _rsa_key(f"{self.realm} {self.product} {label}", self.bits)
 
 
 def sign_report(body: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:

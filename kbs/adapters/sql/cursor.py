@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any, final
 
 from sqlalchemy import Connection, Executable, RowMapping, Table
@@ -12,6 +13,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from kbs.adapters.sql.faults import translated, translated_values
 
 Values = Mapping[str, object]
+Upsert = sqlite.Insert | postgresql.Insert
+
+_INSERTS: Mapping[str, Callable[[Table], Upsert]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
 
 # PostgreSQL sends at most 65535 values with a statement, SQLite 32766; a list of names
 # or numbers is asked for in pieces of this many.
@@ -78,17 +85,35 @@ class Cursor:
                 self._connection.execute(statement, _plain(values)).mappings().first()
             )
 
-    def upsert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+    @property
+    def dialect(self) -> str:
+        """The kind of database, by which `upserts` names statements."""
+        return self._connection.dialect.name
+
+    def upsert(self, table: Table) -> Upsert:
         """Return an insert that can say what to do on a conflict."""
-        if self._connection.dialect.name == "sqlite":
-            return sqlite.insert(table)
-        return postgresql.insert(table)
+        return _INSERTS[self.dialect](table)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Run a part that is rolled back alone when it raises."""
         with translated(), self._connection.begin_nested():
             yield
+
+
+def upserts(
+    table: Table, complete: Callable[[Upsert], Executable]
+) -> Mapping[str, Executable]:
+    """Return an upsert for each kind of database, made once for all transactions.
+
+    What SQLAlchemy finds out about a statement it keeps beside the statement.
+    """
+    return {name: complete(insert(table)) for name, insert in _INSERTS.items()}
+
+
+def values_of(row: Any) -> dict[str, object]:
+    """Return the columns of a flat dataclass; `asdict` would copy every value."""
+    return {field.name: getattr(row, field.name) for field in fields(row)}
 
 
 def pieces(items: Sequence[Any]) -> Iterator[Sequence[Any]]:

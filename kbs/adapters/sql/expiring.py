@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import final
 
-from sqlalchemy import RowMapping, Table, bindparam, case, delete, func, insert, select
+from sqlalchemy import (
+    Executable,
+    RowMapping,
+    Table,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+)
 
-from kbs.adapters.sql.cursor import Cursor, pieces
+from kbs.adapters.sql.cursor import Cursor, Upsert, pieces, upserts, values_of
 from kbs.adapters.sql.schema import (
     enrolments,
     evidence,
@@ -24,9 +33,11 @@ from kbs.broker.ports import (
     StoredSession,
 )
 
+_SPEND = insert(spent_challenges)
 _SPENT = select(spent_challenges).where(
     spent_challenges.c.challenge == bindparam("challenge")
 )
+_KEEP_SESSION = insert(sessions)
 _SESSION = select(sessions).where(sessions.c.session == bindparam("session"))
 _SESSION_OF = select(sessions).where(sessions.c.decision == bindparam("decision"))
 _EVIDENCE = select(evidence).where(evidence.c.digest == bindparam("digest"))
@@ -72,6 +83,17 @@ _OVERFLOW = select(func.max(_SIZES.c.expires).label("latest")).where(
 _RESOLUTION = timedelta(microseconds=1)
 
 
+def _later_expiry(statement: Upsert) -> Executable:
+    new, old = statement.excluded.expires, evidence.c.expires
+    return statement.on_conflict_do_update(
+        index_elements=["digest"],
+        set_={"expires": case((new > old, new), else_=old)},
+    )
+
+
+_KEEP_EVIDENCE = upserts(evidence, _later_expiry)
+
+
 def _purge(cursor: Cursor, table: Table, before: datetime) -> int:
     return cursor.run(delete(table).where(table.c.expires < before))
 
@@ -95,7 +117,7 @@ class SqlSpentStore:
         Raises:
             ConflictError: it is spent already.
         """
-        self._cursor.run(insert(spent_challenges), asdict(spent), what="challenge")
+        self._cursor.run(_SPEND, values_of(spent), what="challenge")
 
     def purge(self, before: datetime) -> int:
         """Remove those that expired before, and return how many."""
@@ -126,7 +148,7 @@ class SqlSessionStore:
         Raises:
             ConflictError: it has attested already.
         """
-        self._cursor.run(insert(sessions), asdict(session), what="session")
+        self._cursor.run(_KEEP_SESSION, values_of(session), what="session")
 
     def purge(self, before: datetime) -> int:
         """Remove those that ended before, and return how many."""
@@ -166,15 +188,7 @@ class SqlEvidenceStore:
 
     def insert(self, stored: StoredEvidence) -> None:
         """Keep evidence; the same digest again keeps the later expiry."""
-        statement = self._cursor.upsert(evidence)
-        new, old = statement.excluded.expires, evidence.c.expires
-        self._cursor.run(
-            statement.on_conflict_do_update(
-                index_elements=["digest"],
-                set_={"expires": case((new > old, new), else_=old)},
-            ),
-            asdict(stored),
-        )
+        self._cursor.run(_KEEP_EVIDENCE[self._cursor.dialect], values_of(stored))
 
     def find(self, digest: bytes) -> StoredEvidence | None:
         """Return the evidence with this digest, if it is still kept."""
@@ -211,7 +225,7 @@ class SqlEnrolmentStore:
         Raises:
             ConflictError: the id is taken.
         """
-        values = asdict(pending)
+        values = values_of(pending)
         values["ak_group"] = values.pop("group")
         same = {
             "of_tenant": pending.tenant,

@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from kbs.adapters.sql.cursor import Cursor, pieces
+from kbs.adapters.sql.cursor import Cursor, pieces, upserts
 from kbs.adapters.sql.query import select_entries
 from kbs.adapters.sql.schema import (
     ROLE_KEY,
@@ -66,6 +66,12 @@ _SUBJECTS = (
 )
 _LEAF_AND_ROLE = itemgetter("leaf_index", "role")
 _LATEST = select(log_checkpoints).order_by(log_checkpoints.c.size.desc()).limit(1)
+_KEEP_CHECKPOINT = upserts(
+    log_checkpoints,
+    lambda statement: statement.on_conflict_do_update(
+        index_elements=["size"], set_={"note": statement.excluded.note}
+    ),
+)
 _COVERING = (
     select(log_checkpoints)
     .where(log_checkpoints.c.size > bindparam("at"))
@@ -174,11 +180,8 @@ class SqlLogStore:
 
     def store_checkpoint(self, checkpoint: StoredCheckpoint) -> None:
         """Keep a checkpoint; one of the same size replaces the one before."""
-        statement = self._cursor.upsert(log_checkpoints)
         self._cursor.run(
-            statement.on_conflict_do_update(
-                index_elements=["size"], set_={"note": statement.excluded.note}
-            ),
+            _KEEP_CHECKPOINT[self._cursor.dialect],
             {"size": checkpoint.size, "note": checkpoint.note},
         )
 

@@ -117,3 +117,34 @@ def test_the_member_that_is_there_twice_is_named_whatever_else_there_is() -> Non
     text = "{" + ",".join(f'"a{n}":1' for n in range(50_000)) + ',"a49999":1}'
     with pytest.raises(MalformedError, match="'a49999' twice"):
         parse_json(text, "x", limit=10**7)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("[0, -1, 999999999999999]", [0, -1, 10**15 - 1]),
+        ("[1, 9007199254740992, -9007199254740992]", [1, 2**53, -(2**53)]),
+        ('["1234567890123456", 7]', ["1234567890123456", 7]),
+        ('["2026-01-02", 7]', ["2026-01-02", 7]),
+    ],
+)
+def test_integers_within_bounds_are_read(text: str, value: object) -> None:
+    assert parse_json(text, "x", limit=100) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["9007199254740993", "-9007199254740993", "9" * 5000, "-0", "[1, -0]"],
+)
+def test_integers_beyond_the_bounds_are_refused(text: str) -> None:
+    with pytest.raises(MalformedError, match="JSON integer"):
+        parse_json(text, "x", limit=10_000)
+
+
+def test_members_are_written_in_the_order_of_their_utf_16_units() -> None:
+    written = canonical_json({"b": 1, "a": 2, "￿": 3, "😀": 4, "é": 5})
+    assert written == '{"a":2,"b":1,"é":5,"😀":4,"￿":3}'.encode()
+    with pytest.raises(MalformedError, match="JSON member name"):
+        canonical_json({"a": 1, 2: 3})
+    with pytest.raises(MalformedError, match="JSON member name"):
+        canonical_json({("a",): 1})

@@ -1,0 +1,93 @@
+"""What the broker costs: `make bench`.
+
+Every figure is also given in P-256 verifications, measured in the same run. Servers
+listen on loopback, state lies in a fresh folder that is gone in the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench import floor, inprocess, load, sealing, unit
+from tests.bench.brokers import fake_amd, made
+from tests.bench.tables import Section, as_json, as_text, progress
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    load: load.Plan
+    in_process: int
+    floor_rounds: int
+    rsa_bits: int
+    model_mebibytes: tuple[int, int]
+    model_rounds: int
+
+
+FULL = Size(
+    load=load.Plan(exchanges=(80, 200, 320), starts=3),
+    in_process=120,
+    floor_rounds=15,
+    rsa_bits=4096,
+    model_mebibytes=(64, 384),
+    model_rounds=3,
+)
+QUICK = Size(
+    load=load.Plan(exchanges=(2, 8, 32), starts=1),
+    in_process=3,
+    floor_rounds=2,
+    rsa_bits=2048,
+    model_mebibytes=(4, 16),
+    model_rounds=1,
+)
+
+
+def measure(folder: Path, size: Size) -> list[Section]:
+    """Measure everything, the quietest first."""
+    progress("the primitives")
+    with unit.one_core():
+        floors = floor.costs(size.floor_rounds)
+    progress("sealing and opening a model")
+    model = sealing.section(folder, size.model_mebibytes, size.model_rounds)
+    amd = fake_amd(size.rsa_bits)
+    with ExitStack() as stack:
+        benches = {
+            evidence: stack.enter_context(made(folder / evidence, evidence, amd))
+            for evidence in ("sample", "snp")
+        }
+        progress("CPU of releases in this process")
+        with unit.one_core():
+            cpu = inprocess.section(benches, floors, size.in_process)
+        measured = [load.measure(bench, size.load) for bench in benches.values()]
+    return [floor.section(floors), cpu, *load.sections(measured), model]
+
+
+def log_into(path: Path) -> None:
+    """Write a line for each decision in this process, as a server does."""
+    log = logging.getLogger("kbs")
+    log.addHandler(logging.FileHandler(path))
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+    parser.add_argument(
+        "--quick", action="store_true", help="every row, from too few runs to mean much"
+    )
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="kbs-bench-") as folder:
+        log_into(Path(folder) / "log")
+        sections = measure(Path(folder), QUICK if given.quick else FULL)
+    print(as_json(sections) if given.json else as_text(sections))
+
+
+if __name__ == "__main__":
+    main()
