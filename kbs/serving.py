@@ -101,7 +101,7 @@ def run(settings: Settings, *, profile: Path, ready: Callable[[Serving], None]) 
     configure_logging(settings)
     if settings.db is not None:
         parse_url(settings.db)
-    if settings.db is None and is_empty(settings):
+    if settings.db is None and not settings.production and is_empty(settings):
         initialise(settings, profile=profile)
     require_initialised(settings)
     database = open_database(settings)
