@@ -78,7 +78,7 @@ def init(
 @click.option(
     "--production",
     is_flag=True,
-    help="Only an instance that exists, without --dev, --plain-http, --accept-rollback.",
+    help="Only what exists; no --dev, --plain-http or --accept-rollback.",
 )
 @click.option("--dev", is_flag=True, help="Development: sample evidence counts.")
 @click.option("--plain-http", is_flag=True, help="No TLS; on loopback only.")
