@@ -36,12 +36,15 @@ demo: setup  ## The whole story on this machine: broker, software TPM, a release
 
 test: lint cover policies  ## Everything that must hold: linters, types, contracts, tests, policies
 
-lint: setup  ## ruff, format, mypy, import contracts, docstrings
+lint: setup  ## ruff, format, mypy, import contracts, docstrings, Dockerfiles, compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/interrogate -q -c setup.cfg kbs
+	$(BIN)/hadolint $(wildcard docker/*Dockerfile)
+	$(BIN)/compose-lint check --quiet --strict-config --skip-suppressed --fail-on low \
+	  --config docker/.compose-lint.yml docker/compose.yaml
 
 fmt: setup  ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix-only -q .

@@ -6,6 +6,7 @@ set -eu
 # program or file to look for : package that brings it (Debian 12 and Ubuntu 24.04)
 wanted="
 swtpm:swtpm
+swtpm_setup:swtpm-tools
 pkg-config:pkg-config
 cc:build-essential
 strace:strace

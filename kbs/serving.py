@@ -108,7 +108,7 @@ def run(
     configure_logging(settings)
     if settings.db is not None:
         parse_url(settings.db)
-    if settings.db is None and is_empty(settings):
+    if settings.db is None and not settings.production and is_empty(settings):
         initialise(settings, profile=profile)
     require_initialised(settings)
     database = open_database(settings)

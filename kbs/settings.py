@@ -66,13 +66,15 @@ class Settings:
     `evidence_retention_days`: 0 keeps no evidence. `evidence_max_mib`: where more is
     kept, the oldest goes before its time; 0 keeps none. `rate_limit`: requests a second
     and client on the unauthenticated endpoints, 0 is off. `refusal_seconds`: how often
-    refusals that never authenticated become one entry.
+    refusals that never authenticated become one entry. `production`: an instance that
+    exists is served, by none of the ways that are for trying out or for one start.
     """
 
     data: Path
     trust: Path
     db: str | None = None
     listen: Listen = Listen("127.0.0.1", 8443)
+    production: bool = False
     development: bool = False
     plain_http: bool = False
     rate_limit: int = 50
@@ -90,8 +92,10 @@ class Settings:
         Raises:
             ConfigurationError: plain HTTP beyond loopback, a trust folder inside the
                 data folder, several workers where the numbers make no sense, a log
-                level that there is not, a rollback that is accepted for no reason.
+                level that there is not, a rollback that is accepted for no reason,
+                any of the ways that production has no room for.
         """
+        self._check_production()
         self._check_rollback()
         if self.log_level not in LOG_LEVELS:
             raise ConfigurationError(
@@ -129,6 +133,27 @@ class Settings:
             if not least <= value <= most:
                 raise ConfigurationError(
                     name, got=str(value), expected=f"{least} to {most}"
+                )
+
+    def _check_production(self) -> None:
+        # What an image or a unit starts takes more options from whoever deploys it; of
+        # those none may make it answer to evidence, a network or a past that proves
+        # nothing.
+        if not self.production:
+            return
+        for name, given in (
+            ("--dev", self.development),
+            ("--plain-http", self.plain_http),
+            ("--accept-rollback", self.accept_rollback is not None),
+        ):
+            if given:
+                raise ConfigurationError(
+                    name,
+                    got="given beside --production",
+                    expected="a start without it",
+                    hint="units and images say --production; what is for trying out, "
+                    "or for one start, is started by hand",
+                    code="serve.production",
                 )
 
     def _check_rollback(self) -> None:

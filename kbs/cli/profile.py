@@ -129,6 +129,14 @@ class Profile:
             file.write(note)
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # A home that is another user's: whoever asks for health has no profile there.
+        return False
+
+
 def load_profile(folder: Path) -> Profile:
     """Read a profile; its private key is read when it is needed.
 
@@ -136,7 +144,7 @@ def load_profile(folder: Path) -> Profile:
         MalformedError: there is none, or it lacks its shape.
     """
     path = folder / PROFILE_FILE
-    if not path.is_file():
+    if not _is_there(path):
         raise MalformedError(
             f"profile {folder}",
             got=f"no {PROFILE_FILE}",

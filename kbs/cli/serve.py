@@ -75,6 +75,11 @@ def init(
 @click.option(
     "--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", show_default=True
 )
+@click.option(
+    "--production",
+    is_flag=True,
+    help="Only what exists; no --dev, --plain-http or --accept-rollback.",
+)
 @click.option("--dev", is_flag=True, help="Development: sample evidence counts.")
 @click.option("--plain-http", is_flag=True, help="No TLS; on loopback only.")
 @click.option(
@@ -124,6 +129,7 @@ def serve(
     db: str | None,
     trust: Path | None,
     listen: str,
+    production: bool,
     dev: bool,
     plain_http: bool,
     rate_limit: int,
@@ -133,7 +139,7 @@ def serve(
     evidence_max_mib: int,
     accept_rollback: str | None,
 ) -> None:
-    """Run the broker; an empty data folder is initialised first.
+    """Run the broker; an empty data folder is initialised, but not for --production.
 
     TLS 1.3 with a generated certificate, whose digest is printed.
     """
@@ -145,6 +151,7 @@ def serve(
         trust=base.trust,
         db=db,
         listen=parse_listen(listen),
+        production=production,
         development=dev,
         plain_http=plain_http,
         rate_limit=rate_limit,

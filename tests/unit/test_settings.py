@@ -87,3 +87,24 @@ def test_a_rollback_is_accepted_for_a_reason(
     tmp_path: Path, reason: str | None
 ) -> None:
     assert _settings(tmp_path, accept_rollback=reason).accept_rollback == reason
+
+
+@pytest.mark.parametrize(
+    ("option", "members"),
+    [
+        ("--dev", {"development": True}),
+        ("--plain-http", {"plain_http": True}),
+        ("--accept-rollback", {"accept_rollback": "disk lost"}),
+    ],
+)
+def test_production_has_no_room_for(
+    tmp_path: Path, option: str, members: dict[str, object]
+) -> None:
+    assert _settings(tmp_path, **members).production is False
+    with pytest.raises(ConfigurationError, match=option) as caught:
+        _settings(tmp_path, production=True, **members)
+    assert caught.value.code == "serve.production"
+
+
+def test_production_without_them_is_fine(tmp_path: Path) -> None:
+    assert _settings(tmp_path, production=True).production

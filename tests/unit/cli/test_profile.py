@@ -83,6 +83,13 @@ def test_no_profile_says_how_to_get_one(tmp_path: Path) -> None:
         load_profile(tmp_path)
 
 
+def test_a_profile_that_cannot_be_looked_for_is_none(tmp_path: Path) -> None:
+    # Like a home that is another user's, and root's eyes cannot see past this one.
+    with pytest.raises(MalformedError) as caught:
+        load_profile(tmp_path / ("x" * 300))
+    assert caught.value.code == "profile.missing"
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o700 | 0o001])
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
     profile = load_profile(written(tmp_path))
