@@ -377,8 +377,12 @@ def create_app_with(
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.extensions["kbs"] = composed.broker
     problems.install(app)
-    limit = RateLimit(settings.rate_limit, parts.monotonic)
-    app.before_request(rate_limited(limit))
+    app.before_request(
+        rate_limited(
+            RateLimit(settings.rate_limit, parts.monotonic),
+            RateLimit(settings.rate_limit_total, parts.monotonic),
+        )
+    )
     for blueprint in (
         front.blueprint,
         rcar.blueprint,

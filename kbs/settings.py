@@ -65,9 +65,10 @@ class Settings:
 
     `evidence_retention_days`: 0 keeps no evidence. `evidence_max_mib`: where more is
     kept, the oldest goes before its time; 0 keeps none. `rate_limit`: requests a second
-    and client on the unauthenticated endpoints, 0 is off. `refusal_seconds`: how often
-    refusals that never authenticated become one entry. `production`: an instance that
-    exists is served, by none of the ways that are for trying out or for one start.
+    and client, `rate_limit_total` of all guests together; 0 is off. `refusal_seconds`:
+    how often refusals that never authenticated become one entry. `production`: an
+    instance that exists is served, by none of the ways that are for trying out or for
+    one start.
     """
 
     data: Path
@@ -78,6 +79,7 @@ class Settings:
     development: bool = False
     plain_http: bool = False
     rate_limit: int = 50
+    rate_limit_total: int = 0
     workers: int = 1
     threads: int = 8
     evidence_retention_days: int = 30
@@ -122,6 +124,7 @@ class Settings:
             ("--workers", self.workers, 1, MAX_WORKERS),
             ("--threads", self.threads, 1, MAX_THREADS),
             ("--rate-limit", self.rate_limit, 0, MAX_RATE),
+            ("--rate-limit-total", self.rate_limit_total, 0, MAX_RATE),
             (
                 "--evidence-retention-days",
                 self.evidence_retention_days,

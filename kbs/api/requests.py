@@ -8,7 +8,7 @@ from http import HTTPStatus
 from flask import Response, current_app, request
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-from kbs.api.limits import MAX_BODY_BYTES, RateLimit
+from kbs.api.limits import MAX_BODY_BYTES, RateLimit, client_of
 from kbs.api.problems import refusal
 from kbs.broker.service import Broker
 from kbs.core.encode import parse_json_object, require_members
@@ -90,11 +90,22 @@ def integer_argument(name: str, default: int, *, most: int) -> int:
     return min(int(text), most)
 
 
-def rate_limited(limit: RateLimit) -> Callable[[], Response | None]:
-    """Return a hook that refuses clients that send faster than `limit`."""
+GUEST_PATHS = ("/v1/", "/kbs/")
+"""What strangers may ask of; administrators and health checks are told apart."""
+
+
+def rate_limited(limit: RateLimit, total: RateLimit) -> Callable[[], Response | None]:
+    """Return a hook that refuses clients that send faster than `limit`.
+
+    All guests together may send as fast as `total`, beside which administrators are
+    still heard.
+    """
 
     def hook() -> Response | None:
-        if limit.admit(request.remote_addr or "unknown"):
+        is_guest = request.path.startswith(GUEST_PATHS)
+        if limit.admit(client_of(request.remote_addr or "unknown")) and (
+            not is_guest or total.admit("all")
+        ):
             return None
         status = HTTPStatus.TOO_MANY_REQUESTS
         document = problem(

@@ -90,6 +90,13 @@ def init(
     help="Per client; 0 is off.",
 )
 @click.option(
+    "--rate-limit-total",
+    default=0,
+    type=click.IntRange(0, MAX_RATE),
+    metavar="N",
+    help="Of all guests together; 0 is off.",
+)
+@click.option(
     "--workers",
     default=1,
     type=click.IntRange(1, MAX_WORKERS),
@@ -133,6 +140,7 @@ def serve(
     dev: bool,
     plain_http: bool,
     rate_limit: int,
+    rate_limit_total: int,
     workers: int,
     threads: int,
     evidence_retention_days: int,
@@ -155,6 +163,7 @@ def serve(
         development=dev,
         plain_http=plain_http,
         rate_limit=rate_limit,
+        rate_limit_total=rate_limit_total,
         workers=workers,
         threads=threads,
         evidence_retention_days=evidence_retention_days,

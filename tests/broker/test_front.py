@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from kbs.api.limits import BURST_SECONDS, MAX_CLIENTS, RateLimit
+from kbs.api.limits import BURST_SECONDS, MAX_CLIENTS, RateLimit, client_of
 from kbs.core.encode import b64
 from tests.fakes.amd import FakeAmd
 from tests.fakes.answers import Seen, releases, see
@@ -55,6 +55,41 @@ def test_clients_are_forgotten_oldest_first() -> None:
         limit.admit(f"client-{number}")
     assert limit.admit("first")
     assert len(limit._buckets) == MAX_CLIENTS
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_one_network_is_one_client(address: str, client: str) -> None:
+    assert client_of(address) == client
+
+
+def test_all_guests_together_have_a_rate_and_administrators_are_heard(
+    tmp_path: Path, sqlite_place: Place
+) -> None:
+    with closing(sqlite_place.connect()) as opened:
+        world = World.create(tmp_path, database=opened)
+        limited = world.restarted_with(rate_limit_total=1, monotonic=Ticks())
+        client = limited.app.test_client()
+        statuses = [
+            client.post(
+                "/v1/challenge",
+                json={},
+                environ_base={"REMOTE_ADDR": f"192.0.2.{number}"},
+            ).status_code
+            for number in range(6)
+        ]
+        assert statuses == [200] * 4 + [429] * 2
+        assert client.post("/kbs/v0/auth", data=b"{}").status_code == 429
+        assert client.get("/health/ready").status_code == 200
+        assert limited.call("GET", "/admin/v1/keys").status_code == 200
 
 
 def test_too_many_requests(tmp_path: Path, sqlite_place: Place) -> None:

@@ -57,8 +57,8 @@ __all__ = [
     "sqlite_template",
 ]
 
-ROUNDS = 6
-"""Kills at each step, on each database."""
+ROUNDS = int(os.environ.get("KBS_KILL_ROUNDS", "6"))
+"""Kills at each step, on each database; `make kills` asks for more."""
 
 THREADS = 4
 KEY = {"acme/model/chat@1": b"the model key"}
