@@ -36,7 +36,7 @@ copy software-tpm /var/lib/software-tpm/ca/swtpm-localca-rootca-cert.pem pinned/
 administrator ref add ca acme/tpm-maker /pinned/tpm-root.pem --purpose ek
 
 echo "== the guest boots"
-guest measure /work/firmware.txt --pcr 0
+guest measure /story/firmware.txt --pcr 0
 
 echo "== the guest proves its TPM, an administrator makes it trust"
 enrolment=$(guest enroll --group acme/hosts --ek-chain /pinned/tpm-issuer.pem --json |
@@ -45,8 +45,8 @@ administrator ref add ak --pending "$enrolment"
 
 echo "== a key, and the policy under which it leaves"
 administrator key create acme/model/chat --kind aes256
-administrator policy register /work/runtime.rego --workload acme/runtime
-administrator policy register /work/policy.yaml
+administrator policy register /story/runtime.rego --workload acme/runtime
+administrator policy register /story/policy.yaml
 
 echo "== no workload policy is measured yet: refused"
 status=0
@@ -54,7 +54,7 @@ guest fetch acme/model/chat --out /run/keys || status=$?
 [ "$status" = 1 ] || { echo "exit $status, expected 1: refused" >&2; exit 1; }
 
 echo "== measured: released, into memory"
-guest measure /work/runtime.rego --pcr 15
+guest measure /story/runtime.rego --pcr 15
 guest fetch acme/model/chat --out /run/keys
 
 echo "== the emergency stop: refused"
