@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import text
 
 from kbs.channel.token import SignedRequest, mint_token
+from kbs.governance.authority import Administrator, Authority, Role, RoleGrant
+from kbs.governance.signature import spki_of
 from kbs.governance.statement import Action, Kind
 from tests.fakes.amd import FakeAmd
 from tests.fakes.answers import refusals, releases
@@ -696,6 +698,33 @@ def test_only_key_administrators_upload(dev: World) -> None:
     # A guest's own token is none of an administrator's.
     answer = client.call("POST", f"/resource/{PATH}", b"evil", bearer=client.token)
     assert answer.status == 401
+
+
+def test_a_key_administrator_of_elsewhere_is_refused_and_that_is_on_record(
+    dev: World,
+) -> None:
+    other = Ed25519PrivateKey.generate()
+    grants = (RoleGrant(Role.KEY_ADMIN, ("elsewhere",)),)
+    everything = tuple(RoleGrant(role, ("*",)) for role in Role)
+    authority = Authority(
+        (
+            Administrator("root", spki_of(dev.admin.public_key()), everything),
+            Administrator("other", spki_of(other.public_key()), grants),
+        ),
+        1,
+        ("*",),
+    )
+    dev.govern(Action.ACTIVATE, Kind.AUTHORITY, "*", "authority", authority.canonical())
+    token, client = upload_token(dev, other), guest(dev)
+    for method in ("POST", "DELETE"):
+        answer = client.call(method, f"/resource/{PATH}", b"evil", bearer=token)
+        assert (answer.status, answer.error) == (401, "AdminAuthAccess")
+    refused = {str(one["action"]) for one in dev.entries("admin.refused")}
+    assert refused == {"rcar.upload", "rcar.delete"}
+    assert (
+        client.call("POST", "/resource/elsewhere/a/b", b"x", bearer=token).status == 200
+    )
+    assert client.fetch(PATH) == SECRET
 
 
 @pytest.mark.parametrize("value", [b"", bytes(70_000)])

@@ -11,6 +11,7 @@ from kbs.broker.keeping import Keeping
 from kbs.core.encode import b64
 from kbs.core.errors import ConflictError, ForbiddenError, NotFoundError
 from kbs.core.ids import KeyId
+from kbs.governance.authority import Role
 from kbs.keys.model import KeyKind, KeyState
 
 
@@ -66,6 +67,7 @@ class RcarUpload:
             raise
 
     def _delete(self, actor: Actor, key_id: KeyId) -> None:
+        actor.require(Role.KEY_ADMIN, key_id.tenant)
         versions = self._keeping.show(actor, key_id)["versions"]
         enabled = [
             one["version"]
