@@ -54,6 +54,10 @@ MAX_HEADER_BYTES = 64 * 1024
 BACKLOG = 1024
 
 
+_LISTENING_TRIES = 1000
+_LISTENING_PAUSE_SECONDS = 0.01
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
     """A broker that accepts requests."""
@@ -135,12 +139,18 @@ def run(
     connections = room_for_connections(
         raise_descriptor_limit(), threads=settings.threads
     )
-    composed = _Composed(settings.workers, lambda: ready(serving))
+    held_address = held.getsockname()
+
+    def say_ready() -> None:
+        _await_listening(held.family, held_address)
+        ready(serving)
+
+    composed = _Composed(settings.workers, say_ready)
     loader = functools.partial(
         load_application, settings, create, composed, connections=connections
     )
     with held:
-        _serve(settings, str(held.getsockname()[0]), loader, connections=connections)
+        _serve(settings, str(held_address[0]), loader, connections=connections)
 
 
 def load_application(
@@ -175,9 +185,8 @@ def _give_up() -> None:
 class _Composed:
     """Calls the main process back when every worker has composed its broker.
 
-    By then the port listens, so whoever connects is answered. Workers are forks: a
-    thread of the main process must hold no lock while they are made, and TLS or an
-    HTTP client would; one that reads from a pipe holds none.
+    Workers are forks: a thread of the main process must hold no lock while they are
+    made, and TLS or an HTTP client would; one that reads from a pipe holds none.
     """
 
     def __init__(self, workers: int, ready: Callable[[], None]) -> None:
@@ -271,6 +280,17 @@ def _hold_port(settings: Settings) -> tuple[socket.socket, Settings]:
         ) from exc
     port = held.getsockname()[1]
     return held, replace(settings, listen=replace(listen, port=port))
+
+
+def _await_listening(family: int, address: Any) -> None:
+    # A worker listens a moment after it has composed its broker; whoever is told that
+    # the broker listens may connect at once.
+    for _ in range(_LISTENING_TRIES):
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1.0)
+            if probe.connect_ex(address) == 0:
+                return
+        time.sleep(_LISTENING_PAUSE_SECONDS)
 
 
 def _require_free(family: int, host: str, port: int) -> None:
