@@ -59,12 +59,11 @@ class SpentStore(Protocol):
 class StoredSession:
     """A session of the RCAR door that has attested, well or not, until it ends.
 
-    `session` is the SHA-256 of its cookie, `request_digest` that of the message that
-    spent it; `sealed` holds what the evidence proved (`kbs.broker.rcar.sessions`).
+    `session` is the SHA-256 of its cookie; `sealed` holds what the evidence proved, and
+    which message spent the session (`kbs.broker.rcar.sessions`).
     """
 
     session: bytes
-    request_digest: bytes
     decision: str
     sealed: bytes
     expires: datetime

@@ -56,7 +56,6 @@ class ErrorName(StrEnum):
     ADMIN = "AdminAuthAccess"
     ATTESTATION = "AttestationError"
     PATH = "InvalidRequestPath"
-    JWE = "JweError"
     NO_PLUGIN = "PluginNotFound"
     PLUGIN = "PluginInternalError"
     DENIED = "PolicyDeny"

@@ -164,3 +164,21 @@ def test_a_change_that_is_rolled_back_is_forgotten(world: World) -> None:
     with pytest.raises(RuntimeError):
         change()
     assert world.send(world.request(tpm)).status_code == 200
+
+
+def test_a_database_of_the_schema_before_is_taken_over_once(world: World) -> None:
+    """It has keys and no states of its tables, and no key that signs tokens."""
+    tpm = world.standard()
+    with writer(world) as connection:
+        for change in (
+            "DELETE FROM key_state",
+            "DELETE FROM collateral_state",
+            "DELETE FROM broker_keys WHERE purpose = 'token'",
+        ):
+            connection.execute(text(change))
+    with pytest.raises(IntegrityError):
+        check_start(world.parts, world.settings)
+    check_start(world.parts, replace(world.settings, accept_rollback="new schema"))
+    again = world.restarted()
+    assert again.send(again.request(tpm)).status_code == 200
+    check_start(world.parts, world.settings)

@@ -403,8 +403,8 @@ def test_policies_are_those_of_the_moment(dev: World) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        "UPDATE sessions SET sealed = request_digest",
-        "UPDATE sessions SET request_digest = session",
+        "UPDATE sessions SET sealed = session",
+        "UPDATE sessions SET decision = 'x'",
         "DELETE FROM sessions",
     ],
 )
@@ -414,7 +414,7 @@ def test_a_session_changed_by_sql_gives_nothing(dev: World, change: str) -> None
     with writer(dev) as connection:
         connection.execute(text(change))
     # What is outside the seal decides nothing.
-    wanted = {"UPDATE sessions SET request_digest = session": 200}
+    wanted = {"UPDATE sessions SET decision = 'x'": 200}
     wanted["DELETE FROM sessions"] = 401
     assert client.get(PATH).status == wanted.get(change, 503)
 

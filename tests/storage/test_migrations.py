@@ -134,6 +134,42 @@ def test_a_migration_that_fails_leaves_nothing(empty: SqlDatabase) -> None:
         assert inspect(connection).get_table_names() == ["used_tokens"]
 
 
+def test_an_older_schema_is_brought_up_with_what_is_in_it(empty: SqlDatabase) -> None:
+    """Keys stay; enrolments of before, which carry no MAC, do not."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    with empty.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for table, values in (
+            ("instance", "1, 'i', 'o', 0, 'production'"),
+            ("collateral", "'00', 'crl', 's', 'i', 0, NULL, '00', 0"),
+            ("enrolments", "'e', 't', 'g', '00', '00', '00', 'ca', 0, 0"),
+        ):
+            connection.exec_driver_sql(
+                f"INSERT INTO {table} VALUES ({_bytes(connection, values)})"
+            )
+    with pytest.raises(ConfigurationError) as caught:
+        check_schema(empty.engine)
+    assert caught.value.code == "database.schema_old"
+    upgrade(empty.engine)
+    check_schema(empty.engine)
+    with empty.engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, METADATA) == []
+        counts = [
+            connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar()
+            for table in ("instance", "collateral", "enrolments", "key_state")
+        ]
+    assert counts == [1, 1, 0, 0]
+
+
+def _bytes(connection: Connection, values: str) -> str:
+    blob = "x'00'" if connection.dialect.name == "sqlite" else "'\\x00'::bytea"
+    return values.replace("'00'", blob)
+
+
 def test_going_back_is_refused(empty: SqlDatabase) -> None:
     upgrade(empty.engine)
     config = Config()

@@ -118,7 +118,6 @@ spent_challenges = _table(
 sessions = _table(
     "sessions",
     Column("session", BYTES, primary_key=True),
-    Column("request_digest", BYTES, nullable=False),
     Column("decision", TEXT, nullable=False),
     Column("sealed", BYTES, nullable=False),
     Column("expires", TIME, nullable=False),

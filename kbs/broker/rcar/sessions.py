@@ -102,7 +102,6 @@ def seal_session(
     }
     return StoredSession(
         session=session.digest,
-        request_digest=request_digest,
         decision=proven.decision,
         sealed=vault.seal(
             Secret(canonical_json(document)),

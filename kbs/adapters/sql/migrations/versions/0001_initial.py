@@ -25,7 +25,6 @@ def upgrade() -> None:
     """Make every table, and the head of the empty log."""
     _broker_keys()
     _collateral()
-    _collateral_state()
     _enrolments()
     _evidence()
     _governed_objects()
@@ -76,19 +75,6 @@ def _collateral() -> None:
     op.create_index(op.f("ix_collateral_imported"), "collateral", ["imported"])
 
 
-def _collateral_state() -> None:
-    op.create_table(
-        "collateral_state",
-        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("seq", INT64, nullable=False),
-        sa.Column("digest", BYTES, nullable=False),
-        sa.Column("mac", BYTES, nullable=False),
-        sa.CheckConstraint("id = 1", name=op.f("ck_collateral_state_one_row")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_collateral_state")),
-        sqlite_strict=True,
-    )
-
-
 def _enrolments() -> None:
     op.create_table(
         "enrolments",
@@ -97,12 +83,10 @@ def _enrolments() -> None:
         sa.Column("ak_group", TEXT, nullable=False),
         sa.Column("ak_public", BYTES, nullable=False),
         sa.Column("ak_name", BYTES, nullable=False),
-        sa.Column("ek", BYTES, nullable=False),
         sa.Column("ek_certificate", BYTES, nullable=False),
         sa.Column("ca", TEXT, nullable=False),
         sa.Column("created", TIME, nullable=False),
         sa.Column("expires", TIME, nullable=False),
-        sa.Column("mac", BYTES, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_enrolments")),
         sa.UniqueConstraint(
             "tenant",
@@ -112,7 +96,6 @@ def _enrolments() -> None:
         ),
         sqlite_strict=True,
     )
-    op.create_index(op.f("ix_enrolments_ek"), "enrolments", ["ek"])
     op.create_index(op.f("ix_enrolments_expires"), "enrolments", ["expires"])
 
 
