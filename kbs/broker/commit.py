@@ -19,6 +19,7 @@ from typing import Generic, Protocol, TypeVar
 from kbs.audit import merkle
 from kbs.audit.log import (
     CLOCK_TOLERANCE,
+    Appended,
     LogEntry,
     LogHead,
     PreparedEntry,
@@ -155,7 +156,6 @@ class Committer:
         self._notary = notary
         self._steps = steps
         self._committed = committed
-        self._signed: tuple[int, bytes] | None = None
         self._durable: tuple[int, bytes] | None = None
         self._queue: list[_Job] = []
         self._queue_lock = threading.Lock()
@@ -208,14 +208,14 @@ class Committer:
             head = tx.log.lock_head()
             for job in batch:
                 self._run_job(job, Work(tx, head, pending), alone=len(batch) == 1)
-            size = self._append(tx, pending, batch)
+            appended = self._append(tx, pending, batch)
             self._steps("before-commit")
-        if size is not None:
-            self._durable = self._signed
+        if appended is not None:
+            self._durable = (appended.size, appended.root)
         self._steps("after-commit")
         for job in batch:
             job.done = True
-        return size
+        return None if appended is None else appended.size
 
     @staticmethod
     def _run_job(job: _Job, work: Work, *, alone: bool) -> None:
@@ -233,7 +233,7 @@ class Committer:
 
     def _append(
         self, tx: Transaction, pending: list[PreparedEntry], batch: list[_Job]
-    ) -> int | None:
+    ) -> Appended | None:
         if not pending:
             return None
         appended = append_batch(tx.log, pending)
@@ -250,9 +250,7 @@ class Committer:
                 )
                 for index in job.indexes
             )
-        # Where the commit fails, the next one reads what was signed from the database.
-        self._signed = (appended.size, appended.root)
-        return appended.size
+        return appended
 
     def _require_signed(self, tx: Transaction, size: int, root: bytes) -> None:
         # The key of the log never signs two trees of which one does not extend the
