@@ -16,7 +16,9 @@ from typing import Generic, Protocol, TypeVar
 
 from kbs.broker.collateral import CollateralTable
 from kbs.broker.governance import ActivePolicy, Governance, Snapshot
+from kbs.broker.identity import Identity
 from kbs.broker.ports import Transaction
+from kbs.broker.refusals import Refusal
 from kbs.channel.binding import RuntimeBinding, RuntimeData, parse_runtime_data
 from kbs.channel.challenge import Challenge, Door
 from kbs.core.checks import Check, Status, Verdict
@@ -232,6 +234,23 @@ class Attestation:
                 "request.time": format_time(trust.now),
             },
         )
+
+
+def refusal_of(
+    attestation: Attestation,
+    identity: Identity,
+    attested: Attested[Presented],
+    decision: str,
+    now: datetime,
+) -> Refusal:
+    """Return what is counted: the first check that failed, else one left open."""
+    result = attested.result
+    open_checks = [one for one in result.checks if one.status is Status.UNCHECKED]
+    pseudonyms = identity.pseudonyms(result.identities)
+    (first,) = pseudonyms.checks((*result.failed(), *open_checks)[:1])
+    asked = attested.asked
+    reason = attestation.reason(asked, first)
+    return Refusal.of_check(decision, reason, first, now, door=asked.door_name)
 
 
 def tolerate_missing(policies: Sequence[ActivePolicy]) -> bool:

@@ -18,7 +18,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from kbs.broker.attest import Asked, Attestation, Attested, parse_request
+from kbs.broker.attest import (
+    Asked,
+    Attestation,
+    Attested,
+    parse_request,
+    refusal_of,
+)
 from kbs.broker.commit import refuse_clock_behind
 from kbs.broker.decide import Grounds, KeyOutcome, decide_key
 from kbs.broker.governance import Governance, StaleReadError
@@ -38,7 +44,7 @@ from kbs.channel.challenge import (
     parse_challenge,
     verify_challenge,
 )
-from kbs.core.checks import Status, Verdict
+from kbs.core.checks import Verdict
 from kbs.core.clock import Clock
 from kbs.core.errors import (
     AuthenticationError,
@@ -198,13 +204,9 @@ class Release:
         return self._replies.refused_evidence(attested, line.decision)
 
     def _refusal(self, attested: Attested[Asked], decision: str) -> Refusal:
-        """Return what is counted: the first check that failed or stayed open."""
-        result = attested.result
-        open_checks = [one for one in result.checks if one.status is Status.UNCHECKED]
-        pseudonyms = self._identity.pseudonyms(result.identities)
-        (first,) = pseudonyms.checks((*result.failed(), *open_checks)[:1])
-        reason = self._attestation.reason(attested.asked, first)
-        return Refusal.of_check(decision, reason, first, self._clock.now())
+        return refusal_of(
+            self._attestation, self._identity, attested, decision, self._clock.now()
+        )
 
     def _decide(
         self, tx: Transaction, attested: Attested[Asked], decision: str

@@ -34,21 +34,8 @@ from tests.fakes.rcar_client import (
     sample,
     sample_device,
 )
-from tests.fakes.rcar_evidence import snp_evidence, tpm_evidence
+from tests.fakes.rcar_evidence import PATH, POLICY, SECRET, snp_evidence, tpm_evidence
 from tests.fakes.world import World, writer
-
-DEVELOPMENT = """\
-kind: ReleasePolicy
-name: dev
-releases: ["default/*/*"]
-allow:
-  - rule: any-sample
-    all:
-      - {safe: true}
-      - {claim: sample.svn, equals: 1}
-"""
-PATH = "default/test/key"
-SECRET = b"test content"
 
 
 def sender(world: World) -> Any:
@@ -61,7 +48,7 @@ def sender(world: World) -> Any:
 
 
 def prepared(world: World) -> World:
-    world.activate_policy(DEVELOPMENT, name="dev", tenant="default")
+    world.activate_policy(POLICY, name="dev", tenant="default")
     world.create_key(PATH, SECRET)
     return world
 
@@ -444,7 +431,7 @@ def test_a_denial_that_is_asked_for_again_costs_no_other_entry(dev: World) -> No
     # Another key, or another state of governance, is another decision.
     assert client.get("default/test/other").error == "PolicyDeny"
     assert len(releases(dev)) == 2
-    dev.activate_policy(DEVELOPMENT.replace("any-", "some-"), "dev", "default")
+    dev.activate_policy(POLICY.replace("any-", "some-"), "dev", "default")
     assert client.get(PATH).status == 401
     assert len(releases(dev)) == 3
 

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.broker.test_rcar import PATH, SECRET, guest, prepared
+from tests.broker.test_rcar import guest, prepared
 from tests.fakes.amd import FakeAmd
 from tests.fakes.answers import releases
 from tests.fakes.databases import Place
 from tests.fakes.rcar_client import Answer, RcarClient
-from tests.fakes.rcar_evidence import snp_evidence, tpm_evidence
+from tests.fakes.rcar_evidence import PATH, SECRET, snp_evidence, tpm_evidence
 from tests.fakes.tpm import FakeTpm
 from tests.fakes.world import World
 

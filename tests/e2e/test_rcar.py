@@ -9,20 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.fakes.rcar_client import Answer, RcarClient, Send
+from tests.fakes.rcar_evidence import PATH, POLICY, SECRET
 from tests.fakes.served import Folders, Served, kbs, made, serving
 
-POLICY = """\
-kind: ReleasePolicy
-name: dev
-releases: ["default/*/*"]
-allow:
-  - rule: any-sample
-    all:
-      - {safe: true}
-      - {claim: sample.svn, equals: 1}
-"""
-PATH = "default/test/key"
-SECRET = b"test content"
 GUESTS = 8
 
 

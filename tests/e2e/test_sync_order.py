@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_rcar import PATH, POLICY, SECRET
 from tests.fakes.rcar_client import Answer, RcarClient
+from tests.fakes.rcar_evidence import PATH, POLICY, SECRET
 from tests.fakes.served import Folders, kbs, made
 
 # strace's own words: a thread's number, then a call, whole or in two parts.

@@ -16,6 +16,20 @@ from kbs.evidence.vtpm.public import parse_public
 from tests.fakes.amd import FakeAmd
 from tests.fakes.tpm import FakeTpm
 
+# A policy for samples, and a resource under it.
+POLICY = """\
+kind: ReleasePolicy
+name: dev
+releases: ["default/*/*"]
+allow:
+  - rule: any-sample
+    all:
+      - {safe: true}
+      - {claim: sample.svn, equals: 1}
+"""
+PATH = "default/test/key"
+SECRET = b"test content"
+
 Evidence = Callable[[bytes], dict[str, Any]]
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from kbs.audit import events
 from kbs.audit.kinds import Mode, Outcome
-from kbs.broker.attest import Attestation, Attested
+from kbs.broker.attest import Attestation, Attested, refusal_of
 from kbs.broker.commit import Work, refuse_clock_behind
 from kbs.broker.evidence import EvidenceLocker
 from kbs.broker.governance import StaleReadError
@@ -219,12 +219,9 @@ class RcarAttestation:
             raise _refused(result.checks, line.decision)
 
     def _refusal(self, attested: Attested[RcarPresented], decision: str) -> Refusal:
-        result = attested.result
-        open_checks = [one for one in result.checks if one.status is Status.UNCHECKED]
-        pseudonyms = self._tools.identity.pseudonyms(result.identities)
-        (first,) = pseudonyms.checks((*result.failed(), *open_checks)[:1])
-        reason = self._attestation.reason(attested.asked, first)
-        return Refusal.of_check(decision, reason, first, self._now(), door=DOOR)
+        return refusal_of(
+            self._attestation, self._tools.identity, attested, decision, self._now()
+        )
 
     def _proven(
         self, attested: Attested[RcarPresented], until: datetime | None, decision: str
