@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
+from sqlalchemy import Connection, event
 
 from kbs.adapters.sql import schema
 from kbs.adapters.sql.database import SqlDatabase, connect
@@ -33,6 +36,7 @@ __all__ = [
     "postgresql_place",
     "postgresql_server",
     "postgresql_template",
+    "pragma",
     "sqlite_place",
     "sqlite_template",
 ]
@@ -190,3 +194,21 @@ def _empty(place: Place) -> None:
             connection.execute(table.delete())
         connection.execute(schema.log_head.insert(), {"id": 1, "size": 0})
     opened.close()
+
+
+def pragma(database: SqlDatabase, text: str) -> object:
+    """Set or ask something of the SQLite connection that writes, before it begins."""
+    answers: list[tuple[object, ...] | None] = []
+
+    def ask(connection: Connection) -> None:
+        driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+        answers.append(driver.execute(f"PRAGMA {text}").fetchone())
+
+    event.listen(database.engine, "begin", ask, insert=True)
+    try:
+        with database.write():
+            pass
+    finally:
+        event.remove(database.engine, "begin", ask)
+    row = answers[0]
+    return row and row[0]

@@ -9,17 +9,20 @@ from typing import final
 from sqlalchemy import func, select
 
 from kbs.adapters.sql.cursor import Cursor
+from kbs.adapters.sql.prepared import Prepared
 from kbs.adapters.sql.schema import collateral, collateral_state
 from kbs.broker.ports import StoredCollateral, TableState
 from kbs.core.clock import format_time
 
 _ALL = select(collateral).order_by(collateral.c.imported, collateral.c.digest)
-_FINGERPRINT = select(
-    func.count().label("count"), func.max(collateral.c.imported).label("latest")
-).select_from(collateral)
+_FINGERPRINT = Prepared(
+    select(
+        func.count().label("count"), func.max(collateral.c.imported).label("latest")
+    ).select_from(collateral)
+)
 
-_STATE = select(
-    collateral_state.c.seq, collateral_state.c.digest, collateral_state.c.mac
+_STATE = Prepared(
+    select(collateral_state.c.seq, collateral_state.c.digest, collateral_state.c.mac)
 )
 
 

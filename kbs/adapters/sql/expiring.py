@@ -8,7 +8,6 @@ from typing import final
 
 from sqlalchemy import (
     Executable,
-    RowMapping,
     Table,
     bindparam,
     case,
@@ -19,6 +18,7 @@ from sqlalchemy import (
 )
 
 from kbs.adapters.sql.cursor import Cursor, Upsert, pieces, upserts, values_of
+from kbs.adapters.sql.prepared import Prepared, Row
 from kbs.adapters.sql.schema import (
     enrolments,
     evidence,
@@ -33,13 +33,17 @@ from kbs.broker.ports import (
     StoredSession,
 )
 
-_SPEND = insert(spent_challenges)
-_SPENT = select(spent_challenges).where(
-    spent_challenges.c.challenge == bindparam("challenge")
+_SPEND = Prepared(insert(spent_challenges))
+_SPENT = Prepared(
+    select(spent_challenges).where(
+        spent_challenges.c.challenge == bindparam("challenge")
+    )
 )
-_KEEP_SESSION = insert(sessions)
-_SESSION = select(sessions).where(sessions.c.session == bindparam("session"))
-_SESSION_OF = select(sessions).where(sessions.c.decision == bindparam("decision"))
+_KEEP_SESSION = Prepared(insert(sessions))
+_SESSION = Prepared(select(sessions).where(sessions.c.session == bindparam("session")))
+_SESSION_OF = Prepared(
+    select(sessions).where(sessions.c.decision == bindparam("decision"))
+)
 _EVIDENCE = select(evidence).where(evidence.c.digest == bindparam("digest"))
 _ENROLMENT = select(enrolments).where(enrolments.c.id == bindparam("enrolment_id"))
 _ENROLMENTS = select(enrolments).order_by(enrolments.c.created, enrolments.c.id)
@@ -188,7 +192,7 @@ class SqlEvidenceStore:
 
     def insert(self, stored: StoredEvidence) -> None:
         """Keep evidence; the same digest again keeps the later expiry."""
-        self._cursor.run(_KEEP_EVIDENCE[self._cursor.dialect], values_of(stored))
+        self._cursor.run(_KEEP_EVIDENCE, values_of(stored))
 
     def find(self, digest: bytes) -> StoredEvidence | None:
         """Return the evidence with this digest, if it is still kept."""
@@ -276,6 +280,6 @@ class SqlEnrolmentStore:
         return _purge(self._cursor, enrolments, before)
 
 
-def _pending(row: RowMapping) -> PendingEnrolment:
+def _pending(row: Row) -> PendingEnrolment:
     values = dict(row)
     return PendingEnrolment(group=values.pop("ak_group"), **values)
