@@ -60,7 +60,7 @@ def verify_by_openssl(
 def verify_by_aws_lc(
     key: ec.EllipticCurvePublicKey, signature: bytes, message: bytes
 ) -> bool | None:
-    """Whether AWS-LC verifies a DER signature with SHA-384; None where it is missing."""
+    """Whether AWS-LC verifies a DER signature with SHA-384; None without it."""
     maker = _aws_lc()
     if maker is None:
         return None

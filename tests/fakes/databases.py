@@ -11,7 +11,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -206,7 +206,8 @@ def pragma(database: SqlDatabase, text: str) -> object:
 
     event.listen(database.engine, "begin", ask, insert=True)
     try:
-        with database.write():
+        # What was set may keep the transaction itself from beginning.
+        with suppress(UnavailableError), database.write():
             pass
     finally:
         event.remove(database.engine, "begin", ask)
