@@ -11,13 +11,12 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import pytest
-from sqlalchemy import Connection, event
 
 from kbs.adapters.sql import schema
 from kbs.adapters.sql.database import SqlDatabase, connect
@@ -197,19 +196,10 @@ def _empty(place: Place) -> None:
 
 
 def pragma(database: SqlDatabase, text: str) -> object:
-    """Set or ask something of the SQLite connection that writes, before it begins."""
-    answers: list[tuple[object, ...] | None] = []
-
-    def ask(connection: Connection) -> None:
+    """Set or ask something of the one SQLite connection that writes."""
+    writers = database._writers
+    assert writers is not None
+    with writers.taken() as connection:
         driver = cast("sqlite3.Connection", connection.connection.driver_connection)
-        answers.append(driver.execute(f"PRAGMA {text}").fetchone())
-
-    event.listen(database.engine, "begin", ask, insert=True)
-    try:
-        # What was set may keep the transaction itself from beginning.
-        with suppress(UnavailableError), database.write():
-            pass
-    finally:
-        event.remove(database.engine, "begin", ask)
-    row = answers[0]
+        row = driver.execute(f"PRAGMA {text}").fetchone()
     return row and row[0]
