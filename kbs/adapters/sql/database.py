@@ -117,6 +117,7 @@ class SqlTransaction:
                 yield
         except BaseException:
             self.log.forget_head()
+            self.collateral.forget()
             raise
 
     @property
