@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any, final
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from sqlalchemy import Connection, Executable, Table
-from sqlalchemy.dialects import postgresql, sqlite
 
 from kbs.adapters.sql.faults import translated, translated_values
 from kbs.adapters.sql.prepared import Driver, Prepared, Row
 
 Values = Mapping[str, object]
-Upsert = sqlite.Insert | postgresql.Insert
 
-_INSERTS: Mapping[str, Callable[[Table], Upsert]] = {
-    "sqlite": sqlite.insert,
-    "postgresql": postgresql.insert,
-}
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    Upsert: TypeAlias = sqlite.Insert | postgresql.Insert
 
 # PostgreSQL sends at most 65535 values with a statement, SQLite 32766; a list of names
 # or numbers is asked for in pieces of this many.
@@ -102,7 +101,7 @@ class Cursor:
 
     def upsert(self, table: Table) -> Upsert:
         """Return an insert that can say what to do on a conflict."""
-        return _INSERTS[self.dialect](table)
+        return _insert_of(self.dialect, table)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -113,7 +112,13 @@ class Cursor:
 
 def upserts(table: Table, complete: Callable[[Upsert], Executable]) -> Prepared:
     """Return an upsert for each kind of database, made once for all transactions."""
-    return Prepared({name: complete(make(table)) for name, make in _INSERTS.items()})
+    return Prepared(lambda dialect: complete(_insert_of(dialect, table)))
+
+
+def _insert_of(dialect: str, table: Table) -> Upsert:
+    # Imported by name: nobody needs the other database's drivers.
+    made: Upsert = import_module(f"sqlalchemy.dialects.{dialect}").insert(table)
+    return made
 
 
 def values_of(row: Any) -> dict[str, object]:

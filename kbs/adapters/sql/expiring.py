@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from sqlalchemy import (
     Executable,
@@ -17,7 +17,7 @@ from sqlalchemy import (
     select,
 )
 
-from kbs.adapters.sql.cursor import Cursor, Upsert, pieces, upserts, values_of
+from kbs.adapters.sql.cursor import Cursor, pieces, upserts, values_of
 from kbs.adapters.sql.prepared import Prepared, Row
 from kbs.adapters.sql.schema import (
     enrolments,
@@ -32,6 +32,9 @@ from kbs.broker.ports import (
     StoredEvidence,
     StoredSession,
 )
+
+if TYPE_CHECKING:
+    from kbs.adapters.sql.cursor import Upsert
 
 _SPEND = Prepared(insert(spent_challenges))
 _SPENT = Prepared(

@@ -62,19 +62,19 @@ class _DriverCursor(Protocol):
 class Prepared:
     """A statement of this module's kind; threads and processes share it."""
 
-    __slots__ = ("_keys", "_lock", "_plans", "_statements")
+    __slots__ = ("_keys", "_lock", "_plans", "_statement")
 
     def __init__(
         self,
-        statement: Executable | Mapping[str, Executable],
+        statement: Executable | Callable[[str], Executable],
         keys: Sequence[str] | None = None,
     ) -> None:
-        """Take a statement, or one for each kind of database by the dialect's name.
+        """Take a statement, or what makes it for a kind of database by its name.
 
         `keys` are the columns that an INSERT or UPDATE sets, all of them by default.
         A statement with an expanding list of values cannot be prepared.
         """
-        self._statements = statement
+        self._statement = statement
         self._keys = None if keys is None else list(keys)
         self._plans: dict[str, _Plan] = {}
         self._lock = threading.Lock()
@@ -89,9 +89,9 @@ class Prepared:
         return found
 
     def _of(self, name: str) -> Executable:
-        if isinstance(self._statements, Mapping):
-            return self._statements[name]
-        return self._statements
+        if isinstance(self._statement, Executable):
+            return self._statement
+        return self._statement(name)
 
 
 @final
