@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from sqlalchemy import func, select, update
 
 from kbs.adapters.sql import schema
 from kbs.adapters.sql.database import SqlDatabase
+from kbs.broker.ports import Database, Transaction
 from kbs.broker.settling import ATTEMPTS
 from kbs.core.encode import b64
 from kbs.governance.statement import Action, Kind
@@ -248,3 +249,56 @@ def test_many_attestations_of_one_session_at_once_are_one(
         assert len(tokens) == 1
         assert sorted(answer.status for _, answer in seen) == [200] * 2 + [401] * 6
         assert _count(world, "sessions") == 1
+
+
+# -- administrators --------------------------------------------------------------------
+
+
+READS_OF_HEAD = 2
+"""Transactions of a request for the head: the token is read, and the head."""
+
+
+class LateDatabase:
+    """Lets something happen right after a reading transaction saw its state."""
+
+    def __init__(self, wrapped: Database) -> None:
+        self._wrapped = wrapped
+        self.countdown = 0
+        self.act: Callable[[], object] = lambda: None
+
+    def write(self) -> AbstractContextManager[Transaction]:
+        return self._wrapped.write()
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        with self._wrapped.read() as tx:
+            tx.log.head()
+            self.countdown -= 1
+            if self.countdown == 0:
+                self.act()
+            yield tx
+
+
+@pytest.mark.parametrize(("nth", "status"), [(1, 409), (2, 409), (3, 201)])
+def test_a_statement_meanwhile_makes_no_answer_unavailable(
+    tmp_path: Path, place: Place, nth: int, status: int
+) -> None:
+    """When the token is read, when the statement is, and when it was accepted."""
+    with closing(place.connect()) as first, closing(place.connect()) as second:
+        late = LateDatabase(first)
+        world = World.create(tmp_path, database=late)
+        world.standard()
+        other = world.restarted(database=second)
+        stored = world.must("GET", "/admin/v1/objects/release-policy/acme/chat/1")
+        head = world.must("GET", "/admin/v1/governance/head")
+        late.act = lambda: other.govern_workload(name="meanwhile")
+        late.countdown = READS_OF_HEAD + nth
+        answer = world.sign(
+            Action.DEACTIVATE, Kind.RELEASE_POLICY, "acme", "chat", stored
+        )
+        assert answer.status_code == status
+        if status == 409:
+            assert answer.get_json()["code"] == "statement.sequence"
+        seq = world.must("GET", "/admin/v1/governance/head")["seq"]
+        assert isinstance(head["seq"], int)
+        assert seq == head["seq"] + (2 if status == 201 else 1)
