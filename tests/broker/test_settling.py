@@ -129,7 +129,7 @@ def test_a_challenge_spent_under_the_lock_is_answered_as_before(bench: Bench) ->
     assert len(releases(bench.other)) == 1
 
 
-@pytest.mark.parametrize("step", ["challenge", "verified", "appraised", "sealed"])
+@pytest.mark.parametrize("step", ["verified", "sealed"])
 def test_another_key_that_is_rotated_costs_no_other_try(
     bench: Bench, step: str
 ) -> None:
