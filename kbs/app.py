@@ -231,6 +231,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
             identity=identity,
             ledger=ledger,
             sealer=Sealer(vault),
+            journal=journal,
             recorder=Recorder(
                 journal=journal,
                 identity=identity,
@@ -249,7 +250,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         ),
         rcar=Rcar(
             attestation=RcarAttestation(tools, attestation, locker, reserve),
-            fetch=RcarFetch(tools, governance, ledger, reserve),
+            fetch=RcarFetch(tools, governance, ledger, locker, reserve),
             upload=RcarUpload(actors, keeping),
         ),
         enrolment=Enrolment(

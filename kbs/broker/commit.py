@@ -173,15 +173,34 @@ class Committer:
             self._queue.append(job)
         with self._turn:
             while not job.done:
-                self._run_batch()
+                self._run_batch(self._next_batch())
         if job.error is not None:
             raise job.error
         return Committed(job.value, job.placed)  # type: ignore[arg-type]
 
-    def _run_batch(self) -> None:
+    def submit_alone(self, run: Callable[[Work], T]) -> Committed[T]:
+        """Run `run` as `submit` does, in a transaction that holds nothing else.
+
+        The lock is held and nothing is written yet: what a reading transaction finds
+        that `run` begins, nobody changes before this one ends.
+
+        Raises:
+            KbsError: as `submit`.
+        """
+        job = _Job(run)
+        with self._turn:
+            self._run_batch([job])
+        if job.error is not None:
+            raise job.error
+        return Committed(job.value, job.placed)  # type: ignore[arg-type]
+
+    def _next_batch(self) -> list[_Job]:
         # Called with the turn held: our own job is in the queue, perhaps behind others.
         with self._queue_lock:
             batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
+        return batch
+
+    def _run_batch(self, batch: list[_Job]) -> None:
         try:
             size = self._commit(batch)
         except KbsError as exc:

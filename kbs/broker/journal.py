@@ -37,6 +37,10 @@ class Journal:
         """Run a change that appends its own entries."""
         return self._committer.submit(run)
 
+    def change_alone(self, run: Callable[[Work], T]) -> Committed[T]:
+        """Run a change before which nothing is written in its transaction."""
+        return self._committer.submit_alone(run)
+
     def administer(
         self,
         actor: Actor,

@@ -103,8 +103,8 @@ class Upkeep:
     def purge(self) -> None:
         """Erase what expired: challenges, tokens, enrolments, evidence."""
         now = self._clock.now()
-        self._journal.change(lambda work: _forget(work, now))
         before = self._locker.expired_before(self._database, now)
+        self._journal.change(lambda work: _forget(work, now, before))
         while self._journal.change(lambda work: self._erase(work, before)).value:
             pass
 
@@ -157,12 +157,14 @@ class Upkeep:
             self._faults.popleft()
 
 
-def _forget(work: Work, now: datetime) -> None:
+def _forget(work: Work, now: datetime, before: datetime) -> None:
     """Forget what nobody can use again.
 
     A challenge or token that was spent may be forgotten only when it can never count
     again, also if the clock jumps back: the log's time says what is past for good,
-    since nothing is decided by a clock that is behind it.
+    since nothing is decided by a clock that is behind it. Evidence in a session counts
+    for nothing: it goes when the session ends, or as far as the cap asks, and no entry
+    tells of what none named.
     """
     tx = work.tx
     if work.latest is not None:
@@ -170,6 +172,7 @@ def _forget(work: Work, now: datetime) -> None:
         tx.spent.purge(past)
         tx.sessions.purge(past)
         tx.tokens.purge(past)
+    tx.sessions.drop_evidence(before)
     tx.enrolments.purge(now)
 
 

@@ -143,14 +143,16 @@ def serving(
     environ: Mapping[str, str] | None = None,
     plain: bool = False,
     descriptors: tuple[int, int] | None = None,
+    name: str = "",
     program: Sequence[str] = ("-m", "kbs", "serve"),
 ) -> Iterator[Served]:
     """Run `kbs serve` on a free port until the block ends.
 
     `descriptors`: its soft and hard limit, where that is not this process's.
+    `name`: what tells its files from those of another process on the same folders.
     `program`: another composition that takes the same options.
     """
-    stdout, stderr = folders.base / "stdout", folders.base / "stderr"
+    stdout, stderr = (folders.base / f"{one}{name}" for one in ("stdout", "stderr"))
     command: Sequence[str] = [
         *(sys.executable, *program, *folders.options()),
         *("--listen", "127.0.0.1:0", "--json", *options),
