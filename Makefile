@@ -10,9 +10,11 @@ export PYTHON
 # T: a path, K: a pattern, for a part of the tests.
 T ?= tests
 K ?=
+FUZZ_SECONDS ?= 3600
+TARGETS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt cover policies property conformance vectors kills readers flood bench run dist clean
+.PHONY: help setup demo test lint fmt cover policies property conformance vectors kills readers flood fuzz bench run dist clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
@@ -79,6 +81,11 @@ readers: setup  ## Ten thousand reads of a key that is rotated without a pause, 
 
 flood: setup  ## A million and a half challenges that nobody answers, and the memory after (long)
 	@$(BIN)/python -m tests.flood
+
+# atheris (libFuzzer) has wheels for few Pythons and processors, and nothing else needs it.
+fuzz: setup  ## Every parser under atheris, FUZZ_SECONDS each (default an hour); TARGETS= for some
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements/fuzz.txt
+	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(TARGETS)
 
 bench: setup  ## What it costs, beside one P-256 verification (under three minutes)
 	@$(BIN)/python -m tests.bench
