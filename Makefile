@@ -71,8 +71,8 @@ vectors: setup  ## Rebuild generated documents; fails when they were not up to d
 	git diff --exit-code docs/claims.md policies/schema.json
 
 # On each database a round kills once at each of nine steps of v1, and four times in rcar.
-kills: setup  ## Ten thousand kills in the middle of releases (hours)
-	KBS_KILL_ROUNDS=390 $(BIN)/pytest -q tests/e2e/test_kill.py -k every_step
+kills: setup  ## Ten thousand kills in the middle of releases (about an hour)
+	KBS_KILL_ROUNDS=390 $(BIN)/pytest -q -n 2 tests/e2e/test_kill.py -k every_step
 
 flood: setup  ## A million and a half challenges that nobody answers, and the memory after (long)
 	@$(BIN)/python -m tests.flood
