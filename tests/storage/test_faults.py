@@ -69,7 +69,8 @@ def _read(database: Database) -> int:
             "database.read_only",
         ),
         (_sqlite_error("SQLITE_CANTOPEN"), UnavailableError, "database.away"),
-        (_sqlite_error("SQLITE_IOERR_WRITE"), UnavailableError, "database.failed"),
+        (_sqlite_error("SQLITE_IOERR_WRITE"), UnavailableError, "database.disk"),
+        (_sqlite_error("SQLITE_IOERR_FSYNC"), UnavailableError, "database.disk"),
         (_sqlite_error("SQLITE_CORRUPT"), IntegrityError, "integrity"),
         (_sqlite_error("SQLITE_CORRUPT_INDEX"), IntegrityError, "integrity"),
         (_sqlite_error("SQLITE_NOTADB"), IntegrityError, "integrity"),
@@ -84,6 +85,7 @@ def _read(database: Database) -> int:
         (psycopg.errors.LockNotAvailable(), UnavailableError, "database.locked"),
         (psycopg.errors.DeadlockDetected(), UnavailableError, "database.locked"),
         (psycopg.errors.SerializationFailure(), UnavailableError, "database.locked"),
+        (psycopg.errors.IoError(), UnavailableError, "database.disk"),
         (psycopg.errors.DiskFull(), UnavailableError, "database.full"),
         (
             psycopg.errors.ReadOnlySqlTransaction(),
