@@ -74,8 +74,9 @@ vectors: setup  ## Rebuild generated documents; fails when they were not up to d
 kills: setup  ## Ten thousand kills in the middle of releases (about an hour)
 	KBS_KILL_ROUNDS=390 $(BIN)/pytest -q -n 2 tests/e2e/test_kill.py -k every_step
 
-flood: setup  ## A million and a half challenges that nobody answers, and the memory after (long)
+flood: setup  ## A million and a half challenges that nobody answers, in a process and through a server (long)
 	@$(BIN)/python -m tests.flood
+	@$(BIN)/python -m tests.flood_served
 
 bench: setup  ## What it costs, beside one P-256 verification (under three minutes)
 	@$(BIN)/python -m tests.bench

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 
 from tests.fakes.outside import GUESTS, Guest, Outside, Said, statuses
 
-TRIES = 400
+TRIES = 150
 """Requests that may still be served: what is there already has some room."""
 
 

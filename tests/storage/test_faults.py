@@ -92,6 +92,11 @@ def _read(database: Database) -> int:
             UnavailableError,
             "database.read_only",
         ),
+        (
+            psycopg.errors.FeatureNotSupported(),
+            UnavailableError,
+            "database.read_only",
+        ),
         (psycopg.errors.AdminShutdown(), UnavailableError, "database.away"),
         (psycopg.errors.ConnectionFailure(), UnavailableError, "database.away"),
         (psycopg.OperationalError("refused"), UnavailableError, "database.away"),

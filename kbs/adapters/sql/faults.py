@@ -82,6 +82,8 @@ _POSTGRESQL = {
     "53100": _FULL,
     "58030": _DISK,
     "25006": _READ_ONLY,
+    # What a standby says to a transaction that begins in order to write.
+    "0A000": _READ_ONLY,
     "08": _AWAY,
     "57": _AWAY,
 }
