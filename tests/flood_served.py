@@ -71,8 +71,10 @@ class Flooded:
 class Client:
     """One connection that sends bundles of requests and reads their answers."""
 
-    def __init__(self, served: Served, host: str = "127.0.0.1") -> None:
-        plain = socket.create_connection((host, served.port), timeout=_TIMEOUT)
+    def __init__(self, served: Served, *, source: str = "127.0.0.1") -> None:
+        plain = socket.create_connection(
+            ("127.0.0.1", served.port), timeout=_TIMEOUT, source_address=(source, 0)
+        )
         context: ssl.SSLContext = served.context
         self._socket = context.wrap_socket(plain, server_hostname="localhost")
         self._rest = b""
@@ -111,9 +113,16 @@ def flooded_broker(folder: Path, *, workers: int = 2) -> Iterator[Served]:
         yield served
 
 
-def flood(served: Served, folders: Folders, count: int, seconds: float) -> Flooded:
+def flood(
+    served: Served,
+    folders: Folders,
+    count: int,
+    *,
+    seconds: float = SECONDS,
+    warm_up: int = WARM_UP,
+) -> Flooded:
     """Send `count` beginnings, or as many as the time allows; say what they left."""
-    _send(served, WARM_UP, SECONDS)
+    _send(served, warm_up, seconds)
     memory, stored, log = _measured(served, folders)
     started = time.monotonic()
     sent = _send(served, count, seconds)
@@ -177,7 +186,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, flooded_broker(Path(folder)) as found:
         folders = Folders(Path(folder))
-        result = flood(found, folders, arguments.count, arguments.seconds)
+        result = flood(found, folders, arguments.count, seconds=arguments.seconds)
     for name, value in asdict(result).items():
         print(f"{name:20} {value:>12}")
 

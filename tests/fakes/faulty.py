@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,3 +140,26 @@ def _traced(process: int) -> int:
         found = re.search(r"^TracerPid:\t(\d+)$", status.read_text(), re.MULTILINE)
         tracers.add(int(found.group(1)) if found else 0)
     return tracers.pop() if len(tracers) == 1 else 0
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Leave this process no descriptor at all."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(descriptors())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1, hard))
+    taken: list[int] = []
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def descriptors() -> list[int]:
+    """Return this process's open descriptors."""
+    return sorted(int(one.name) for one in Path("/proc/self/fd").iterdir())

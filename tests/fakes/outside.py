@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from kbs.client.guest import Attested, GuestClient
 from kbs.client.log_watch import LogWatch
 from kbs.client.sample import SampleAttester
 from kbs.client.transport import Reply, Transport
+from kbs.core.clock import Clock, SystemClock
 from kbs.core.errors import KbsError
 from kbs.core.ids import parse_key_ref
 from tests.fakes.rcar_client import RcarClient, open_jwe
@@ -171,6 +172,9 @@ class Outside:
     served: Served
     given: list[str] = field(default_factory=list)
     """The decisions that gave a key, in no order."""
+    clock: Clock = field(default_factory=SystemClock)
+    """The administrator's, and what a command needs to have the same time."""
+    environ: Mapping[str, str] = field(default_factory=dict)
 
     def administer(self) -> None:
         """Register a policy for samples, and a key under it."""
@@ -182,7 +186,7 @@ class Outside:
 
     def kbs(self, *arguments: str) -> int:
         """Run a command as the administrator; return its exit code."""
-        environ = {"KBS_PROFILE": str(self.folders.profile)}
+        environ = {**self.environ, "KBS_PROFILE": str(self.folders.profile)}
         done = kbs(*arguments, "--server", self.served.url, environ=environ)
         assert "Traceback" not in done.stderr
         return done.returncode
@@ -199,7 +203,7 @@ class Outside:
     def _administrator(self) -> AdminClient:
         profile = load_profile(self.folders.profile)
         transport = AdminTransport(self.served.url, tls_sha256=profile.tls_sha256)
-        return AdminClient(profile, transport)
+        return AdminClient(profile, transport, clock=self.clock)
 
     def guests(self) -> list[Guest]:
         """Return a guest of each door that is ready to ask."""
