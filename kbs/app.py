@@ -53,6 +53,7 @@ from kbs.broker.replies import Replies
 from kbs.broker.reserve import DiskReserve
 from kbs.broker.sealing import Sealer
 from kbs.broker.service import Broker, Rcar
+from kbs.broker.steady import SteadyClock
 from kbs.broker.upkeep import Upkeep
 from kbs.broker.vault import Vault
 from kbs.core.claims import Vocabulary
@@ -162,6 +163,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         locker=locker,
         reserve=reserve,
         clock=clock,
+        steady=SteadyClock(clock, parts.monotonic),
         declare=declare,
     )
     governance = Governance(
