@@ -53,7 +53,7 @@ def _all_taken(served: Served) -> Iterator[None]:
 
 
 @pytest.mark.slow
-# Clients' libraries leave sockets that were reset before the handshake to the collector.
+# Clients' libraries leave sockets that were reset before a handshake to the collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_descriptors_that_run_out_come_back(tmp_path: Path) -> None:
     folders = Folders(tmp_path)
