@@ -223,6 +223,21 @@ def test_strangers_do_not_fill_the_broker_s_log_while_it_is_away(
     assert len(told) == 1
 
 
+def test_strangers_at_the_administrators_door_have_few_lines(
+    tmp_path: Path, opened: SqlDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = World.create(tmp_path, database=opened)
+    world = made.restarted(monotonic=lambda: 0.0)
+    client = world.app.test_client()
+    with caplog.at_level(logging.INFO):
+        for _ in range(5):
+            assert client.get("/admin/v1/keys").status_code == 401
+            assert world.call("GET", "/admin/v1/keys").status_code == 200
+    told = [one.getMessage() for one in caplog.records if one.name == "kbs.admin"]
+    assert len([one for one in told if one.startswith("nobody: ")]) == 1
+    assert len(told) == 6
+
+
 def test_upkeep_outlives_a_bug(caplog: pytest.LogCaptureFixture) -> None:
     calls: list[int] = []
     again = threading.Event()
