@@ -38,8 +38,9 @@ from kbs.broker.initialise import require_instance, settle_mode
 from kbs.broker.journal import Journal
 from kbs.broker.keeping import Keeping
 from kbs.broker.key_ledger import KeyLedger
-from kbs.broker.lines import DecisionLines
+from kbs.broker.lines import UNPAID_SECONDS, DecisionLines
 from kbs.broker.mark import MarkKeeper, Ticker
+from kbs.broker.pace import Pace
 from kbs.broker.pending import PendingSeal
 from kbs.broker.ports import Database, Highwater
 from kbs.broker.rcar.attest import RcarAttestation
@@ -53,6 +54,7 @@ from kbs.broker.replies import Replies
 from kbs.broker.reserve import DiskReserve
 from kbs.broker.sealing import Sealer
 from kbs.broker.service import Broker, Rcar
+from kbs.broker.steady import SteadyClock
 from kbs.broker.upkeep import Upkeep
 from kbs.broker.vault import Vault
 from kbs.core.claims import Vocabulary
@@ -162,6 +164,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         locker=locker,
         reserve=reserve,
         clock=clock,
+        steady=SteadyClock(clock, parts.monotonic),
         declare=declare,
     )
     governance = Governance(
@@ -378,6 +381,7 @@ def create_app_with(
     app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.extensions["kbs"] = composed.broker
+    app.extensions["kbs.strangers"] = Pace(parts.monotonic, UNPAID_SECONDS)
     problems.install(app)
     app.before_request(
         rate_limited(

@@ -17,6 +17,7 @@ from kbs.api.requests import (
     broker,
     integer_argument,
     no_members,
+    strangers,
 )
 from kbs.broker.actors import Actor
 from kbs.core.errors import ForbiddenError
@@ -46,13 +47,19 @@ def authenticate() -> None:
 
 @blueprint.after_request
 def note(response: Response) -> Response:
-    """Write a log line of every call, read or write; bodies stay out of it."""
+    """Write a log line of every call, read or write; bodies stay out of it.
+
+    Of strangers' calls only some are at INFO, so that a flood does not fill the log.
+    """
     administrator = getattr(g, "administrator", None)
-    name = administrator.name if isinstance(administrator, Actor) else "nobody"
+    name, level = "nobody", logging.INFO
+    if isinstance(administrator, Actor):
+        name = administrator.name
+    elif not strangers().is_due():
+        level = logging.DEBUG
     # What a stranger may spell freely is escaped: one call is one line.
-    log.info(
-        "%s: %s %a: %d", name, request.method, request.path[:200], response.status_code
-    )
+    path, status = request.path[:200], response.status_code
+    log.log(level, "%s: %s %a: %d", name, request.method, path, status)
     return response
 
 

@@ -10,6 +10,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from kbs.api.limits import MAX_BODY_BYTES, RateLimit
 from kbs.api.problems import refusal
+from kbs.broker.pace import Pace
 from kbs.broker.service import Broker
 from kbs.core.clients import client_of
 from kbs.core.encode import parse_json_object, require_members
@@ -25,6 +26,14 @@ def broker() -> Broker:
     found = current_app.extensions["kbs"]
     if not isinstance(found, Broker):
         raise TypeError("this application was composed without a broker")
+    return found
+
+
+def strangers() -> Pace:
+    """Return how often strangers may cause a line of the broker's own log."""
+    found = current_app.extensions["kbs.strangers"]
+    if not isinstance(found, Pace):
+        raise TypeError("this application was composed without a pace for strangers")
     return found
 
 

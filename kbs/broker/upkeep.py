@@ -16,6 +16,7 @@ from kbs.broker.mark import MarkKeeper
 from kbs.broker.ports import TRUST_AWAY, Database
 from kbs.broker.refusals import Aggregate, RefusalCounter
 from kbs.broker.reserve import DiskReserve
+from kbs.broker.steady import SteadyClock
 from kbs.core.clock import Clock, format_time
 from kbs.core.errors import IntegrityError, KbsError, UnavailableError
 
@@ -45,6 +46,7 @@ class Upkeep:
         locker: EvidenceLocker,
         reserve: DiskReserve,
         clock: Clock,
+        steady: SteadyClock,
         declare: Callable[[str, UnavailableError | None], None],
     ) -> None:
         """Use what the composition root made; `declare` stops releases."""
@@ -56,6 +58,7 @@ class Upkeep:
         self._locker = locker
         self._reserve = reserve
         self._clock = clock
+        self._steady = steady
         self._faults: deque[IntegrityError] = deque(maxlen=MAX_FAULTS)
 
     def flush(self) -> None:
@@ -148,7 +151,9 @@ class Upkeep:
         """Flush and purge, and see that anything can be written where nobody asks."""
         _guarded("database", self._journal.probe)
         _guarded("refusals", self._flush_refusals)
-        _guarded("purge", self.purge)
+        # Evidence and enrolments that a wrong clock takes for old would be lost.
+        if self._steady.is_steady():
+            _guarded("purge", self.purge)
 
     def report_integrity(self, fault: IntegrityError) -> None:
         """Say at once, and log soon, that stored state does not match its proof.

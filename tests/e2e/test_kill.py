@@ -21,6 +21,7 @@ import pytest
 from kbs.adapters.sql.engine import DATABASE_NAME
 from kbs.app import check_start
 from kbs.audit import merkle
+from kbs.channel.token import SignedRequest, mint_token
 from kbs.core.encode import b64
 from kbs.core.errors import IntegrityError
 from tests.e2e.killer import (
@@ -301,6 +302,33 @@ def test_the_rcar_door_is_killed_at_every_step(scene: Scene, part: range) -> Non
             assert open_jwe(answer.json, guest.key) == b"the model key"
             assert _size(world) == size + written + 1
             _check_tree(world)
+
+
+@pytest.mark.slow
+def test_the_import_of_a_key_is_killed_at_every_step(scene: Scene) -> None:
+    """A key is there whole, or not at all."""
+    for number in range(min(ROUNDS, ROUNDS_AT_ONCE)):
+        step = ("before-commit", "after-commit")[number % 2]
+        path, value = f"acme/model/k{number}", os.urandom(32)
+        document = {"id": path, "kind": "opaque", "value": b64(value)}
+        assert scene.kill_at(step, [_import(scene.world, document)]) == []
+        with scene.restarted() as world:
+            again = world.call("POST", "/admin/v1/keys", document)
+            assert again.status_code == (201 if step == "before-commit" else 409)
+            request = world.request(scene.tpm, [path])
+            assert world.released(request) == {f"{path}@1": value}
+            _check_tree(world)
+
+
+def _import(world: World, document: object) -> Call:
+    path, body = "/admin/v1/keys", json.dumps(document).encode()
+    token = mint_token(
+        world.admin,
+        SignedRequest("POST", path, body),
+        instance=world.parts.instance,
+        now=world.clock.now(),
+    )
+    return Call(body=b64(body), path=path, authorization=f"Bearer {token}")
 
 
 def test_a_lost_entry_is_noticed_at_the_start(

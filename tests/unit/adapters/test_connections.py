@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -108,9 +109,27 @@ def test_a_client_has_so_many_and_the_longest_silent_go() -> None:
         assert watch.look() == 2
         assert [ended(one) for one in clients] == [False, True, False, True, False]
         assert ConnectionWatch(site.port, per_client=None).look() == 0
-        # What spoke just now is at work, however many there are.
+        # What was answered just now is at work, however many there are.
         busy = ConnectionWatch(site.port, per_client=1, surplus_seconds=60.0)
         assert busy.look() == 0
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [{"unanswered_seconds": SECONDS}, {"per_client": 1, "surplus_seconds": SECONDS}],
+    ids=["for too long", "too many"],
+)
+def test_who_only_speaks_is_ended_too(limit: dict[str, Any]) -> None:
+    """A byte now and then keeps nothing open, and counts for nothing."""
+    with opened() as site:
+        speaks, hears = site.connect(), site.connect()
+        time.sleep(SECONDS)
+        for client in (speaks, hears):
+            client.sendall(b"x")
+        site.accepted[1].sendall(b"x")
+        hears.recv(1)
+        assert ConnectionWatch(site.port, **limit).look() == 1
+        assert [ended(one) for one in (speaks, hears)] == [True, False]
 
 
 def test_one_network_of_ipv6_is_one_client() -> None:
