@@ -87,6 +87,7 @@ flood: setup  ## A million and a half challenges that nobody answers, in a proce
 fuzz: setup  ## Every parser under atheris, FUZZ_SECONDS each (default an hour); TARGETS= for some
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements/fuzz.txt
 	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(TARGETS)
+	@KBS_SCHEMA_EXAMPLES=200 $(BIN)/pytest -q tests/e2e/test_schemathesis.py
 
 bench: setup  ## What it costs, beside one P-256 verification (under three minutes)
 	@$(BIN)/python -m tests.bench

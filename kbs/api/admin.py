@@ -16,10 +16,12 @@ from kbs.api.requests import (
     body_object,
     broker,
     integer_argument,
+    known_arguments,
     no_members,
     strangers,
 )
 from kbs.broker.actors import Actor
+from kbs.broker.auditing import Auditing
 from kbs.core.errors import ForbiddenError
 from kbs.core.ids import parse_hex32, parse_key_id
 from kbs.wire.problem import problem_of
@@ -30,6 +32,14 @@ blueprint = Blueprint("admin", __name__, url_prefix="/admin/v1")
 
 MAX_PAGE = 1000
 """Most entries in one page of a query."""
+
+_ARGUMENTS = {
+    "admin.statements": {"after"},
+    "admin.objects": {"kind", "tenant", "name"},
+    "admin.audit_entries": {*Auditing.QUERY_ARGUMENTS, "limit"},
+    "admin.audit_consistency": {"first", "second"},
+}
+"""What a query may have; a misspelt filter would answer with everything."""
 
 
 @blueprint.before_request
@@ -43,6 +53,7 @@ def authenticate() -> None:
         path=path,
         body=request.get_data(cache=True),
     )
+    known_arguments(_ARGUMENTS.get(request.endpoint or "", set()))
 
 
 @blueprint.after_request

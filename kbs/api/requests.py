@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from http import HTTPStatus
 
 from flask import Response, current_app, request
@@ -82,6 +82,21 @@ def argument(name: str) -> str | None:
     if len(values) > 1:
         raise MalformedError(f"query argument {name}", got="it twice", expected="once")
     return values[0] if values else None
+
+
+def known_arguments(names: Set[str]) -> None:
+    """Return if the query has no other arguments.
+
+    Raises:
+        MalformedError: it has.
+    """
+    unknown = sorted(set(request.args) - names)
+    if unknown:
+        raise MalformedError(
+            "query",
+            got="unknown argument " + ", ".join(f"{one[:40]!a}" for one in unknown[:5]),
+            expected="only " + ", ".join(sorted(names)) if names else "no arguments",
+        )
 
 
 def integer_argument(name: str, default: int, *, most: int) -> int:

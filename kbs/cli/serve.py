@@ -151,6 +151,9 @@ def serve(
 
     TLS 1.3 with a generated certificate, whose digest is printed.
     """
+    from kbs.adapters.process import wipe_freed_memory
+
+    wipe_freed_memory()
     from kbs.serving import run
 
     base = _settings(data, db, trust)

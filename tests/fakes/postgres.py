@@ -62,6 +62,11 @@ class PostgresServer:
         )
 
     @property
+    def folder(self) -> Path:
+        """Where all of its files are, the write-ahead log too."""
+        return self._folder
+
+    @property
     def _data(self) -> Path:
         return self._folder / "data"
 
