@@ -28,7 +28,7 @@ from kbs.api.problems import TRACE_SECONDS
 from kbs.broker.vault import Vault
 from kbs.keys.wrap import LocalKEK
 from tests.conftest import ROOT
-from tests.e2e.test_rcar import must, sender
+from tests.e2e.test_rcar import must
 from tests.fakes.hunting import Hunted, files, memory, processes
 from tests.fakes.rcar_client import RcarClient, unb64u
 from tests.fakes.rcar_evidence import POLICY
@@ -108,7 +108,7 @@ def _import(story: Story, served: Served, path: str, value: bytes) -> None:
 
 
 def _guest(story: Story, served: Served) -> RcarClient:
-    client = RcarClient(sender(served))
+    client = RcarClient(served.send)
     assert client.handshake().status == 200
     assert client.token is not None
     assert client.cookie is not None
@@ -264,7 +264,7 @@ def test_no_traceback_tells_one(story: Story, tmp_path: Path) -> None:
         must(story.folders, "policy", "register", str(policy), "--server", served.url)
         _import(story, served, IMPORTED, planted.secret)
         for step in FAULTS:
-            client, other = _guest(story, served), RcarClient(sender(served))
+            client, other = _guest(story, served), RcarClient(served.send)
             order.write_text(step)
             answers = [client.get(IMPORTED), other.handshake()]
             order.unlink()
