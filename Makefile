@@ -99,4 +99,4 @@ dist: setup  ## A wheel in dist/
 	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w dist .
 
 clean:  ## Remove what make made, the virtual environment included
-	rm -rf $(VENV) build dist .demo .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf $(VENV) build dist .demo .fuzz .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache *.egg-info
