@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,7 @@ CUTS = 10
 SETTINGS = {"wal_level": "replica"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def stoppable() -> Iterator[PostgresServer]:
     """A server that a test may stop."""
     if os.environ.get("KBS_NO_POSTGRES") == "1":
@@ -29,12 +30,10 @@ def stoppable() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def outside(
-    stoppable: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Outside]:
+@pytest.fixture
+def outside(stoppable: PostgresServer, tmp_path: Path) -> Iterator[Outside]:
     url = stoppable.url(stoppable.create_database())
-    folders = Folders(tmp_path_factory.mktemp("postgresql"), url)
+    folders = Folders(tmp_path, url)
     made(folders)
     options = ("--dev", "--workers", "2", "--rate-limit", "0")
     with serving(folders, *options) as served:
@@ -52,8 +51,7 @@ def _stopped(server: PostgresServer) -> Iterator[None]:
         server.start(**SETTINGS)
 
 
-@pytest.mark.slow
-def test_a_database_that_goes_away(outside: Outside, stoppable: PostgresServer) -> None:
+def _goes_away(outside: Outside, stoppable: PostgresServer) -> None:
     withstands(
         outside,
         _stopped(stoppable),
@@ -64,10 +62,7 @@ def test_a_database_that_goes_away(outside: Outside, stoppable: PostgresServer) 
     )
 
 
-@pytest.mark.slow
-def test_a_database_that_becomes_a_standby(
-    outside: Outside, stoppable: PostgresServer
-) -> None:
+def _becomes_a_standby(outside: Outside, stoppable: PostgresServer) -> None:
     withstands(
         outside,
         stoppable.standby(**SETTINGS),
@@ -77,10 +72,7 @@ def test_a_database_that_becomes_a_standby(
     )
 
 
-@pytest.mark.slow
-def test_a_database_that_drops_every_connection(
-    outside: Outside, stoppable: PostgresServer
-) -> None:
+def _drops_every_connection(outside: Outside, stoppable: PostgresServer) -> None:
     with outside.asked_all_the_time() as told:
         for _ in range(CUTS):
             time.sleep(0.2)
@@ -95,3 +87,11 @@ def test_a_database_that_drops_every_connection(
     assert all(one.text for one in told if one.status == 503)
     assert "Traceback" not in outside.served.errors()
     outside.hold_against_log(unheard=2 * CUTS)
+
+
+@pytest.mark.slow
+def test_a_database_that_fails(outside: Outside, stoppable: PostgresServer) -> None:
+    """One after the other: the two servers take longer to start than this does."""
+    _goes_away(outside, stoppable)
+    _becomes_a_standby(outside, stoppable)
+    _drops_every_connection(outside, stoppable)
