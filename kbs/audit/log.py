@@ -162,13 +162,15 @@ class LogStore(NodeStore, Protocol):
 class Appended:
     """The log after a batch: its size and root, and the entries with their places.
 
-    `before` is the root of the tree that the batch was appended to, as it was stored.
+    `before` is the root of the tree that the batch was appended to, as it was stored;
+    `nodes` are those that were read for it or are new.
     """
 
     size: int
     root: bytes
     entries: tuple[LogEntry, ...]
     before: bytes
+    nodes: Mapping[NodeId, bytes]
 
 
 def append_batch(store: LogStore, prepared: Sequence[PreparedEntry]) -> Appended:
@@ -188,7 +190,13 @@ def append_batch(store: LogStore, prepared: Sequence[PreparedEntry]) -> Appended
     )
     store.append_nodes(grown.nodes)
     store.append_entries(entries, LogHead(grown.size, latest))
-    return Appended(grown.size, grown.root, entries, grown.before)
+    return Appended(
+        size=grown.size,
+        root=grown.root,
+        entries=entries,
+        before=grown.before,
+        nodes={**grown.edge, **grown.nodes},
+    )
 
 
 def _check_time(entry: PreparedEntry, latest: datetime | None) -> datetime:

@@ -42,13 +42,31 @@ class NodeStore(Protocol):
 class Grown:
     """What an append adds: the new nodes, and the tree after it.
 
-    `before` is the root that the stored nodes had.
+    `edge` has the nodes that were read, `before` is the root that they had.
     """
 
     size: int
     root: bytes
     nodes: Mapping[NodeId, bytes]
+    edge: Mapping[NodeId, bytes]
     before: bytes
+
+
+class KnownNodes:
+    """A store that reads only what is not known yet; good under the lock of the head.
+
+    The proof of a leaf that was just appended needs the edge of the tree mostly.
+    """
+
+    def __init__(self, store: NodeStore, known: Mapping[NodeId, bytes]) -> None:
+        """Know these nodes of the store."""
+        self._store = store
+        self._known = known
+
+    def read_nodes(self, ids: Sequence[NodeId]) -> Mapping[NodeId, bytes]:
+        """Return the hashes of those `ids` that are known or stored."""
+        missing = [node for node in ids if node not in self._known]
+        return {**self._known, **self._store.read_nodes(missing)}
 
 
 class _Range(NamedTuple):
@@ -109,7 +127,7 @@ def append(store: NodeStore, size: int, leaf_hashes: Sequence[bytes]) -> Grown:
     added: dict[NodeId, bytes] = {}
     for value in leaf_hashes:
         added.update(frontier.add(value))
-    return Grown(frontier.size, frontier.root(), added, before)
+    return Grown(frontier.size, frontier.root(), added, edge, before)
 
 
 def root(store: NodeStore, size: int) -> bytes:

@@ -12,12 +12,15 @@ import hmac
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 from kbs.core.checks import Check
 from kbs.core.decision import Reason
 
 _CONTEXT = b"kbs.pseudonym/1\x00"
 _MIN_KEY = 32
+
+_Said = TypeVar("_Said", Check, Reason)
 
 # Claims, checks and denials by these last words have a device identity as got/expected.
 _DEVICE_WORDS = frozenset({"chip", "chip_id", "ppid", "ek"})
@@ -51,36 +54,32 @@ class Pseudonyms:
     def __init__(self, key: bytes, identities: Iterable[bytes] = ()) -> None:
         """Know the key of the instance and the identities in the evidence at hand."""
         self._key = key
-        self._known = tuple(identity for identity in identities if identity)
+        self._known = tuple(
+            (identity.hex(), pseudonym(key, identity))
+            for identity in identities
+            if identity
+        )
 
     def checks(self, checks: Iterable[Check]) -> tuple[Check, ...]:
         """Rewrite checks."""
-        return tuple(
-            replace(
-                check,
-                detail=self.text(check.detail),
-                got=self._value(check.id, check.got),
-                expected=self._value(check.id, check.expected),
-            )
-            for check in checks
-        )
+        return tuple(self._rewritten(check) for check in checks)
 
     def reasons(self, reasons: Iterable[Reason]) -> tuple[Reason, ...]:
         """Rewrite reasons."""
-        return tuple(
-            replace(
-                reason,
-                detail=self.text(reason.detail),
-                got=self._value(reason.id, reason.got),
-                expected=self._value(reason.id, reason.expected),
-            )
-            for reason in reasons
-        )
+        return tuple(self._rewritten(reason) for reason in reasons)
+
+    def _rewritten(self, said: _Said) -> _Said:
+        detail = self.text(said.detail)
+        got = self._value(said.id, said.got)
+        expected = self._value(said.id, said.expected)
+        if (detail, got, expected) == (said.detail, said.got, said.expected):
+            return said
+        return replace(said, detail=detail, got=got, expected=expected)
 
     def text(self, text: str) -> str:
         """Replace the identities of the evidence in any text."""
-        for identity in self._known:
-            text = text.replace(identity.hex(), pseudonym(self._key, identity))
+        for identity, name in self._known:
+            text = text.replace(identity, name)
         return text
 
     def _value(self, check_id: str, value: str | None) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from enum import StrEnum
+from functools import cache
 
 from kbs.audit import events
 from kbs.audit.events import Event
@@ -88,9 +89,7 @@ def check_members(kind: Kind, members: Mapping[str, object]) -> None:
     Raises:
         MalformedError: one is missing, unknown or of another shape.
     """
-    known = [field for field in fields(_TYPES[kind]) if field.name != "kind"]
-    required = {field.name for field in known if field.default is MISSING}
-    optional = {field.name for field in known} - required
+    required, optional = _names(kind)
     what = f"log entry {kind.value}"
     require_members(members, what, required=required, optional=optional)
     for name, value in members.items():
@@ -102,6 +101,14 @@ def check_members(kind: Kind, members: Mapping[str, object]) -> None:
                 got=repr(members[name])[:40],
                 expected=" or ".join(allowed),
             )
+
+
+@cache
+def _names(kind: Kind) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the members that an entry of a kind must have, and those it may have."""
+    known = [field for field in fields(_TYPES[kind]) if field.name != "kind"]
+    required = {field.name for field in known if field.default is MISSING}
+    return frozenset(required), frozenset({field.name for field in known} - required)
 
 
 def _text(value: object, what: str) -> str:
@@ -162,11 +169,10 @@ def _object(
 ) -> Shape:
     optional = optional or {}
     shapes = {**required, **optional}
+    names, others = frozenset(required), frozenset(optional)
 
     def check(value: object, what: str) -> None:
-        members = require_members(
-            value, what, required=set(required), optional=set(optional)
-        )
+        members = require_members(value, what, required=names, optional=others)
         for name, member in members.items():
             shapes[name](member, f"{what} {name}")
 

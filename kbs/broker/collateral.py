@@ -62,8 +62,7 @@ class CollateralTable:
     ) -> None:
         """Start without a snapshot; tell `report` of a table that was changed."""
         self._journal = journal
-        self._key = identity.state_key
-        self._seal = collateral_seal(self._key)
+        self._seal = collateral_seal(identity.state_key)
         self._mark = mark
         self._clock = clock
         self._report = report
@@ -98,10 +97,10 @@ class CollateralTable:
         Raises:
             IntegrityError: the state row is not this broker's.
         """
-        return read_state(tx, self._key).seq
+        return read_state(tx, self._seal).seq
 
     def _current(self, tx: Transaction) -> GivenCollateral:
-        state = read_state(tx, self._key)
+        state = read_state(tx, self._seal)
         self._reached.require(state)
         version = (state, tx.collateral.fingerprint())
         snapshot = self._snapshot
@@ -130,7 +129,7 @@ class CollateralTable:
 
     def _newest(self) -> int:
         with self._database.read() as fresh:
-            return read_state(fresh, self._key).seq
+            return read_state(fresh, self._seal).seq
 
     def reseal(self, tx: Transaction) -> None:
         """Take the table as it is: the operator accepted what was found at start."""
@@ -139,7 +138,7 @@ class CollateralTable:
         with suppress(IntegrityError):
             known = self._marked()
         with suppress(IntegrityError):
-            known = max(known, read_state(tx, self._key).seq)
+            known = max(known, read_state(tx, self._seal).seq)
         # A number of its own, so that no state of before is ever good again.
         digest = digest_rows(tx.collateral.list())
         tx.collateral.set_state(self._seal.seal(known + 1, digest))
@@ -184,7 +183,7 @@ class CollateralTable:
 
     def _insert(self, work: Work, rows: Sequence[StoredCollateral]) -> int:
         store = work.tx.collateral
-        state = read_state(work.tx, self._key)
+        state = read_state(work.tx, self._seal)
         self._reached.require(state, committed=False)
         whole = _is_whole(state, store.list())
         added = sum(store.insert(row) for row in rows)

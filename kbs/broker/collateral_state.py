@@ -36,13 +36,13 @@ def collateral_seal(key: Secret) -> TableSeal:
     return TableSeal(key, _CONTEXT, digest_rows(()), tampered)
 
 
-def read_state(tx: Transaction, key: Secret) -> TableState:
+def read_state(tx: Transaction, seal: TableSeal) -> TableState:
     """Return the row, proven to be this broker's; that of import 0 if there is none.
 
     Raises:
         IntegrityError: it was changed.
     """
-    return collateral_seal(key).proven(tx.collateral.state())
+    return seal.proven(tx.collateral.state())
 
 
 def check_rows(state: TableState, rows: Sequence[StoredCollateral]) -> None:

@@ -260,12 +260,13 @@ class Committer:
         self._require_signed(tx, first, appended.before)
         note = self._notary.sign_checkpoint(appended.size, appended.root)
         tx.log.store_checkpoint(StoredCheckpoint(appended.size, note))
+        nodes = merkle.KnownNodes(tx.log, appended.nodes)
         for job in batch:
             job.placed = tuple(
                 Placed(
                     entry=appended.entries[index - first],
                     checkpoint=note,
-                    inclusion=merkle.inclusion_proof(tx.log, index, appended.size),
+                    inclusion=merkle.inclusion_proof(nodes, index, appended.size),
                 )
                 for index in job.indexes
             )

@@ -43,8 +43,7 @@ class KeyLedger:
         """Start without a snapshot; tell `report` of a table that was changed."""
         self._database = database
         self._vault = vault
-        self._key = identity.state_key
-        self._seal = key_seal(self._key)
+        self._seal = key_seal(identity.state_key)
         self._mark = mark
         self._report = report
         self._told: set[str] = set()
@@ -104,7 +103,7 @@ class KeyLedger:
         with suppress(IntegrityError):
             known = self._marked()
         with suppress(IntegrityError):
-            known = max(known, read_key_state(tx, self._key).seq)
+            known = max(known, read_key_state(tx, self._seal).seq)
         # A number of its own, so that no state of before is ever good again.
         self._write(tx, known + 1, tx.keys.macs())
 
@@ -149,12 +148,12 @@ class KeyLedger:
         return rows
 
     def _check(self, tx: Transaction) -> None:
-        state = read_key_state(tx, self._key)
+        state = read_key_state(tx, self._seal)
         self._reached.require(state)
         self._load(tx, state)
 
     def _proven(self, tx: Transaction) -> tuple[TableState, Mapping[str, bytes]]:
-        state = read_key_state(tx, self._key)
+        state = read_key_state(tx, self._seal)
         snapshot = self._snapshot
         if snapshot is not None and snapshot[0] == state:
             return snapshot
@@ -185,4 +184,4 @@ class KeyLedger:
 
     def _newest(self) -> int:
         with self._database.read() as fresh:
-            return read_key_state(fresh, self._key).seq
+            return read_key_state(fresh, self._seal).seq

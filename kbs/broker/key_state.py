@@ -33,7 +33,7 @@ def key_seal(key: Secret) -> TableSeal:
     return TableSeal(key, _CONTEXT, digest_keys({}), tampered)
 
 
-def read_key_state(tx: Transaction, key: Secret) -> TableState:
+def read_key_state(tx: Transaction, seal: TableSeal) -> TableState:
     """Return the row, proven to be this broker's; that of change 0 if there is none.
 
     Raises:
@@ -41,9 +41,9 @@ def read_key_state(tx: Transaction, key: Secret) -> TableState:
     """
     stored = tx.keys.state()
     if stored is None:
-        return key_seal(key).proven(None)
+        return seal.proven(None)
     seq, digest, mac = stored
-    return key_seal(key).proven(TableState(seq=seq, digest=digest, mac=mac))
+    return seal.proven(TableState(seq=seq, digest=digest, mac=mac))
 
 
 def tampered(

@@ -18,9 +18,9 @@ from kbs.audit.highwater import (
     verify_mark,
 )
 from kbs.broker.checking import prove_logged
-from kbs.broker.collateral_state import read_state
+from kbs.broker.collateral_state import collateral_seal, read_state
 from kbs.broker.identity import Identity
-from kbs.broker.key_state import read_key_state
+from kbs.broker.key_state import key_seal, read_key_state
 from kbs.broker.ports import Database, Highwater, Transaction
 from kbs.core.errors import IntegrityError, MalformedError
 from kbs.governance.statement import read_envelope
@@ -44,6 +44,8 @@ class MarkKeeper:
         self._database = database
         self._highwater = highwater
         self._identity = identity
+        self._collateral_seal = collateral_seal(identity.state_key)
+        self._key_seal = key_seal(identity.state_key)
         self._genesis_digest = genesis_digest
         self._lock = threading.Lock()
         self._kept: tuple[int, int] | None = None
@@ -152,8 +154,8 @@ class MarkKeeper:
             instance=self._identity.instance,
             seq=tx.governance.head(),
             size=tx.log.head().size,
-            collateral=read_state(tx, self._identity.state_key).seq,
-            keys=read_key_state(tx, self._identity.state_key).seq,
+            collateral=read_state(tx, self._collateral_seal).seq,
+            keys=read_key_state(tx, self._key_seal).seq,
             root_at=lambda size: merkle.root(tx.log, size),
             head_at=lambda seq: self._head_at(tx, seq),
         )
@@ -191,8 +193,8 @@ class MarkKeeper:
             head=self._head_at(tx, seq),
             size=size,
             root=merkle.root(tx.log, size),
-            collateral=read_state(tx, self._identity.state_key).seq,
-            keys=read_key_state(tx, self._identity.state_key).seq,
+            collateral=read_state(tx, self._collateral_seal).seq,
+            keys=read_key_state(tx, self._key_seal).seq,
         )
 
 

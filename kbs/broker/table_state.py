@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from kbs.broker.governance import StaleReadError
 from kbs.broker.ports import TableState
@@ -23,22 +22,27 @@ Fault = Callable[[str, str], IntegrityError]
 """Makes the fault of a table that was changed, from got and expected."""
 
 
-@dataclass(frozen=True, slots=True)
 class TableSeal:
-    """Seals the state of one table; no context is a prefix of another one.
+    """Seals the state of one table."""
 
-    `nothing` is the digest of the empty table, which no row is needed for.
-    """
+    def __init__(
+        self, key: Secret, context: bytes, nothing: bytes, fault: Fault
+    ) -> None:
+        """Seal under a key; no context is a prefix of another one.
 
-    key: Secret
-    context: bytes
-    nothing: bytes
-    fault: Fault
+        `nothing` is the digest of the empty table, which no row is needed for.
+        """
+        self._key = key
+        self._context = context
+        self._fault = fault
+        self._empty = self.seal(0, nothing)
+        # The row that was proven last: the same one needs no second proof.
+        self._proven = self._empty
 
     def seal(self, seq: int, digest: bytes) -> TableState:
         """Return the row that says what was there after change number `seq`."""
-        message = self.context + canonical_json({"seq": seq, "digest": digest.hex()})
-        mac = hmac.digest(self.key.reveal(), message, "sha256")
+        message = self._context + canonical_json({"seq": seq, "digest": digest.hex()})
+        mac = hmac.digest(self._key.reveal(), message, "sha256")
         return TableState(seq=seq, digest=digest, mac=mac)
 
     def proven(self, stored: TableState | None) -> TableState:
@@ -48,11 +52,15 @@ class TableSeal:
             IntegrityError: it was changed.
         """
         if stored is None:
-            return self.seal(0, self.nothing)
+            return self._empty
+        proven = self._proven
+        if stored == proven:
+            return proven
         if not hmac.compare_digest(
             stored.mac, self.seal(stored.seq, stored.digest).mac
         ):
-            raise self.fault("a state row that this broker did not write", "its own")
+            raise self._fault("a state row that this broker did not write", "its own")
+        self._proven = stored
         return stored
 
 

@@ -185,14 +185,17 @@ def require_members(
         MalformedError: it is not; names the members at fault.
     """
     obj = require_object(value, what)
-    missing = sorted(required - obj.keys())
+    names = obj.keys()
+    missing = required - names
     if missing:
         raise MalformedError(
             what,
-            got="no " + ", ".join(missing),
+            got="no " + ", ".join(sorted(missing)),
             expected="all of " + ", ".join(sorted(required)),
         )
-    unknown = sorted(obj.keys() - required - optional)
+    if len(names) == len(required):
+        return obj
+    unknown = sorted(names - required - optional)
     if unknown:
         raise MalformedError(
             what,
@@ -261,6 +264,14 @@ def canonical_json(value: object) -> bytes:
 def _ordered(value: object, depth: int) -> object:
     if depth > MAX_DEPTH:
         raise MalformedError("JSON", got="too deep", expected=f"at most {MAX_DEPTH}")
+    if type(value) is dict:
+        # Most members are plain text: a call for each would cost more than the rest.
+        return {
+            key: member
+            if type(member := value[key]) is str
+            else _ordered(member, depth + 1)
+            for key in _sorted_names(value)
+        }
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, int):
@@ -330,6 +341,8 @@ def _bounded_integer(text: str) -> int:
 
 def _check_depth(text: str, what: str) -> None:
     # Counted before parsing, strings left out, so that the parser never recurses deep.
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
     depth = 0
     for token in _STRING_OR_BRACKET.finditer(text):
         first = token.group()[0]

@@ -8,18 +8,72 @@ are not remembered. Losing the cache costs time only.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable, Sequence
 from threading import Lock
+from typing import Generic, TypeVar
 
 _DEFAULT_LIMIT = 4096
+_DEFAULT_FINDINGS = 512
+
+Found = TypeVar("Found")
+
+
+class Findings(Generic[Found]):
+    """What was found out about immutable objects, least recently used out first.
+
+    Objects are known by identity, and held for as long as what was found out about
+    them is: no other object can take their place meanwhile. Only what follows from the
+    objects alone may be kept, never what hangs on the time or on what is trusted.
+    """
+
+    __slots__ = ("_entries", "_limit", "_lock")
+
+    def __init__(self, limit: int = _DEFAULT_FINDINGS) -> None:
+        """Start empty; hold at most `limit` findings."""
+        self._limit = limit
+        self._lock = Lock()
+        self._entries: OrderedDict[
+            tuple[Hashable, ...], tuple[Sequence[object], Found]
+        ] = OrderedDict()
+
+    def find(self, objects: Sequence[object], *values: Hashable) -> Found | None:
+        """Return what is known about these objects together with these values."""
+        key = (*map(id, objects), *values)
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            self._entries.move_to_end(key)
+            return entry[1]
+
+    def keep(self, objects: Sequence[object], *values: Hashable, found: Found) -> Found:
+        """Keep what was found out, and return it."""
+        key = (*map(id, objects), *values)
+        with self._lock:
+            self._entries[key] = (objects, found)
+            self._entries.move_to_end(key)
+            while len(self._entries) > self._limit:
+                self._entries.popitem(last=False)
+        return found
+
+    def __len__(self) -> int:
+        """Return how many findings are held."""
+        return len(self._entries)
 
 
 class LinkCache:
-    """A bounded set of (issued, issuer) digests, least recently used out first."""
+    """A bounded set of (issued, issuer) digests, least recently used out first.
 
-    __slots__ = ("_limit", "_links", "_lock")
+    Beside it, what the links led to before: `chains` to a root, and `lists` that an
+    issuer signed, by the certificates and lists as they lie in memory.
+    """
+
+    __slots__ = ("_limit", "_links", "_lock", "chains", "lists")
 
     def __init__(self, limit: int = _DEFAULT_LIMIT) -> None:
         """Start empty; hold at most `limit` links."""
+        self.chains: Findings[object] = Findings()
+        self.lists: Findings[bool] = Findings()
         self._limit = limit
         self._links: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
         self._lock = Lock()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -43,6 +44,12 @@ MAX_CRL_BYTES = 1024 * 1024
 MAX_CERTIFICATES = 64
 """Certificates in one file."""
 
+REMEMBERED = 512
+"""Certificates that are kept in memory once they were read, by their encoding."""
+
+# Larger ones are read each time: strangers choose what is kept.
+_ORDINARY = 4096
+
 _BLOCK = re.compile(
     r"-----BEGIN ([A-Z0-9 ]+)-----[ \t]*\r?\n([A-Za-z0-9+/=\r\n]*)-----END \1-----"
 )
@@ -68,11 +75,22 @@ def load_der_certificate(data: bytes, what: str) -> x509.Certificate:
     """
     _check_size(data, MAX_CERTIFICATE_BYTES, what)
     try:
-        certificate = x509.load_der_x509_certificate(data)
-        # Read now, so that a bad extension is a parse error and not a later surprise.
-        _ = certificate.extensions, certificate.subject, certificate.issuer
+        return _loaded(data) if len(data) <= _ORDINARY else _load(data)
     except _UNREADABLE as exc:
         raise _not_a(what, "an X.509 certificate in DER", exc) from exc
+
+
+# The same chip sends the same certificates each time; what is read from one, and what
+# was found out about it (`kbs.pki.cache`), is kept with the object.
+@lru_cache(REMEMBERED)
+def _loaded(data: bytes) -> x509.Certificate:
+    return _load(data)
+
+
+def _load(data: bytes) -> x509.Certificate:
+    certificate = x509.load_der_x509_certificate(data)
+    # Read now, so that a bad extension is a parse error and not a later surprise.
+    _ = certificate.extensions, certificate.subject, certificate.issuer
     return certificate
 
 

@@ -102,14 +102,22 @@ def build_chain(
     """
     if not _understands(leaf):
         return ChainBroken(f"{describe(leaf.subject)}: unknown critical extension")
+    cache = cache if cache is not None else LinkCache()
+    # A chain follows from these alone: neither dates nor revocation are part of it.
+    given = (leaf, *pool, None, *anchors)
+    pins = frozenset(roots.items())
+    known = cache.chains.find(given, pins)
+    if isinstance(known, Chain):
+        return known
     search = _Search(
-        pool=_by_subject([*pool, *anchors]),
+        pool=_by_subject(one for one in given[1:] if one is not None),
         roots=roots,
         anchors=anchors,
-        cache=cache if cache is not None else LinkCache(),
+        cache=cache,
     )
     chain = _extend((leaf,), search)
     if chain is not None:
+        cache.chains.keep(given, pins, found=chain)
         return chain
     if search.exhausted:
         return IssuerMissing(

@@ -69,6 +69,17 @@ def is_crl_of(
     cache: LinkCache,
 ) -> bool:
     """Whether the list is complete, understood, and signed by `issuer`."""
+    known = cache.lists.find((crl, issuer))
+    if known is None:
+        known = cache.lists.keep((crl, issuer), found=_is_crl_of(crl, issuer, cache))
+    return known
+
+
+def _is_crl_of(
+    crl: x509.CertificateRevocationList,
+    issuer: x509.Certificate,
+    cache: LinkCache,
+) -> bool:
     if crl.issuer.public_bytes() != issuer.subject.public_bytes():
         return False
     if any(extension.critical for extension in crl.extensions):

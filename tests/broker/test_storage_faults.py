@@ -11,7 +11,7 @@ import pytest
 from kbs.adapters.sql.database import SqlDatabase
 from kbs.adapters.sql.engine import DATABASE_NAME
 from tests.fakes.answers import releases, see
-from tests.fakes.databases import Place
+from tests.fakes.databases import Place, pragma
 from tests.fakes.steps import Bench
 from tests.fakes.world import World
 
@@ -24,30 +24,20 @@ def opened(sqlite_place: Place) -> Iterator[SqlDatabase]:
         yield database
 
 
-def _pragma(database: SqlDatabase, text: str) -> object:
-    # On the one connection that writes, outside any transaction.
-    held = database.engine.raw_connection()
-    try:
-        row = held.cursor().execute(f"PRAGMA {text}").fetchone()
-    finally:
-        held.close()
-    return row and row[0]
-
-
 @contextmanager
 def _full(database: SqlDatabase) -> Iterator[None]:
     # SQLite says "full" when the file would grow beyond this many pages.
-    pages = _pragma(database, "page_count")
-    _pragma(database, f"max_page_count={pages}")
+    pages = pragma(database, "page_count")
+    pragma(database, f"max_page_count={pages}")
     yield
-    _pragma(database, "max_page_count=1000000")
+    pragma(database, "max_page_count=1000000")
 
 
 @contextmanager
 def _read_only(database: SqlDatabase) -> Iterator[None]:
-    _pragma(database, "query_only=ON")
+    pragma(database, "query_only=ON")
     yield
-    _pragma(database, "query_only=OFF")
+    pragma(database, "query_only=OFF")
 
 
 def test_a_full_disk(tmp_path: Path, opened: SqlDatabase) -> None:
@@ -97,9 +87,7 @@ def test_every_connection_waits_for_the_disk(sqlite_bench: Bench) -> None:
     levels: list[object] = []
     other = sqlite_bench.other.parts.database
     assert isinstance(other, SqlDatabase)
-    sqlite_bench.probe.at(
-        "sealed", lambda: levels.append(_pragma(other, "synchronous"))
-    )
+    sqlite_bench.probe.at("sealed", lambda: levels.append(pragma(other, "synchronous")))
     assert sqlite_bench.send(sqlite_bench.request()).status == 200
     assert levels == [2]
 

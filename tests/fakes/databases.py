@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -33,6 +35,7 @@ __all__ = [
     "postgresql_place",
     "postgresql_server",
     "postgresql_template",
+    "pragma",
     "sqlite_place",
     "sqlite_template",
 ]
@@ -190,3 +193,13 @@ def _empty(place: Place) -> None:
             connection.execute(table.delete())
         connection.execute(schema.log_head.insert(), {"id": 1, "size": 0})
     opened.close()
+
+
+def pragma(database: SqlDatabase, text: str) -> object:
+    """Set or ask something of the one SQLite connection that writes."""
+    writers = database._writers
+    assert writers is not None
+    with writers.taken() as connection:
+        driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+        row = driver.execute(f"PRAGMA {text}").fetchone()
+    return row and row[0]

@@ -30,7 +30,7 @@ from kbs.core.errors import (
     MalformedError,
     UnavailableError,
 )
-from tests.fakes.databases import Place
+from tests.fakes.databases import Place, pragma
 from tests.fakes.postgres import PostgresServer, running_server
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
@@ -227,8 +227,7 @@ def test_a_full_disk_takes_nothing_and_loses_nothing(sqlite_place: Place) -> Non
 
 def _limit_pages(database: SqlDatabase, pages: int) -> None:
     # SQLite says "full" when a file would grow beyond this many pages.
-    with database.engine.connect() as connection:
-        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    pragma(database, f"max_page_count={pages}")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import final
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from kbs.adapters.sql.cursor import Cursor
+from kbs.adapters.sql.prepared import Prepared
 from kbs.adapters.sql.schema import broker_keys, instance
 from kbs.broker.ports import Instance, StoredBrokerKey
 from kbs.core.errors import ConflictError
@@ -22,8 +23,8 @@ _THIS_KEY = (
 )
 _REMOVE = delete(broker_keys).where(*_THIS_KEY)
 _REPLACE = update(broker_keys).where(*_THIS_KEY).values(sealed=bindparam("new_sealed"))
-_INSTANCE = select(
-    instance.c.instance, instance.c.origin, instance.c.created, instance.c.mode
+_INSTANCE = Prepared(
+    select(instance.c.instance, instance.c.origin, instance.c.created, instance.c.mode)
 )
 
 

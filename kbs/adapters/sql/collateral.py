@@ -9,17 +9,20 @@ from typing import final
 from sqlalchemy import func, select
 
 from kbs.adapters.sql.cursor import Cursor
+from kbs.adapters.sql.prepared import Prepared
 from kbs.adapters.sql.schema import collateral, collateral_state
 from kbs.broker.ports import StoredCollateral, TableState
 from kbs.core.clock import format_time
 
 _ALL = select(collateral).order_by(collateral.c.imported, collateral.c.digest)
-_FINGERPRINT = select(
-    func.count().label("count"), func.max(collateral.c.imported).label("latest")
-).select_from(collateral)
+_FINGERPRINT = Prepared(
+    select(
+        func.count().label("count"), func.max(collateral.c.imported).label("latest")
+    ).select_from(collateral)
+)
 
-_STATE = select(
-    collateral_state.c.seq, collateral_state.c.digest, collateral_state.c.mac
+_STATE = Prepared(
+    select(collateral_state.c.seq, collateral_state.c.digest, collateral_state.c.mac)
 )
 
 
@@ -30,6 +33,12 @@ class SqlCollateralStore:
     def __init__(self, cursor: Cursor) -> None:
         """Work in the transaction of `cursor`."""
         self._cursor = cursor
+        # Asked for several times in a transaction, which sees one state of the table.
+        self._seen: tuple[TableState | None] | None = None
+
+    def forget(self) -> None:
+        """Read the state anew the next time: a savepoint may have taken it back."""
+        self._seen = None
 
     def insert(self, item: StoredCollateral) -> bool:
         """Keep one; return whether it was new."""
@@ -50,11 +59,14 @@ class SqlCollateralStore:
 
     def state(self) -> TableState | None:
         """Return what the last import left, or None before the first one."""
-        row = self._cursor.first(_STATE)
-        return None if row is None else TableState(**row)
+        if self._seen is None:
+            row = self._cursor.first(_STATE)
+            self._seen = (None if row is None else TableState(**row),)
+        return self._seen[0]
 
     def set_state(self, state: TableState) -> None:
         """Replace it, together with the rows that it tells of."""
+        self.forget()
         statement = self._cursor.upsert(collateral_state)
         new = statement.excluded
         self._cursor.run(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from sqlalchemy import TEXT as COLLATED
 from sqlalchemy import BigInteger, Dialect, Integer, LargeBinary, Text
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeDecorator
 
 from kbs.core.errors import IntegrityError, MalformedError
@@ -19,7 +19,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 INT64 = BigInteger().with_variant(Integer(), "sqlite")
-TEXT = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+TEXT = Text().with_variant(COLLATED(collation="C"), "postgresql")
 BYTES = LargeBinary()
 
 

@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any, final
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
-from sqlalchemy import Connection, Executable, RowMapping, Table
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Executable, Table
 
 from kbs.adapters.sql.faults import translated, translated_values
+from kbs.adapters.sql.prepared import Driver, Prepared, Row
 
 Values = Mapping[str, object]
-Upsert = sqlite.Insert | postgresql.Insert
 
-_INSERTS: Mapping[str, Callable[[Table], Upsert]] = {
-    "sqlite": sqlite.insert,
-    "postgresql": postgresql.insert,
-}
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    Upsert: TypeAlias = sqlite.Insert | postgresql.Insert
 
 # PostgreSQL sends at most 65535 values with a statement, SQLite 32766; a list of names
 # or numbers is asked for in pieces of this many.
 PIECE = 500
+
+_NOTHING: Values = {}
 
 # SQLAlchemy forgets the count of an INSERT otherwise.
 _COUNTED = {"preserve_rowcount": True}
@@ -35,12 +37,13 @@ class Cursor:
     def __init__(self, connection: Connection) -> None:
         """Use a connection on which a transaction was begun."""
         self._connection = connection
+        self._driver = Driver(connection)
         self.erased = False
         """Whether a secret was removed: its old bytes must leave the files too."""
 
     def run(
         self,
-        statement: Executable,
+        statement: Executable | Prepared,
         values: Values | Sequence[Values] | None = None,
         *,
         what: str = "database",
@@ -54,14 +57,16 @@ class Cursor:
         if values is not None and not values:
             return 0
         with translated_values(what):
+            if isinstance(statement, Prepared):
+                return self._driver.run(statement, values or _NOTHING)
             done = self._connection.execute(
                 statement, _plain(values), execution_options=_COUNTED
             )
             return done.rowcount
 
     def all(
-        self, statement: Executable, values: Values | None = None
-    ) -> Sequence[RowMapping]:
+        self, statement: Executable | Prepared, values: Values | None = None
+    ) -> Sequence[Row]:
         """Return every row of a query.
 
         Raises:
@@ -69,11 +74,14 @@ class Cursor:
             IntegrityError: a row is damaged.
         """
         with translated_values():
-            return self._connection.execute(statement, _plain(values)).mappings().all()
+            if isinstance(statement, Prepared):
+                return self._driver.all(statement, values or _NOTHING)
+            found = self._connection.execute(statement, _plain(values))
+            return [row._asdict() for row in found]
 
     def first(
-        self, statement: Executable, values: Values | None = None
-    ) -> RowMapping | None:
+        self, statement: Executable | Prepared, values: Values | None = None
+    ) -> Row | None:
         """Return the first row of a query, if there is one.
 
         Raises:
@@ -81,9 +89,10 @@ class Cursor:
             IntegrityError: a row is damaged.
         """
         with translated_values():
-            return (
-                self._connection.execute(statement, _plain(values)).mappings().first()
-            )
+            if isinstance(statement, Prepared):
+                return self._driver.first(statement, values or _NOTHING)
+            row = self._connection.execute(statement, _plain(values)).first()
+            return None if row is None else row._asdict()
 
     @property
     def dialect(self) -> str:
@@ -92,7 +101,7 @@ class Cursor:
 
     def upsert(self, table: Table) -> Upsert:
         """Return an insert that can say what to do on a conflict."""
-        return _INSERTS[self.dialect](table)
+        return _insert_of(self.dialect, table)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -101,14 +110,15 @@ class Cursor:
             yield
 
 
-def upserts(
-    table: Table, complete: Callable[[Upsert], Executable]
-) -> Mapping[str, Executable]:
-    """Return an upsert for each kind of database, made once for all transactions.
+def upserts(table: Table, complete: Callable[[Upsert], Executable]) -> Prepared:
+    """Return an upsert for each kind of database, made once for all transactions."""
+    return Prepared(lambda dialect: complete(_insert_of(dialect, table)))
 
-    What SQLAlchemy finds out about a statement it keeps beside the statement.
-    """
-    return {name: complete(insert(table)) for name, insert in _INSERTS.items()}
+
+def _insert_of(dialect: str, table: Table) -> Upsert:
+    # Imported by name: nobody needs the other database's drivers.
+    made: Upsert = import_module(f"sqlalchemy.dialects.{dialect}").insert(table)
+    return made
 
 
 def values_of(row: Any) -> dict[str, object]:

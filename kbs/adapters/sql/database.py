@@ -10,12 +10,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import cast, final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from kbs.adapters.sql.broker import SqlBrokerKeyStore, SqlInstanceStore
@@ -23,7 +23,9 @@ from kbs.adapters.sql.collateral import SqlCollateralStore
 from kbs.adapters.sql.cursor import Cursor
 from kbs.adapters.sql.engine import (
     LOCK_SECONDS,
+    POOL_SIZE,
     Engines,
+    Kept,
     begun,
     postgresql_engines,
     sqlite_engines,
@@ -115,6 +117,7 @@ class SqlTransaction:
                 yield
         except BaseException:
             self.log.forget_head()
+            self.collateral.forget()
             raise
 
     @property
@@ -135,6 +138,11 @@ class SqlDatabase:
         self._lock_seconds = lock_seconds
         # Threads that find SQLite's file locked sleep and try again; here they queue.
         is_embedded = self.engine.dialect.name == "sqlite"
+        # A server may be gone since: its connections are tried each time.
+        self._writers = self._readers = None
+        if is_embedded:
+            self._writers = Kept(self.engine, 1, patience=lock_seconds)
+            self._readers = Kept(self._reading, POOL_SIZE, patience=lock_seconds)
         self._queue = threading.Lock() if is_embedded else None
         # The process before may have died between an erasure and its scrubbing.
         self._residue = is_embedded
@@ -146,7 +154,7 @@ class SqlDatabase:
         Raises:
             UnavailableError: the database is away.
         """
-        with begun(self._reading) as connection:
+        with _begun(self._readers, self._reading) as connection:
             yield SqlTransaction(connection)
 
     @contextmanager
@@ -157,15 +165,18 @@ class SqlDatabase:
             UnavailableError: the database is away, locked for too long, or full.
         """
         with self._turn():
-            with begun(self.engine) as connection:
+            with _begun(self._writers, self.engine) as connection:
                 transaction = SqlTransaction(connection)
                 transaction.log.lock_head()
                 yield transaction
-            if self._queue is not None:
-                self._scrub(erased=transaction.erased)
+            if self._writers is not None:
+                self._scrub(self._writers, erased=transaction.erased)
 
     def close(self) -> None:
         """Close every connection; one that is in use closes when it is given back."""
+        for kept in (self._writers, self._readers):
+            if kept is not None:
+                kept.close()
         self.engine.dispose()
         self._reading.dispose()
 
@@ -186,7 +197,7 @@ class SqlDatabase:
         finally:
             self._queue.release()
 
-    def _scrub(self, *, erased: bool) -> None:
+    def _scrub(self, writers: Kept, *, erased: bool) -> None:
         """Empty SQLite's write-ahead log, which still has what was erased.
 
         Readers of an older snapshot prevent it; then every next write tries again. The
@@ -197,11 +208,15 @@ class SqlDatabase:
             return
         with (
             suppress(SQLAlchemyError, sqlite3.Error, KbsError),
-            self.engine.connect() as held,
+            writers.taken() as held,
         ):
             driver = cast("sqlite3.Connection", held.connection.driver_connection)
             driver.execute(f"PRAGMA busy_timeout={_PATIENCE if erased else 0}")
             self._residue = not _emptied(driver, self._lock_seconds)
+
+
+def _begun(kept: Kept | None, engine: Engine) -> AbstractContextManager[Connection]:
+    return begun(engine) if kept is None else kept.begun()
 
 
 def _emptied(driver: sqlite3.Connection, lock_seconds: float) -> bool:

@@ -12,15 +12,17 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from queue import Empty, LifoQueue
+from typing import NamedTuple, Protocol, cast, final
 from urllib.parse import unquote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
-from kbs.adapters.sql.faults import translated, translated_connect
+from kbs.adapters.sql.faults import busy, translated, translated_connect
+from kbs.adapters.sql.prepared import driver_error
 from kbs.core.errors import ConfigurationError, UnavailableError
 
 DATABASE_NAME = "kbs.db"
@@ -28,8 +30,9 @@ DATABASE_NAME = "kbs.db"
 # How long a writer waits for another one.
 LOCK_SECONDS = 10.0
 
-# More threads than this wait for each other.
-_POOL_SIZE = 16
+POOL_SIZE = 16
+"""More threads than this wait for each other."""
+
 # Parameters of libpq that the URL may set otherwise. A peer that vanished gives its
 # locks back once its connection is seen dead.
 _POSTGRESQL_DEFAULTS = {
@@ -103,9 +106,9 @@ def sqlite_engines(folder: Path, *, lock_seconds: float = LOCK_SECONDS) -> Engin
     path = folder / DATABASE_NAME
     _create_private(path)
     # The lock comes first, so that nothing read is stale and no deadlock is. One
-    # connection is enough: there is only one writer.
-    writing = _sqlite_engine(path, "BEGIN IMMEDIATE", size=1, timeout=lock_seconds)
-    reading = _sqlite_engine(path, "BEGIN", size=_POOL_SIZE, timeout=lock_seconds)
+    # connection is enough for the one writer; one is left for changes of the schema.
+    writing = _sqlite_engine(path, "BEGIN IMMEDIATE", size=2, timeout=lock_seconds)
+    reading = _sqlite_engine(path, "BEGIN", size=POOL_SIZE, timeout=lock_seconds)
     event.listen(reading, "connect", _forbid_writing)
     return Engines(writing, reading)
 
@@ -128,7 +131,7 @@ def postgresql_engines(url: str, *, lock_seconds: float = LOCK_SECONDS) -> Engin
         # The head's row is locked first, so every later statement sees the latest.
         isolation_level="READ COMMITTED",
         pool_pre_ping=True,
-        pool_size=_POOL_SIZE,
+        pool_size=POOL_SIZE,
         pool_timeout=lock_seconds,
         hide_parameters=True,
     )
@@ -169,6 +172,64 @@ def parse_url(url: str) -> URL:
     # libpq's spelling of a socket's folder: %2Frun%2Fpostgresql.
     host = None if parsed.host is None else unquote(parsed.host)
     return parsed.set(drivername="postgresql+psycopg", host=host)
+
+
+@final
+class Kept:
+    """Connections of one engine that stay open between transactions.
+
+    Taking one from the engine and giving it back costs more than a short transaction.
+    As many as the engine has may be in use; whoever comes then waits for one.
+    """
+
+    def __init__(self, engine: Engine, size: int, *, patience: float) -> None:
+        """Open at most `size`, each when it is first needed; wait so many seconds."""
+        self._engine = engine
+        self._patience = patience
+        self._idle: LifoQueue[Connection | None] = LifoQueue()
+        for _ in range(size):
+            self._idle.put(None)
+
+    @contextmanager
+    def begun(self) -> Iterator[Connection]:
+        """Open a transaction, as `begun` of this module does.
+
+        Raises:
+            UnavailableError: the database is away, locked for too long, or full; or
+                all connections stay in use.
+        """
+        with self.taken() as connection, translated(), connection.begin():
+            yield connection
+
+    @contextmanager
+    def taken(self) -> Iterator[Connection]:
+        """Take a connection on which no transaction is begun.
+
+        Raises:
+            UnavailableError: there is none, or all stay in use.
+        """
+        try:
+            connection = self._idle.get(timeout=self._patience)
+        except Empty:
+            raise busy() from None
+        try:
+            if connection is None:
+                with translated_connect():
+                    connection = self._engine.connect()
+            yield connection
+        finally:
+            if connection is not None and connection.invalidated:
+                connection.close()
+                connection = None
+            self._idle.put(connection)
+
+    def close(self) -> None:
+        """Close those that are not in use."""
+        with suppress(Empty):
+            while True:
+                connection = self._idle.get_nowait()
+                if connection is not None:
+                    connection.close()
 
 
 @contextmanager
@@ -212,7 +273,11 @@ def _sqlite_engine(path: Path, begin: str, *, size: int, timeout: float) -> Engi
     )
 
     def begin_explicitly(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+        try:
+            driver.execute(begin)
+        except sqlite3.Error as exc:
+            raise driver_error(connection.dialect, exc) from exc
 
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", begin_explicitly)

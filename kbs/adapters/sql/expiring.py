@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from sqlalchemy import (
     Executable,
-    RowMapping,
     Table,
     bindparam,
     case,
     delete,
     func,
     insert,
+    null,
     select,
     union_all,
     update,
 )
 
-from kbs.adapters.sql.cursor import Cursor, Upsert, pieces, upserts, values_of
+from kbs.adapters.sql.cursor import Cursor, pieces, upserts, values_of
+from kbs.adapters.sql.prepared import Prepared, Row
 from kbs.adapters.sql.schema import (
     enrolments,
     evidence,
@@ -35,24 +36,31 @@ from kbs.broker.ports import (
     StoredSession,
 )
 
-_SPEND = insert(spent_challenges)
-_SPENT = select(spent_challenges).where(
-    spent_challenges.c.challenge == bindparam("challenge")
+if TYPE_CHECKING:
+    from kbs.adapters.sql.cursor import Upsert
+
+_SPEND = Prepared(insert(spent_challenges))
+_SPENT = Prepared(
+    select(spent_challenges).where(
+        spent_challenges.c.challenge == bindparam("challenge")
+    )
 )
-_KEEP_SESSION = insert(sessions)
+_KEEP_SESSION = Prepared(insert(sessions))
 _STORED = select(
     *(sessions.c[name] for name in ("session", "decision", "sealed", "expires")),
     sessions.c.evidence.is_not(None).label("has_evidence"),
 )
 _THIS_SESSION = sessions.c.session == bindparam("of_session")
-_SESSION = _STORED.where(_THIS_SESSION)
-_SESSION_OF = _STORED.where(sessions.c.decision == bindparam("decision"))
-_WAITING = select(sessions.c.evidence).where(_THIS_SESSION)
-_EMPTY_SESSION = update(sessions).where(_THIS_SESSION).values(evidence=None)
+_SESSION = Prepared(_STORED.where(_THIS_SESSION))
+_SESSION_OF = Prepared(_STORED.where(sessions.c.decision == bindparam("decision")))
+_WAITING = Prepared(select(sessions.c.evidence).where(_THIS_SESSION))
+_EMPTY_SESSION = Prepared(
+    update(sessions).where(_THIS_SESSION).values(evidence=null()), keys=()
+)
 _DROP_WAITING = (
     update(sessions)
     .where(sessions.c.expires < bindparam("before"), sessions.c.evidence.is_not(None))
-    .values(evidence=None)
+    .values(evidence=null())
 )
 _EVIDENCE = select(evidence).where(evidence.c.digest == bindparam("digest"))
 _ENROLMENT = select(enrolments).where(enrolments.c.id == bindparam("enrolment_id"))
@@ -224,7 +232,7 @@ class SqlEvidenceStore:
 
     def insert(self, stored: StoredEvidence) -> None:
         """Keep evidence; the same digest again keeps the later expiry."""
-        self._cursor.run(_KEEP_EVIDENCE[self._cursor.dialect], values_of(stored))
+        self._cursor.run(_KEEP_EVIDENCE, values_of(stored))
 
     def find(self, digest: bytes) -> StoredEvidence | None:
         """Return the evidence with this digest, if it is still kept."""
@@ -312,6 +320,6 @@ class SqlEnrolmentStore:
         return _purge(self._cursor, enrolments, before)
 
 
-def _pending(row: RowMapping) -> PendingEnrolment:
+def _pending(row: Row) -> PendingEnrolment:
     values = dict(row)
     return PendingEnrolment(group=values.pop("ak_group"), **values)

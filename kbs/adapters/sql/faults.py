@@ -101,6 +101,11 @@ def fault(exc: SQLAlchemyError, what: str = "database") -> KbsError:
     return _unavailable(_known(exc, name, state), what)
 
 
+def busy() -> UnavailableError:
+    """Return the error of one who waited for a connection in vain."""
+    return _unavailable(_BUSY_POOL, "database")
+
+
 class _Translation:
     """What `translated` and `translated_values` return.
 

@@ -4,32 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import final
 
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import BindParameter, bindparam, func, insert, select
 
-from kbs.adapters.sql.cursor import Cursor, pieces
+from kbs.adapters.sql.cursor import PIECE, Cursor, pieces
+from kbs.adapters.sql.prepared import Prepared
 from kbs.adapters.sql.schema import governed_objects, statements
 from kbs.broker.ports import StoredObject, StoredStatement
 
 _OBJECT = governed_objects.c
-_HEAD = select(func.max(statements.c.seq).label("head"))
+_HEAD = Prepared(select(func.max(statements.c.seq).label("head")))
 _AFTER = (
     select(statements)
     .where(statements.c.seq > bindparam("after"))
     .order_by(statements.c.seq)
-)
-_AT = select(statements).where(statements.c.seq.in_(bindparam("seqs", expanding=True)))
-_CONTENTS = (
-    select(_OBJECT.digest, _OBJECT.content)
-    .where(_OBJECT.digest.in_(bindparam("digests", expanding=True)))
-    .order_by(_OBJECT.kind, _OBJECT.tenant, _OBJECT.name, _OBJECT.version)
 )
 _OBJECTS = (
     select(governed_objects)
     .where(_OBJECT.kind == bindparam("of_kind"))
     .order_by(_OBJECT.tenant, _OBJECT.name, _OBJECT.version)
 )
+
+
+@lru_cache(PIECE)
+def _at(count: int) -> Prepared:
+    """Return the query for this many statements: seq0, seq1 and so on."""
+    seqs: list[BindParameter[int]] = [
+        bindparam(f"seq{place}") for place in range(count)
+    ]
+    return Prepared(
+        select(statements.c.seq, statements.c.envelope).where(
+            statements.c.seq.in_(seqs)
+        )
+    )
+
+
+@lru_cache(PIECE)
+def _contents(count: int) -> Prepared:
+    """Return the query for this many contents: digest0, digest1 and so on."""
+    digests: list[BindParameter[str]] = [
+        bindparam(f"digest{place}") for place in range(count)
+    ]
+    return Prepared(
+        select(_OBJECT.digest, _OBJECT.content)
+        .where(_OBJECT.digest.in_(digests))
+        .order_by(_OBJECT.kind, _OBJECT.tenant, _OBJECT.name, _OBJECT.version)
+    )
 
 
 @final
@@ -55,7 +77,7 @@ class SqlGovernanceStore:
         return {
             row["seq"]: row["envelope"]
             for piece in pieces(seqs)
-            for row in self._cursor.all(_AT, {"seqs": list(piece)})
+            for row in self._cursor.all(_at(len(piece)), _named("seq", piece))
         }
 
     def append(self, statement: StoredStatement) -> None:
@@ -71,7 +93,7 @@ class SqlGovernanceStore:
         return {
             row["digest"]: row["content"]
             for piece in pieces(digests)
-            for row in self._cursor.all(_CONTENTS, {"digests": list(piece)})
+            for row in self._cursor.all(_contents(len(piece)), _named("digest", piece))
         }
 
     def insert_object(self, stored: StoredObject) -> None:
@@ -99,3 +121,7 @@ class SqlGovernanceStore:
             values["of_name"] = name
         rows = self._cursor.all(statement, values)
         return [StoredObject(**row) for row in rows]
+
+
+def _named(name: str, values: Sequence[object]) -> dict[str, object]:
+    return {f"{name}{place}": value for place, value in enumerate(values)}

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
-from sqlalchemy import RowMapping, bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from kbs.adapters.sql.cursor import Cursor
+from kbs.adapters.sql.prepared import Prepared, Row
 from kbs.adapters.sql.schema import key_state, key_versions
 from kbs.core.errors import ConflictError, IntegrityError, MalformedError
 from kbs.core.ids import KeyId, parse_key_id
@@ -25,11 +26,11 @@ _THIS_ID = (
     _ROW.type == bindparam("of_type"),
     _ROW.tag == bindparam("of_tag"),
 )
-_VERSIONS = select(key_versions).where(*_THIS_ID).order_by(_ROW.version)
+_VERSIONS = Prepared(select(key_versions).where(*_THIS_ID).order_by(_ROW.version))
 _IDS = select(*_ID).distinct().order_by(*_ID)
 _IDS_OF = _IDS.where(_ROW.repository == bindparam("of_repository"))
 _MACS = select(*_ID, _ROW.version, _ROW.mac)
-_STATE = select(key_state.c.seq, key_state.c.digest, key_state.c.mac)
+_STATE = Prepared(select(key_state.c.seq, key_state.c.digest, key_state.c.mac))
 _REPLACE = update(key_versions).where(
     *_THIS_ID,
     _ROW.version == bindparam("of_version"),
@@ -151,7 +152,7 @@ def _values(row: StoredKeyVersion) -> dict[str, object]:
     }
 
 
-def _stored(row: RowMapping) -> StoredKeyVersion:
+def _stored(row: Row) -> StoredKeyVersion:
     name = f"{row['repository']}/{row['type']}/{row['tag']}"
     try:
         key = KeyVersion(
@@ -169,7 +170,7 @@ def _stored(row: RowMapping) -> StoredKeyVersion:
     return StoredKeyVersion(key, _envelope(row, name), row["kek_id"], row["mac"])
 
 
-def _envelope(row: RowMapping, name: str) -> Envelope | None:
+def _envelope(row: Row, name: str) -> Envelope | None:
     wrapped, ciphertext = row["wrapped"], row["ciphertext"]
     if wrapped is None and ciphertext is None:
         return None

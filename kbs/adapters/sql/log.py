@@ -7,21 +7,15 @@ nodes, entries, subjects, head.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, final
+from typing import final
 
-from sqlalchemy import (
-    RowMapping,
-    Select,
-    bindparam,
-    insert,
-    select,
-    tuple_,
-    update,
-)
+from sqlalchemy import and_, bindparam, insert, or_, select, update
 
-from kbs.adapters.sql.cursor import Cursor, pieces, upserts
+from kbs.adapters.sql.cursor import PIECE, Cursor, pieces, upserts
+from kbs.adapters.sql.prepared import Prepared, Row
 from kbs.adapters.sql.query import select_entries
 from kbs.adapters.sql.schema import (
     ROLE_KEY,
@@ -40,17 +34,13 @@ from kbs.core.errors import IntegrityError
 _ENTRY = log_entries.c
 _SUBJECT = log_subjects.c
 
-_HEAD = select(log_head.c.size, log_head.c.time)
-_LOCK_HEAD = _HEAD.with_for_update()
-_MOVE_HEAD = update(log_head)
-_ADD_ENTRIES = insert(log_entries)
-_ADD_SUBJECTS = insert(log_subjects)
-_ADD_NODES = insert(log_nodes)
-_NODES = select(log_nodes).where(
-    tuple_(log_nodes.c.level, log_nodes.c.position).in_(
-        bindparam("ids", expanding=True)
-    )
-)
+_SELECT_HEAD = select(log_head.c.size, log_head.c.time)
+_HEAD = Prepared(_SELECT_HEAD)
+_LOCK_HEAD = Prepared(_SELECT_HEAD.with_for_update())
+_MOVE_HEAD = Prepared(update(log_head), ("size", "time"))
+_ADD_ENTRIES = Prepared(insert(log_entries))
+_ADD_SUBJECTS = Prepared(insert(log_subjects))
+_ADD_NODES = Prepared(insert(log_nodes))
 _RANGE = (
     select(log_entries)
     .where(
@@ -72,12 +62,26 @@ _KEEP_CHECKPOINT = upserts(
         index_elements=["size"], set_={"note": statement.excluded.note}
     ),
 )
-_COVERING = (
+_COVERING = Prepared(
     select(log_checkpoints)
     .where(log_checkpoints.c.size > bindparam("at"))
     .order_by(log_checkpoints.c.size)
     .limit(1)
 )
+
+
+@lru_cache(PIECE)
+def _nodes(count: int) -> Prepared:
+    """Return the query for this many nodes: level0, position0, level1 and so on."""
+    node = log_nodes.c
+    wanted = (
+        and_(
+            node.level == bindparam(f"level{place}"),
+            node.position == bindparam(f"position{place}"),
+        )
+        for place in range(count)
+    )
+    return Prepared(select(log_nodes).where(or_(*wanted)))
 
 
 @final
@@ -132,9 +136,7 @@ class SqlLogStore:
         return {
             NodeId(row["level"], row["position"]): row["hash"]
             for piece in pieces(ids)
-            for row in self._cursor.all(
-                _NODES, {"ids": [tuple(node) for node in piece]}
-            )
+            for row in self._cursor.all(_nodes(len(piece)), _named(piece))
         }
 
     def append_nodes(self, nodes: Mapping[NodeId, bytes]) -> None:
@@ -181,11 +183,11 @@ class SqlLogStore:
     def store_checkpoint(self, checkpoint: StoredCheckpoint) -> None:
         """Keep a checkpoint; one of the same size replaces the one before."""
         self._cursor.run(
-            _KEEP_CHECKPOINT[self._cursor.dialect],
+            _KEEP_CHECKPOINT,
             {"size": checkpoint.size, "note": checkpoint.note},
         )
 
-    def _head(self, statement: Select[Any]) -> LogHead:
+    def _head(self, statement: Prepared) -> LogHead:
         row = self._cursor.first(statement)
         if row is None:
             raise IntegrityError(
@@ -196,7 +198,7 @@ class SqlLogStore:
             )
         return LogHead(**row)
 
-    def _whole(self, rows: Sequence[RowMapping]) -> list[LogEntry]:
+    def _whole(self, rows: Sequence[Row]) -> list[LogEntry]:
         """Join entries with their subjects."""
         names: dict[int, dict[int, tuple[str, ...]]] = {}
         for piece in pieces([row["leaf_index"] for row in rows]):
@@ -204,6 +206,13 @@ class SqlLogStore:
             for (index, role), group in groupby(found, _LEAF_AND_ROLE):
                 names.setdefault(index, {})[role] = tuple(row["name"] for row in group)
         return [_entry(row, names.get(row["leaf_index"], {})) for row in rows]
+
+
+def _named(nodes: Sequence[NodeId]) -> dict[str, object]:
+    named: dict[str, object] = {}
+    for place, node in enumerate(nodes):
+        named[f"level{place}"], named[f"position{place}"] = node
+    return named
 
 
 def _row(entry: LogEntry) -> dict[str, object]:
@@ -235,7 +244,7 @@ def _subjects(entry: LogEntry) -> Iterator[dict[str, object]]:
             }
 
 
-def _entry(row: RowMapping, names: Mapping[int, tuple[str, ...]]) -> LogEntry:
+def _entry(row: Row, names: Mapping[int, tuple[str, ...]]) -> LogEntry:
     values = dict(row)
     return LogEntry(
         index=values.pop("leaf_index"),
