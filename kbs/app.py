@@ -57,7 +57,7 @@ from kbs.broker.upkeep import Upkeep
 from kbs.broker.vault import Vault
 from kbs.core.claims import Vocabulary
 from kbs.core.clock import Clock, SystemClock
-from kbs.core.errors import IntegrityError, KbsError
+from kbs.core.errors import IntegrityError, KbsError, UnavailableError
 from kbs.core.ids import new_decision_id
 from kbs.evidence.model import Verifier
 from kbs.evidence.registry import VERIFIERS, vocabulary
@@ -147,7 +147,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         database, parts.highwater, identity, genesis_digest=parts.genesis_digest
     )
 
-    def declare(source: str, fault: IntegrityError | None) -> None:
+    def declare(source: str, fault: UnavailableError | None) -> None:
         governance.declare(source, fault)
 
     def fresh_head() -> int:
@@ -297,6 +297,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
             collateral=collateral,
             clock=clock,
             free_bytes=parts.free_bytes,
+            unwritten=lambda: journal.fault,
             development=settings.development,
         ),
     )

@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from kbs.core.clients import client_of
+
 log = logging.getLogger("kbs.connections")
 
 IDLE_SECONDS = 30.0
@@ -47,8 +49,8 @@ MAX_CONNECTIONS = 1024
 """Connections of a worker; further clients wait until one ends."""
 
 CLIENT_SHARE = 4
-"""One client address gets no more than this part (a quarter) of a worker's connections;
-those of it that were silent for longest go first."""
+"""One client (an address, in IPv6 a /64 network) gets no more than this part, a
+quarter, of a worker's connections; those silent for longest go first."""
 
 SPARE_DESCRIPTORS = 64
 """Descriptors that a worker needs for other things than clients and databases."""
@@ -194,7 +196,7 @@ def _connection(
         # The kernel holds back what a slow reader has no room for yet.
         idle = min(idle, acknowledged)
     peer = borrowed.getpeername()
-    return _Connection(descriptor, str(peer[0]), peer, idle / 1000)
+    return _Connection(descriptor, client_of(str(peer[0])), peer, idle / 1000)
 
 
 def _has_unsent(borrowed: socket.socket) -> bool:

@@ -8,9 +8,10 @@ from http import HTTPStatus
 from flask import Response, current_app, request
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-from kbs.api.limits import MAX_BODY_BYTES, RateLimit, client_of
+from kbs.api.limits import MAX_BODY_BYTES, RateLimit
 from kbs.api.problems import refusal
 from kbs.broker.service import Broker
+from kbs.core.clients import client_of
 from kbs.core.encode import parse_json_object, require_members
 from kbs.core.errors import MalformedError
 from kbs.wire.problem import problem

@@ -17,6 +17,9 @@ from typing import Protocol
 from kbs.audit.log import LogStore
 from kbs.keys.store import KeyStore
 
+TRUST_AWAY = "trust.away"
+"""Code of a high-water mark that cannot be read or written now."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpentChallenge:

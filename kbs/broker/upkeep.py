@@ -13,11 +13,11 @@ from kbs.broker.evidence import ERASED_AT_ONCE, EvidenceLocker
 from kbs.broker.journal import Journal
 from kbs.broker.lines import listed
 from kbs.broker.mark import MarkKeeper
-from kbs.broker.ports import Database
+from kbs.broker.ports import TRUST_AWAY, Database
 from kbs.broker.refusals import Aggregate, RefusalCounter
 from kbs.broker.reserve import DiskReserve
 from kbs.core.clock import Clock, format_time
-from kbs.core.errors import IntegrityError, KbsError
+from kbs.core.errors import IntegrityError, KbsError, UnavailableError
 
 log = logging.getLogger("kbs.upkeep")
 told = logging.getLogger("kbs.release")
@@ -45,7 +45,7 @@ class Upkeep:
         locker: EvidenceLocker,
         reserve: DiskReserve,
         clock: Clock,
-        declare: Callable[[str, IntegrityError | None], None],
+        declare: Callable[[str, UnavailableError | None], None],
     ) -> None:
         """Use what the composition root made; `declare` stops releases."""
         self._declare = declare
@@ -117,21 +117,36 @@ class Upkeep:
         return event.count >= ERASED_AT_ONCE
 
     def every_second(self) -> None:
-        """Keep the high-water mark up with the log."""
+        """Keep the high-water mark up with the log; notice that a fault is over."""
+        _guarded("database", self._try_again)
         _guarded("integrity report", self._flush_faults)
         _guarded("high-water mark", self._keep_mark)
 
+    def _try_again(self) -> None:
+        """Write while nothing can be written, so that whoever asks hears of the end."""
+        if self._journal.fault is not None:
+            self._journal.probe()
+            log.info("database: it takes writes again")
+
     def _keep_mark(self) -> None:
-        """Advance the mark; a database that went back stops every release."""
+        """Advance the mark.
+
+        A database that went back stops every release, and so does a mark that cannot
+        follow the log: what is released then could be taken back unnoticed.
+        """
         try:
             self._mark.write_if_behind()
-        except IntegrityError as exc:
-            self._declare(MARK, exc)
+        except UnavailableError as exc:
+            if isinstance(exc, IntegrityError) or exc.code == TRUST_AWAY:
+                self._declare(MARK, exc)
+            if not isinstance(exc, IntegrityError):
+                raise
         else:
             self._declare(MARK, None)
 
     def every_minute(self) -> None:
-        """Flush and purge."""
+        """Flush and purge, and see that anything can be written where nobody asks."""
+        _guarded("database", self._journal.probe)
         _guarded("refusals", self._flush_refusals)
         _guarded("purge", self.purge)
 

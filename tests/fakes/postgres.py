@@ -101,6 +101,23 @@ class PostgresServer:
             )
         self._await_answer(log)
 
+    @contextlib.contextmanager
+    def standby(self, **settings: str) -> Iterator[None]:
+        """Be one that follows nobody, and a primary again: what only reads.
+
+        It needs `wal_level=replica` from its first start on.
+        """
+        signal_file = self._data / "standby.signal"
+        self.stop()
+        signal_file.touch()
+        self.start(**settings)
+        try:
+            yield
+        finally:
+            self.stop()
+            signal_file.unlink()
+            self.start(**settings)
+
     def stop(self) -> None:
         """Stop at once: open transactions end, what was committed stays."""
         if self._process is not None:
