@@ -166,7 +166,11 @@ def load_application(
     """Compose the broker of one worker process, and tell the main process."""
     harden()
     configure_logging(settings)
-    application = Gateway(create(settings), threads=settings.threads)
+    application = Gateway(
+        create(settings),
+        threads=settings.threads,
+        per_client=_addresses_are_clients(settings),
+    )
     _watch_connections(settings, connections)
     gc.freeze()
     gc.enable()
@@ -175,10 +179,16 @@ def load_application(
 
 
 def _watch_connections(settings: Settings, connections: int) -> None:
-    # Without a rate limit addresses say nothing about clients: a proxy is in front.
-    per_client = connections // CLIENT_SHARE if settings.rate_limit else None
+    per_client = None
+    if _addresses_are_clients(settings):
+        per_client = connections // CLIENT_SHARE
     watch = ConnectionWatch(settings.listen.port, per_client=per_client, stuck=_give_up)
     Ticker(watch.look, LOOK_SECONDS, name="kbs-connections").start()
+
+
+def _addresses_are_clients(settings: Settings) -> bool:
+    # Without a rate limit they say nothing about clients: a proxy is in front.
+    return settings.rate_limit > 0
 
 
 def _give_up() -> None:

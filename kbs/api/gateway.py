@@ -1,8 +1,7 @@
 """From the server's event loop to the Flask application in threads.
 
-A body is read here, with a deadline and a cap, before any thread is taken: a client
-that sends one byte a minute, or none, costs a coroutine and nobody else's time. What
-reaches the application is complete. RSGI is Granian's interface
+A body is read before any thread is taken (`intake`): what reaches the application is
+complete. RSGI is Granian's interface
 (https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md); the
 application speaks WSGI (PEP 3333).
 """
@@ -10,35 +9,30 @@ application speaks WSGI (PEP 3333).
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
+import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response
 from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]
 
-from kbs.api.limits import MAX_BODY_BYTES
-from kbs.api.problems import refusal, too_large
+from kbs.api.intake import (
+    BODY_SECONDS,
+    ClientLeftError,
+    Intake,
+    RefusedError,
+    Taken,
+    peer,
+)
+from kbs.api.problems import refusal
 from kbs.broker.pace import Pace
-from kbs.wire.problem import problem
 
 log = logging.getLogger("kbs.gateway")
-
-BODY_SECONDS = 20.0
-"""How long a client may take to send its body."""
-
-PATIENCE_BYTES = 4 * MAX_BODY_BYTES
-"""How much is read of a body that is too large, so that the refusal arrives: a client
-that still sends when the connection closes sees a broken pipe and never the answer."""
-
-MAX_READING = 256
-"""Bodies that are read at once; further requests wait for their turn."""
 
 LEFT_SECONDS = 0.1
 """Shortest time between two lines of the log about clients that left."""
@@ -62,38 +56,53 @@ class Gateway:
     """An RSGI application around a Flask one."""
 
     def __init__(
-        self, app: Flask, *, threads: int, body_seconds: float = BODY_SECONDS
+        self,
+        app: Flask,
+        *,
+        threads: int,
+        per_client: bool = True,
+        body_seconds: float = BODY_SECONDS,
     ) -> None:
-        """Run the application in this many threads."""
+        """Run the application in this many threads.
+
+        `per_client`: whether an address stands for a client, who gets a share.
+        """
         self._app = app
-        self._body_seconds = body_seconds
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kbs-request")
-        self._reading = asyncio.Semaphore(MAX_READING)
+        self._intake = Intake(per_client=per_client, body_seconds=body_seconds)
         self._left = Pace(time.monotonic, LEFT_SECONDS)
+
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear of the end: the server waits until every request is answered.
+
+        The server listens for these signals through the loop's file descriptor, which
+        a handler of Python's leaves in place.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(
+                number, lambda *_: loop.call_soon_threadsafe(self._intake.end)
+            )
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """Answer one request; a client that leaves meanwhile is no error of ours."""
         try:
             await self._answer(scope, protocol)
-        except ProtocolClosed:
+        except (ProtocolClosed, ClientLeftError):
             # What a stranger may spell freely is escaped: one call is one line.
             level = logging.INFO if self._left.is_due() else logging.DEBUG
             log.log(level, "client left: %s %a", scope.method, scope.path[:200])
 
     async def _answer(self, scope: Any, protocol: Any) -> None:
-        async with self._reading:
-            try:
-                async with asyncio.timeout(self._body_seconds):
-                    body = await _read(protocol)
-            except TimeoutError:
-                _send(protocol, _refused(self._too_late()))
-                return
-        if body is None:
-            _send(protocol, _refused(too_large(None)))
+        try:
+            taken = await self._intake.take(scope, protocol)
+        except RefusedError as refused:
+            _send(protocol, _refused(refused.document))
+            if isinstance(refused, ClientLeftError):
+                raise
             return
         loop = asyncio.get_running_loop()
         answer = await loop.run_in_executor(
-            self._pool, self._call, _environ(scope, body)
+            self._pool, self._call, _environ(scope, taken), taken
         )
         if answer.is_whole:
             _send(protocol, answer)
@@ -107,16 +116,9 @@ class Gateway:
             # Where pieces are made, they are given up: a database may be open there.
             await loop.run_in_executor(self._pool, pieces.close)
 
-    def _too_late(self) -> dict[str, object]:
-        return problem(
-            HTTPStatus.REQUEST_TIMEOUT,
-            code="http.timeout",
-            detail="request body: got a part of it, "
-            f"expected all of it within {self._body_seconds:g} s",
-        )
-
-    def _call(self, environ: dict[str, Any]) -> _Answer:
+    def _call(self, environ: dict[str, Any], taken: Taken) -> _Answer:
         """Run the application; what can be sent whole is read to its end here."""
+        taken.give_back()
         started: list[tuple[str, list[tuple[str, str]]]] = []
 
         def start_response(
@@ -131,19 +133,6 @@ class Gateway:
         if answer.is_whole:
             return _Answer(answer.status, headers, list(answer.pieces))
         return answer
-
-
-async def _read(protocol: Any) -> bytes | None:
-    """Return the body, or None if it is larger than any that is taken."""
-    pieces: list[bytes] = []
-    size = 0
-    async for piece in protocol:
-        size += len(piece)
-        if size > PATIENCE_BYTES:
-            break
-        if size <= MAX_BODY_BYTES:
-            pieces.append(bytes(piece))
-    return b"".join(pieces) if size <= MAX_BODY_BYTES else None
 
 
 def _closing(found: Any) -> Generator[bytes]:
@@ -165,9 +154,9 @@ def _refused(document: dict[str, object]) -> _Answer:
     return _Answer(response.status_code, list(response.headers), [response.get_data()])
 
 
-def _environ(scope: Any, body: bytes) -> dict[str, Any]:
-    host, _, port = str(scope.server).rpartition(":")
-    client, _, client_port = str(scope.client).rpartition(":")
+def _environ(scope: Any, taken: Taken) -> dict[str, Any]:
+    host, port = peer(scope.server)
+    client, client_port = peer(scope.client)
     environ: dict[str, Any] = {
         "REQUEST_METHOD": scope.method,
         "SCRIPT_NAME": "",
@@ -179,10 +168,10 @@ def _environ(scope: Any, body: bytes) -> dict[str, Any]:
         "SERVER_PROTOCOL": f"HTTP/{scope.http_version}",
         "REMOTE_ADDR": client,
         "REMOTE_PORT": client_port,
-        "CONTENT_LENGTH": str(len(body)),
+        "CONTENT_LENGTH": str(taken.size),
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scope.scheme,
-        "wsgi.input": io.BytesIO(body),
+        "wsgi.input": taken.body,
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": True,

@@ -10,11 +10,21 @@ from dataclasses import dataclass
 MAX_BODY_BYTES = 2 * 1024 * 1024
 """Largest body that any endpoint takes: one bundle, or one policy with its base64."""
 
+SHORT_BODY_BYTES = 16 * 1024
+"""Largest body of a door to which anybody comes first, with next to nothing to say."""
+
+_SHORT_DOORS = frozenset({"/v1/challenge", "/kbs/v0/auth"})
+
 MAX_CLIENTS = 10_000
 """Clients whose rate is remembered; the one not seen for longest is forgotten."""
 
 BURST_SECONDS = 4
 """A client that was quiet may send this many seconds' worth at once."""
+
+
+def largest_body(path: str) -> int:
+    """Return how many bytes of body the endpoint at this path takes at most."""
+    return SHORT_BODY_BYTES if path in _SHORT_DOORS else MAX_BODY_BYTES
 
 
 @dataclass(slots=True)

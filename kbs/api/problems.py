@@ -103,13 +103,13 @@ def _http(error: HTTPException) -> Response:
     return response
 
 
-def too_large(size: int | None) -> dict[str, object]:
-    """Return the problem of a body that is larger than any that is taken."""
+def too_large(size: int | None, most: int = MAX_BODY_BYTES) -> dict[str, object]:
+    """Return the problem of a body that is larger than the `most` that is taken."""
     got = "more" if size is None else f"{size} bytes"
     return problem(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         code="http.too_large",
-        detail=f"request body: got {got}, expected at most {MAX_BODY_BYTES} bytes",
+        detail=f"request body: got {got}, expected at most {most} bytes",
     )
 
 

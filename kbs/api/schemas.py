@@ -38,8 +38,8 @@ PROBLEM: Schema = {
     "additionalProperties": False,
 }
 
-WITH_BODY = (400, 408, 413, 415)
-"""What any body may be refused with: malformed, too late, too large, no JSON."""
+WITH_BODY = (400, 408, 411, 413, 415)
+"""What any body may be refused with: malformed, late, no length, too large, no JSON."""
 
 ALWAYS = (429, 503)
 """What anything may be answered: too many requests, and not now."""

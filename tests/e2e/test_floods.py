@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kbs.api.gateway import BODY_SECONDS
+from kbs.api.intake import BODY_SECONDS
 from kbs.api.limits import BURST_SECONDS, MAX_BODY_BYTES
 from kbs.serving import HEADER_SECONDS, MAX_HEADER_BYTES
 from tests.fakes.served import Folders, Served, serving

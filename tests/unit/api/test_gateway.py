@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +16,10 @@ import pytest
 from flask import Flask, Response, request
 from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]
 
-from kbs.api.gateway import PATIENCE_BYTES, Gateway
-from kbs.api.limits import MAX_BODY_BYTES
+from kbs.api.gateway import Gateway
+from kbs.api.intake import MAX_HELD_BYTES, MAX_WAITING, PATIENCE_BYTES
+from kbs.api.limits import MAX_BODY_BYTES, SHORT_BODY_BYTES
+from kbs.api.shares import CLIENT_PART
 
 
 @dataclass
@@ -39,12 +44,17 @@ class Protocol:
     body: bytes = b""
     stream: Stream = field(default_factory=Stream)
     taken: int = 0
+    held: asyncio.Event | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self.pieces:
             await asyncio.sleep(self.pause)
             self.taken += len(piece)
             yield piece
+        if self.held is not None:
+            await self.held.wait()
+        # The server ends every body with this, and those that are cut too.
+        yield b""
 
     def response_bytes(
         self, status: int, headers: list[tuple[str, str]], body: bytes
@@ -107,10 +117,19 @@ def application() -> Flask:
     return app
 
 
+def announced(length: object, **others: str) -> Headers:
+    return Headers(
+        {"content-type": "text/plain", "content-length": f"{length}"}, **others
+    )
+
+
 def ask(protocol: Protocol, seconds: float = 5.0, **changes: object) -> Protocol:
+    size = sum(len(piece) for piece in protocol.pieces)
+    given = {"headers": announced(size, **{"x-one": "1"}), **changes}
+
     async def run() -> None:
         gateway = Gateway(application(), threads=2, body_seconds=seconds)
-        await gateway.__rsgi__(scope(**changes), protocol)
+        await gateway.__rsgi__(scope(**given), protocol)
 
     asyncio.run(run())
     return protocol
@@ -173,3 +192,198 @@ def test_a_client_that_leaves_a_stream_is_one_line(
     assert closed == ["stream"]
     assert caplog.messages == ["client left: POST '/stream'"]
     assert caplog.records[0].exc_info is None
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+@pytest.mark.parametrize("pieces", [[], [b"he"], [b"he", b"ll"], [b"hello", b"!"]])
+def test_a_body_of_another_length_than_announced_is_none(
+    pieces: list[bytes], version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        answered = ask(Protocol(pieces), headers=announced(5), http_version=version)
+    size = sum(len(piece) for piece in pieces)
+    assert answered.status == 400
+    document = json.loads(answered.body)
+    assert document["code"] == "http.incomplete"
+    assert f"got {size} bytes, expected the 5" in document["detail"]
+    assert caplog.messages == ["client left: POST '/echo/ä'".replace("ä", "\\xe4")]
+
+
+@pytest.mark.parametrize(
+    ("headers", "version"),
+    [
+        ({"transfer-encoding": "chunked"}, "1.1"),
+        ({"transfer-encoding": "chunked", "content-length": "5"}, "1.1"),
+        ({}, "2"),
+        ({"content-length": "+5"}, "1.1"),
+        ({"content-length": "²"}, "2"),
+        ({"content-length": "5" * 5000}, "1.1"),
+    ],
+)
+def test_a_body_without_a_length_is_refused(
+    headers: dict[str, str], version: str
+) -> None:
+    answered = ask(Protocol([b"hello"]), headers=headers, http_version=version)
+    assert answered.status == 411
+    assert json.loads(answered.body)["code"] == "http.length"
+
+
+@pytest.mark.parametrize(
+    ("version", "length"), [("1", None), ("1.1", None), ("1.1", "0"), ("2", None)]
+)
+def test_no_body_is_an_empty_one(version: str, length: str | None) -> None:
+    headers = {} if length is None else {"content-length": length}
+    answered = ask(Protocol([]), headers=headers, http_version=version)
+    assert answered.status == 200
+    assert json.loads(answered.body)["body"] == ""
+
+
+@pytest.mark.parametrize("path", ["/v1/challenge", "/kbs/v0/auth"])
+def test_doors_that_need_no_large_body_take_none(path: str) -> None:
+    most = SHORT_BODY_BYTES
+    answered = ask(Protocol([bytes(most + 1)]), path=path)
+    assert answered.status == 413
+    assert f"expected at most {most} bytes" in json.loads(answered.body)["detail"]
+    assert ask(Protocol([bytes(most)]), path=path).status == 404
+
+
+def test_a_network_is_one_client_in_ipv6() -> None:
+    answered = ask(Protocol([]), client="[2001:db8::1]:50000")
+    assert json.loads(answered.body)["client"] == "2001:db8::1"
+
+
+PART = MAX_WAITING // CLIENT_PART
+OTHER = "192.0.2.1:1"
+
+
+async def hold(
+    gateway: Gateway,
+    stack: AsyncExitStack,
+    protocols: list[Protocol],
+    **changes: object,
+) -> asyncio.Event:
+    """Begin requests whose bodies do not end before the event, nor after the test."""
+    over = asyncio.Event()
+    tasks = []
+    for protocol in protocols:
+        protocol.held = over
+        tasks.append(asyncio.create_task(gateway.__rsgi__(scope(**changes), protocol)))
+
+    async def end() -> None:
+        over.set()
+        await asyncio.gather(*tasks)
+
+    stack.push_async_callback(end)
+    await asyncio.sleep(0.05)
+    return over
+
+
+async def one(gateway: Gateway, protocol: Protocol, **changes: object) -> Protocol:
+    size = sum(len(piece) for piece in protocol.pieces)
+    await gateway.__rsgi__(scope(**{"headers": announced(size), **changes}), protocol)
+    return protocol
+
+
+def busy(answered: Protocol) -> bool:
+    if answered.status != 503:
+        return False
+    document = json.loads(answered.body)
+    return document["code"] == "http.busy" and ("Retry-After", "2") in answered.headers
+
+
+def test_slow_bodies_of_one_client_take_its_share_and_no_more() -> None:
+    """HTTP/2 makes this many requests of two connections."""
+
+    async def run() -> None:
+        gateway = Gateway(application(), threads=2)
+        slow = [Protocol([]) for _ in range(PART)]
+        async with AsyncExitStack() as stack:
+            over = await hold(gateway, stack, slow, http_version="2")
+            assert busy(await one(gateway, Protocol([b"x"])))
+            empty = await one(gateway, Protocol([]))
+            assert empty.status == 200
+            others = await one(gateway, Protocol([b"x"]), client=OTHER)
+            assert others.status == 200
+            over.set()
+        assert (await one(gateway, Protocol([b"x"]))).status == 200
+        assert {protocol.status for protocol in slow} == {200}
+
+    asyncio.run(run())
+
+
+def test_behind_a_proxy_no_address_has_a_share() -> None:
+    async def run() -> None:
+        gateway = Gateway(application(), threads=2, per_client=False)
+        async with AsyncExitStack() as stack:
+            slow = [Protocol([]) for _ in range(MAX_WAITING)]
+            await hold(gateway, stack, slow[1:], headers=announced(1))
+            assert (await one(gateway, Protocol([b"x"]))).status == 200
+            await hold(gateway, stack, slow[:1], headers=announced(1))
+            assert busy(await one(gateway, Protocol([b"x"]), client=OTHER))
+
+    asyncio.run(run())
+
+
+def test_bodies_of_one_client_hold_so_much_memory_and_no_more() -> None:
+    async def run() -> None:
+        gateway = Gateway(application(), threads=2)
+        most = bytes(MAX_BODY_BYTES)
+        fitting = MAX_HELD_BYTES // CLIENT_PART // MAX_BODY_BYTES
+        nearly = [Protocol([most[1:]]) for _ in range(fitting)]
+        async with AsyncExitStack() as stack:
+            await hold(gateway, stack, nearly, headers=announced(MAX_BODY_BYTES))
+            refused = await one(gateway, Protocol([most]))
+            assert busy(refused)
+            assert refused.taken == len(most)
+            assert (await one(gateway, Protocol([most]), client=OTHER)).status == 200
+        # They left; their bytes are nobody's.
+        assert {protocol.status for protocol in nearly} == {400}
+        assert (await one(gateway, Protocol([most]))).status == 200
+
+    asyncio.run(run())
+
+
+def test_what_waits_for_a_thread_counts() -> None:
+    async def run() -> None:
+        app = application()
+        started, go_on = threading.Event(), threading.Event()
+
+        @app.get("/wait")
+        def wait() -> str:
+            started.set()
+            return str(go_on.wait(20))
+
+        gateway = Gateway(app, threads=1)
+        waiting = [Protocol([]) for _ in range(PART + 1)]
+        asked = {"method": "GET", "path": "/wait", "headers": {}}
+        async with AsyncExitStack() as stack:
+            await hold(gateway, stack, waiting[:1], **asked)
+            assert await asyncio.to_thread(started.wait, 20)
+            await hold(gateway, stack, waiting[1:], **asked)
+            refused = await one(gateway, Protocol([]), **asked)
+            go_on.set()
+        assert busy(refused)
+        assert {protocol.status for protocol in waiting} == {200}
+
+    asyncio.run(run())
+
+
+def test_the_end_waits_for_no_body() -> None:
+    async def run() -> None:
+        gateway = Gateway(application(), threads=2)
+        before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            gateway.__rsgi_init__(asyncio.get_running_loop())
+            slow = Protocol([b"x"], held=asyncio.Event())
+            task = asyncio.create_task(one(gateway, slow, headers=announced(2)))
+            await asyncio.sleep(0.05)
+            signal.raise_signal(signal.SIGTERM)
+            await task
+            assert busy(slow)
+            late = Protocol([b"x"], held=asyncio.Event())
+            assert busy(await one(gateway, late, headers=announced(2)))
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    asyncio.run(run())

@@ -1,0 +1,203 @@
+"""Uploads that are cut in the middle, and bodies that never end, at a real server."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from tests.fakes.served import Folders, Served, made, serving
+
+SECRET = b"A" * 32
+PART = SECRET[:10]
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+# RFC 9113, sections 6 and 7.
+DATA, HEADERS, RST_STREAM, SETTINGS = 0, 1, 3, 4
+END_STREAM, END_HEADERS = 1, 4
+NO_ERROR, CANCEL = 0, 8
+SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Store:
+    """A broker without TLS, and an administrator who puts resources there."""
+
+    served: Served
+    token: str
+
+    def connect(self, stack: ExitStack) -> socket.socket:
+        address = ("127.0.0.1", self.served.port)
+        return stack.enter_context(socket.create_connection(address, timeout=20))
+
+    def head(self, name: str, *fields: str) -> bytes:
+        """The header of an HTTP/1.1 request."""
+        lines = (
+            f"POST {path(name)} HTTP/1.1",
+            "Host: localhost",
+            f"Authorization: Bearer {self.token}",
+            "Content-Type: application/octet-stream",
+            *fields,
+        )
+        return "".join(f"{line}\r\n" for line in (*lines, "")).encode()
+
+    def opened(self, name: str, length: int | None) -> bytes:
+        """The preface and the header of an HTTP/2 request; names are not indexed."""
+        fields = {
+            ":method": "POST",
+            ":scheme": "http",
+            ":path": path(name),
+            ":authority": "localhost",
+            "authorization": f"Bearer {self.token}",
+            "content-type": "application/octet-stream",
+        }
+        if length is not None:
+            fields["content-length"] = str(length)
+        block = b"".join(b"\0" + text(key) + text(fields[key]) for key in fields)
+        return PREFACE + frame(SETTINGS, 0, b"", 0) + frame(HEADERS, END_HEADERS, block)
+
+    def has(self, name: str) -> bool:
+        """Whether a resource of this name is in the files of the database."""
+        files = (self.served.stdout.parent / "data").glob("kbs.db*")
+        return any(name.encode() in file.read_bytes() for file in files)
+
+
+def path(name: str) -> str:
+    return f"/kbs/v0/resource/default/test/{name}"
+
+
+def text(value: str) -> bytes:
+    """A string of RFC 7541, section 5.2, without Huffman."""
+    data = value.encode()
+    if len(data) < 127:
+        return bytes([len(data)]) + data
+    rest, size = len(data) - 127, bytearray([127])
+    while rest >= 128:
+        size.append(rest % 128 + 128)
+        rest //= 128
+    return bytes(size) + bytes([rest]) + data
+
+
+def frame(kind: int, flags: int, payload: bytes, stream: int = 1) -> bytes:
+    size = struct.pack(">I", len(payload))[1:]
+    return size + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    folders = Folders(tmp_path_factory.mktemp("cut"))
+    made(folders)
+    pem = (folders.profile / "admin.key").read_bytes()
+    key = load_pem_private_key(pem, None)
+    assert isinstance(key, Ed25519PrivateKey)
+    now = int(time.time())
+    claims = {"iat": now, "exp": now + SECONDS, "role": "admin", "sub": "admin"}
+    token = jwt.encode(claims, key, algorithm="EdDSA")
+    with serving(folders, "--plain-http", plain=True) as served:
+        yield Store(served, token)
+
+
+def ask(store: Store, sent: bytes, *, cut: bool) -> bytes:
+    """Send a request over HTTP/1.1; return the answer, or its beginning."""
+    with ExitStack() as stack:
+        connection = store.connect(stack)
+        connection.sendall(sent)
+        if cut:
+            connection.shutdown(socket.SHUT_WR)
+        return connection.recv(65536)
+
+
+def test_a_whole_upload_is_stored(store: Store) -> None:
+    """What the tests below cut."""
+    head = store.head("whole1", f"Content-Length: {len(SECRET)}")
+    assert ask(store, head + SECRET, cut=False).startswith(b"HTTP/1.1 200")
+    with ExitStack() as stack:
+        connection = store.connect(stack)
+        body = frame(DATA, END_STREAM, SECRET)
+        connection.sendall(store.opened("whole2", len(SECRET)) + body)
+        answered(connection)
+    assert store.has("whole1")
+    assert store.has("whole2")
+
+
+def answered(connection: socket.socket, stream: int = 1) -> list[tuple[int, bytes]]:
+    """Kinds and payloads of the frames of a stream, until it ends."""
+    found = []
+    with closing(connection.makefile("rb")) as reader:
+        while head := reader.read(9):
+            payload = reader.read(int.from_bytes(head[:3], "big"))
+            if int.from_bytes(head[5:9], "big") == stream:
+                found.append((head[3], payload))
+                if head[3] == RST_STREAM or head[4] & END_STREAM:
+                    break
+    return found
+
+
+def await_left(store: Store, name: str) -> None:
+    """Return when the broker's log says that this request's client left."""
+    deadline = time.monotonic() + 20
+    while f"client left: POST '{path(name)}'" not in store.served.errors():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_an_upload_that_is_cut_is_not_stored(store: Store) -> None:
+    head = store.head("cut1", f"Content-Length: {len(SECRET)}")
+    assert b" 200 " not in ask(store, head + PART, cut=True)
+    await_left(store, "cut1")
+    assert not store.has("cut1")
+
+
+@pytest.mark.parametrize("end", [b"", b"0\r\n\r\n"])
+def test_an_upload_in_chunks_is_not_stored(store: Store, end: bytes) -> None:
+    """Cut or whole: the server does not tell the two apart."""
+    head = store.head("chunks", "Transfer-Encoding: chunked")
+    chunk = b"%x\r\n%s\r\n" % (len(PART), PART)
+    said = ask(store, head + chunk + end, cut=not end)
+    assert said.startswith(b"HTTP/1.1 411")
+    assert b"http.length" in said
+    assert not store.has("chunks")
+
+
+@pytest.mark.parametrize("reason", [NO_ERROR, CANCEL])
+@pytest.mark.parametrize("length", [None, len(SECRET)])
+def test_an_upload_whose_stream_is_reset_is_not_stored(
+    store: Store, length: int | None, reason: int
+) -> None:
+    """The server takes these two reasons for the end of a body."""
+    with ExitStack() as stack:
+        connection = store.connect(stack)
+        reset = frame(RST_STREAM, 0, struct.pack(">I", reason))
+        part = frame(DATA, 0, PART)
+        connection.sendall(store.opened("reset", length) + part + reset)
+        # Answered on the same connection after what came before it.
+        block = b"\x82\x86\x04" + text("/health/live") + b"\x01" + text("localhost")
+        connection.sendall(frame(HEADERS, END_HEADERS | END_STREAM, block, 3))
+        assert any(b"live" in payload for _, payload in answered(connection, 3))
+        time.sleep(0.2)  # Time in which it would be stored.
+    assert not store.has("reset")
+    assert store.served.call("GET", "/health/live")[0] == 200
+
+
+def test_the_end_waits_for_no_body(tmp_path: Path) -> None:
+    with serving(Folders(tmp_path), "--plain-http", plain=True) as served:
+        with ExitStack() as stack:
+            address = ("127.0.0.1", served.port)
+            slow = stack.enter_context(socket.create_connection(address, timeout=20))
+            head = "POST /v1/release HTTP/1.1\r\nHost: localhost\r\n"
+            slow.sendall(f"{head}Content-Length: 10\r\n\r\nx".encode())
+            time.sleep(0.2)
+            served.terminate()
+            said = slow.recv(65536)
+        assert said.startswith(b"HTTP/1.1 503")
+        assert json.loads(said.rpartition(b"\r\n")[2])["code"] == "http.busy"
+        assert served.process.returncode == 0
