@@ -463,6 +463,14 @@ class Transaction(Protocol):
         """Run a part that is rolled back alone when it raises."""
         ...
 
+    def require_whole(self) -> None:
+        """Return if everything done so far will be kept together, or not at all.
+
+        Raises:
+            UnavailableError: the database gave the transaction up after an error.
+        """
+        ...
+
 
 class Database(Protocol):
     """Gives transactions; safe to use from several threads."""
