@@ -266,6 +266,11 @@ class Committer:
             job.error = exc
             if alone:
                 raise
+            # Not every error can be taken back alone; then nothing of the batch counts.
+            try:
+                work.tx.require_whole()
+            except UnavailableError as lost:
+                raise (exc if _is_fault(exc) else lost) from exc
             return
         job.indexes = work.indexes
 

@@ -13,6 +13,7 @@ recognised by its digest in the log.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from kbs.audit.events import EvidenceExpired
 from kbs.broker.attest import Attested, Presented
@@ -32,8 +33,18 @@ ERASED_AT_ONCE = 1000
 RECOUNT_INTERVAL = timedelta(hours=1)
 """How often all that is kept is measured, if this process adds little."""
 
+# What waits in sessions may take this part of the cap.
+_WAITING_PART = 4
+
 _RECOUNT_PART = 16
 """It is measured too when this process added that part of the cap."""
+
+
+class Due(NamedTuple):
+    """Until when what is kept, and what waits in sessions, may expire and goes now."""
+
+    kept: datetime
+    waiting: datetime
 
 
 class EvidenceLocker:
@@ -107,19 +118,25 @@ class EvidenceLocker:
             )
         )
 
-    def expired_before(self, database: Database, now: datetime) -> datetime:
-        """Return the time up to which evidence may expire and has to go now.
+    def expired_before(self, database: Database, now: datetime) -> Due:
+        """Return the times up to which evidence may expire and has to go now.
 
-        That is now, or later where all of it together is over the cap.
+        That is now, or later where all of it together is over the cap. What waits has
+        a share of it: guests that ask for nothing push out no evidence of an entry.
         """
         if not self._is_time_to_count(now):
-            return now
+            return Due(now, now)
         added = self._added
+        share = self._max_bytes // _WAITING_PART
         with database.read() as tx:
-            overflow = tx.evidence.overflow(self._max_bytes)
+            waiting = tx.evidence.overflow(share, waiting=True)
+            kept = tx.evidence.overflow(self._max_bytes)
+        if waiting is not None:
+            # What is kept is measured anew once that is gone.
+            return Due(now, max(now, waiting))
         self._added -= added
         self._counted = now
-        return now if overflow is None else max(now, overflow)
+        return Due(now if kept is None else max(now, kept), now)
 
     def erase(self, tx: Transaction, before: datetime) -> EvidenceExpired | None:
         """Erase one batch of what expires before a time, and return its event."""

@@ -128,11 +128,12 @@ class EvidenceStore(Protocol):
         """Return the evidence with this digest, if it is still kept."""
         ...
 
-    def overflow(self, most: int) -> datetime | None:
+    def overflow(self, most: int, *, waiting: bool = False) -> datetime | None:
         """Return the time before which enough expires that the others fit.
 
-        What waits in sessions counts, and goes with them. None when all of it together
-        has at most so many bytes.
+        That of what is kept, or of what is `waiting` in sessions, which counts as the
+        newest. None when nothing of that sort has to go so that all of it together has
+        at most so many bytes.
         """
         ...
 
@@ -461,6 +462,14 @@ class Transaction(Protocol):
 
     def savepoint(self) -> AbstractContextManager[None]:
         """Run a part that is rolled back alone when it raises."""
+        ...
+
+    def require_whole(self) -> None:
+        """Return if everything done so far will be kept together, or not at all.
+
+        Raises:
+            UnavailableError: the database gave the transaction up after an error.
+        """
         ...
 
 

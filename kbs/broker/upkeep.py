@@ -106,9 +106,9 @@ class Upkeep:
     def purge(self) -> None:
         """Erase what expired: challenges, tokens, enrolments, evidence."""
         now = self._clock.now()
-        before = self._locker.expired_before(self._database, now)
-        self._journal.change(lambda work: _forget(work, now, before))
-        while self._journal.change(lambda work: self._erase(work, before)).value:
+        due = self._locker.expired_before(self._database, now)
+        self._journal.change(lambda work: _forget(work, now, due.waiting))
+        while self._journal.change(lambda work: self._erase(work, due.kept)).value:
             pass
 
     def _erase(self, work: Work, before: datetime) -> bool:
@@ -177,7 +177,7 @@ class Upkeep:
             self._faults.popleft()
 
 
-def _forget(work: Work, now: datetime, before: datetime) -> None:
+def _forget(work: Work, now: datetime, waiting: datetime) -> None:
     """Forget what nobody can use again.
 
     A challenge or token that was spent may be forgotten only when it can never count
@@ -192,7 +192,7 @@ def _forget(work: Work, now: datetime, before: datetime) -> None:
         tx.spent.purge(past)
         tx.sessions.purge(past)
         tx.tokens.purge(past)
-    tx.sessions.drop_evidence(before)
+    tx.sessions.drop_evidence(waiting)
     tx.enrolments.purge(now)
 
 

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 _DEFAULT_LIMIT = 4096
 _DEFAULT_FINDINGS = 512
+_LISTS = 64
 
 Found = TypeVar("Found")
 
@@ -23,7 +24,8 @@ class Findings(Generic[Found]):
 
     Objects are known by identity, and held for as long as what was found out about
     them is: no other object can take their place meanwhile. Only what follows from the
-    objects alone may be kept, never what hangs on the time or on what is trusted.
+    objects alone may be kept, never what hangs on the time or on what is trusted; and
+    only of objects that proved themselves, since what is kept takes memory.
     """
 
     __slots__ = ("_entries", "_limit", "_lock")
@@ -73,7 +75,7 @@ class LinkCache:
     def __init__(self, limit: int = _DEFAULT_LIMIT) -> None:
         """Start empty; hold at most `limit` links."""
         self.chains: Findings[object] = Findings()
-        self.lists: Findings[bool] = Findings()
+        self.lists: Findings[bool] = Findings(_LISTS)
         self._limit = limit
         self._links: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
         self._lock = Lock()

@@ -44,7 +44,7 @@ MAX_CRL_BYTES = 1024 * 1024
 MAX_CERTIFICATES = 64
 """Certificates in one file."""
 
-REMEMBERED = 512
+REMEMBERED = 128
 """Certificates that are kept in memory once they were read, by their encoding."""
 
 # Larger ones are read each time: strangers choose what is kept.

@@ -103,21 +103,23 @@ def build_chain(
     if not _understands(leaf):
         return ChainBroken(f"{describe(leaf.subject)}: unknown critical extension")
     cache = cache if cache is not None else LinkCache()
-    # A chain follows from these alone: neither dates nor revocation are part of it.
-    given = (leaf, *pool, None, *anchors)
+    # A chain follows from its certificates and what is trusted alone: neither dates nor
+    # revocation are part of it. It counts where all of them are to hand again, and
+    # nothing that strangers sent beside it is kept.
+    given = (*pool, *anchors)
     pins = frozenset(roots.items())
-    known = cache.chains.find(given, pins)
-    if isinstance(known, Chain):
+    known = cache.chains.find((leaf, *anchors), pins)
+    if isinstance(known, Chain) and _are_among(known.certificates[1:], given):
         return known
     search = _Search(
-        pool=_by_subject(one for one in given[1:] if one is not None),
+        pool=_by_subject(given),
         roots=roots,
         anchors=anchors,
         cache=cache,
     )
     chain = _extend((leaf,), search)
     if chain is not None:
-        cache.chains.keep(given, pins, found=chain)
+        cache.chains.keep((leaf, *anchors), pins, found=chain)
         return chain
     if search.exhausted:
         return IssuerMissing(
@@ -126,6 +128,14 @@ def build_chain(
     if search.broken:
         return ChainBroken("; ".join(dict.fromkeys(search.broken))[:400])
     return IssuerMissing("; ".join(dict.fromkeys(search.missing))[:400])
+
+
+def _are_among(
+    wanted: Iterable[x509.Certificate], given: Collection[x509.Certificate]
+) -> bool:
+    # By identity: the same bytes are read into the same object while they are kept.
+    held = set(map(id, given))
+    return all(id(one) in held for one in wanted)
 
 
 def out_of_date(

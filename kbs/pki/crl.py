@@ -69,10 +69,12 @@ def is_crl_of(
     cache: LinkCache,
 ) -> bool:
     """Whether the list is complete, understood, and signed by `issuer`."""
-    known = cache.lists.find((crl, issuer))
-    if known is None:
-        known = cache.lists.keep((crl, issuer), found=_is_crl_of(crl, issuer, cache))
-    return known
+    if cache.lists.find((crl, issuer)):
+        return True
+    # Only what an issuer signed is kept: strangers can send any number of others.
+    return _is_crl_of(crl, issuer, cache) and cache.lists.keep(
+        (crl, issuer), found=True
+    )
 
 
 def _is_crl_of(

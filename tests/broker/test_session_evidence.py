@@ -160,7 +160,7 @@ def test_a_try_that_fails_leaves_the_evidence_where_it_is(
     assert len(_kept(pair.first)) == 1
 
 
-def test_what_waits_counts_towards_the_cap_and_goes_first(
+def test_what_waits_has_a_quarter_of_the_cap(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = pair.first
@@ -169,14 +169,34 @@ def test_what_waits_counts_towards_the_cap_and_goes_first(
     for _ in range(3):
         world.clock.advance(1)
         pair.guest()
+    (one,) = _column(world, schema.evidence.c.sealed)
+    assert one is not None
     locker = world.broker.audit._locker
-    sealed = [*_waiting(world), *_column(world, schema.evidence.c.sealed)]
-    whole = sum(len(one) for one in sealed if one is not None)
-    monkeypatch.setattr(locker, "_max_bytes", whole - 1)
+    # A quarter has room for two; all of them have room for more than there is.
+    monkeypatch.setattr(locker, "_max_bytes", 4 * (2 * len(one) + 9))
     _purge(world)
     assert [one is None for one in _waiting(world)].count(False) == 2
     assert len(_kept(world)) == 1
     assert world.entries("evidence.expired") == []
+
+
+def test_live_sessions_keep_what_waits_where_older_evidence_goes(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = pair.first
+    for _ in range(5):
+        client, _ = pair.guest()
+        assert client.get(PATH).status == 200
+        world.clock.advance(1)
+    client, message = pair.guest()
+    one = _column(world, schema.evidence.c.sealed)[0]
+    assert one is not None
+    monkeypatch.setattr(world.broker.audit._locker, "_max_bytes", 5 * len(one) + 9)
+    _purge(world)
+    (expired,) = world.entries("evidence.expired")
+    assert expired["count"] == 1
+    assert client.get(PATH).status == 200
+    assert hashlib.sha256(message).digest() in _kept(world)
 
 
 def test_a_retention_of_nothing_lets_nothing_wait(tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from kbs.adapters.sql.engine import DATABASE_NAME
 from kbs.broker.mark import Ticker
 from kbs.broker.ports import TRUST_AWAY
 from kbs.core.errors import UnavailableError
-from tests.fakes.answers import releases, see
+from tests.fakes.answers import Seen, releases, see
 from tests.fakes.databases import FailingDatabase, Place, pragma
 from tests.fakes.steps import Bench
 from tests.fakes.world import World
@@ -241,3 +244,42 @@ def test_upkeep_outlives_a_bug(caplog: pytest.LogCaptureFixture) -> None:
     assert again.wait(10)
     ticker.stop()
     assert "kbs-test: an internal error" in caplog.text
+
+
+def test_a_disk_that_fills_up_in_a_batch_takes_back_all_of_it(
+    tmp_path: Path, opened: SqlDatabase
+) -> None:
+    """SQLite rolls a whole transaction back when the disk is full, not one part."""
+    world = World.create(tmp_path, database=opened)
+    tpm = world.standard()
+    world.create_key("acme/model/big", b"k" * 60_000)
+    requests = [
+        world.request(tpm),
+        world.request(tpm, ["acme/model/big"]),
+        world.request(tpm),
+    ]
+    pages = pragma(opened, "page_count")
+    assert isinstance(pages, int)
+    # Room for an entry and not for the large answer.
+    pragma(opened, f"max_page_count={pages + 12}")
+    seen = _in_one_batch(world, [partial(see, world, one) for one in requests])
+    assert {(one.status, one.code) for one in seen} == {(503, "database.full")}
+    pragma(opened, "max_page_count=1000000")
+    assert releases(world) == []
+    # No challenge was spent, and the log goes on.
+    answered = [see(world, one) for one in requests]
+    assert [one.status for one in answered] == [200] * len(requests)
+    assert len(releases(world)) == len(requests)
+
+
+def _in_one_batch(world: World, runs: Sequence[Callable[[], Seen]]) -> list[Seen]:
+    """Run these at once, with their writes in one transaction."""
+    committer = world.broker.keeping._journal._committer
+    with ThreadPoolExecutor(len(runs)) as threads:
+        with committer._turn:
+            started = [threads.submit(run) for run in runs]
+            until = time.monotonic() + 30
+            while len(committer._queue) < len(runs):
+                assert time.monotonic() < until
+                time.sleep(0.01)
+        return [one.result() for one in started]

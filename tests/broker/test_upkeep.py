@@ -143,7 +143,7 @@ def test_what_is_kept_is_measured_now_and_then(
 
     def before() -> datetime:
         now = world.clock.now()
-        found = locker.expired_before(world.parts.database, now)
+        found = locker.expired_before(world.parts.database, now).kept
         asked.append(now)
         return found
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeAlias, final
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, final
 
 from sqlalchemy import Connection, Executable, Table
+from sqlalchemy.exc import SQLAlchemyError
 
-from kbs.adapters.sql.faults import translated, translated_values
+from kbs.adapters.sql.faults import given_up, translated, translated_values
 from kbs.adapters.sql.prepared import Driver, Prepared, Row
 
 Values = Mapping[str, object]
@@ -30,6 +32,22 @@ _NOTHING: Values = {}
 _COUNTED = {"preserve_rowcount": True}
 
 
+class _Watch:
+    """Notices that a statement failed: what follows has to ask whether it still may."""
+
+    __slots__ = ("failed",)
+
+    def __init__(self) -> None:
+        self.failed = False
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.failed = True
+
+
 @final
 class Cursor:
     """The connection of one transaction, as repositories see it."""
@@ -38,6 +56,7 @@ class Cursor:
         """Use a connection on which a transaction was begun."""
         self._connection = connection
         self._driver = Driver(connection)
+        self._watch = _Watch()
         self.erased = False
         """Whether a secret was removed: its old bytes must leave the files too."""
 
@@ -56,7 +75,7 @@ class Cursor:
         """
         if values is not None and not values:
             return 0
-        with translated_values(what):
+        with self._watched(), translated_values(what):
             if isinstance(statement, Prepared):
                 return self._driver.run(statement, values or _NOTHING)
             done = self._connection.execute(
@@ -73,7 +92,7 @@ class Cursor:
             UnavailableError: the database is away.
             IntegrityError: a row is damaged.
         """
-        with translated_values():
+        with self._watched(), translated_values():
             if isinstance(statement, Prepared):
                 return self._driver.all(statement, values or _NOTHING)
             found = self._connection.execute(statement, _plain(values))
@@ -88,7 +107,7 @@ class Cursor:
             UnavailableError: the database is away.
             IntegrityError: a row is damaged.
         """
-        with translated_values():
+        with self._watched(), translated_values():
             if isinstance(statement, Prepared):
                 return self._driver.first(statement, values or _NOTHING)
             row = self._connection.execute(statement, _plain(values)).first()
@@ -106,8 +125,48 @@ class Cursor:
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Run a part that is rolled back alone when it raises."""
-        with translated(), self._connection.begin_nested():
-            yield
+        with translated():
+            part = self._connection.begin_nested()
+            try:
+                yield
+            except BaseException:
+                # Fails where the database took back more than the part, which
+                # `require_whole` says; here what went wrong first is what counts.
+                with suppress(SQLAlchemyError):
+                    part.rollback()
+                raise
+            part.commit()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the transaction that was begun is still the one that is open.
+
+        After some errors SQLite rolls everything back by itself (a full disk, an
+        error of the disk, no memory: https://sqlite.org/lang_transaction.html,
+        section 2.3), and what comes then would be kept statement by statement.
+        PostgreSQL takes nothing more before a rollback.
+        """
+        if self._connection.invalidated:
+            return False
+        if self.dialect != "sqlite":
+            return True
+        held = self._connection.connection.driver_connection
+        driver = cast("sqlite3.Connection", held)
+        return driver.in_transaction
+
+    def require_whole(self) -> None:
+        """Return if the transaction is whole.
+
+        Raises:
+            UnavailableError: it was given up; nothing of it is kept.
+        """
+        if not self.is_whole:
+            raise given_up()
+
+    def _watched(self) -> _Watch:
+        if self._watch.failed:
+            self.require_whole()
+        return self._watch
 
 
 def upserts(table: Table, complete: Callable[[Upsert], Executable]) -> Prepared:

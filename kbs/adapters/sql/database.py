@@ -120,6 +120,14 @@ class SqlTransaction:
             self.collateral.forget()
             raise
 
+    def require_whole(self) -> None:
+        """Return if everything done so far will be kept together, or not at all.
+
+        Raises:
+            UnavailableError: the database gave the transaction up after an error.
+        """
+        self._cursor.require_whole()
+
     @property
     def erased(self) -> bool:
         """Whether secrets were removed."""
@@ -169,6 +177,7 @@ class SqlDatabase:
                 transaction = SqlTransaction(connection)
                 transaction.log.lock_head()
                 yield transaction
+                transaction.require_whole()
             if self._writers is not None:
                 self._scrub(self._writers, erased=transaction.erased)
 

@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol, cast, final
 from urllib.parse import unquote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from kbs.adapters.sql.faults import busy, translated, translated_connect
 from kbs.adapters.sql.prepared import driver_error
@@ -218,10 +218,7 @@ class Kept:
                     connection = self._engine.connect()
             yield connection
         finally:
-            if connection is not None and connection.invalidated:
-                connection.close()
-                connection = None
-            self._idle.put(connection)
+            self._idle.put(_reusable(connection))
 
     def close(self) -> None:
         """Close those that are not in use."""
@@ -230,6 +227,26 @@ class Kept:
                 connection = self._idle.get_nowait()
                 if connection is not None:
                     connection.close()
+
+
+def _reusable(connection: Connection | None) -> Connection | None:
+    """Return a connection on which nothing is begun; None where a new one is needed.
+
+    A COMMIT that failed may leave its transaction open, and the lock with it.
+    """
+    if connection is None:
+        return None
+    try:
+        if not connection.invalidated:
+            driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+            driver.rollback()
+            if not driver.in_transaction:
+                return connection
+            connection.invalidate()
+        connection.close()
+    except (SQLAlchemyError, sqlite3.Error):
+        return None
+    return None
 
 
 @contextmanager

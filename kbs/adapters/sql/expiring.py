@@ -14,6 +14,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal,
     null,
     select,
     union_all,
@@ -90,20 +91,26 @@ _ERASE = delete(evidence).where(
     evidence.c.digest.in_(bindparam("digests", expanding=True))
 )
 _KEPT = union_all(
-    select(evidence.c.expires, func.length(evidence.c.sealed).label("size")),
-    select(sessions.c.expires, func.length(sessions.c.evidence)).where(
+    select(
+        evidence.c.expires,
+        func.length(evidence.c.sealed).label("size"),
+        literal(0).label("waits"),
+    ),
+    select(sessions.c.expires, func.length(sessions.c.evidence), literal(1)).where(
         sessions.c.evidence.is_not(None)
     ),
 ).subquery()
-# What each bundle and all that expire after it take together.
+# What each bundle and all that are newer take together. What waits in a session is the
+# newest, however soon the session ends.
 _SIZES = select(
     _KEPT.c.expires,
+    _KEPT.c.waits,
     func.sum(_KEPT.c.size)
-    .over(order_by=_KEPT.c.expires.desc(), range_=(None, 0))
+    .over(order_by=[_KEPT.c.waits.desc(), _KEPT.c.expires.desc()], range_=(None, 0))
     .label("size"),
 ).subquery()
 _OVERFLOW = select(func.max(_SIZES.c.expires).label("latest")).where(
-    _SIZES.c.size > bindparam("most")
+    _SIZES.c.size > bindparam("most"), _SIZES.c.waits == bindparam("waits")
 )
 # Times are stored as whole microseconds.
 _RESOLUTION = timedelta(microseconds=1)
@@ -237,9 +244,9 @@ class SqlEvidenceStore:
         row = self._cursor.first(_EVIDENCE, {"digest": digest})
         return None if row is None else StoredEvidence(**row)
 
-    def overflow(self, most: int) -> datetime | None:
+    def overflow(self, most: int, *, waiting: bool = False) -> datetime | None:
         """Return the time before which enough expires that the others fit."""
-        row = self._cursor.first(_OVERFLOW, {"most": most})
+        row = self._cursor.first(_OVERFLOW, {"most": most, "waits": int(waiting)})
         latest: datetime | None = None if row is None else row["latest"]
         return None if latest is None else latest + _RESOLUTION
 

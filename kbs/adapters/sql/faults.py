@@ -61,6 +61,11 @@ _DESCRIPTORS = _Fault(
     "no file descriptor left",
     "too many connections at once; if it stays so, raise the limit of open files",
 )
+_GIVEN_UP = _Fault(
+    "database.failed",
+    "a transaction that the database gave up after an error",
+    "nothing of it is kept; try again",
+)
 _OTHER = _Fault(
     "database.failed", "an error of the database", "see the log of the server"
 )
@@ -120,6 +125,11 @@ def fault(exc: SQLAlchemyError, what: str = "database") -> KbsError:
 def busy() -> UnavailableError:
     """Return the error of one who waited for a connection in vain."""
     return _unavailable(_BUSY_POOL, "database")
+
+
+def given_up() -> UnavailableError:
+    """Return the error of a transaction that the database rolled back by itself."""
+    return _unavailable(_GIVEN_UP, "database")
 
 
 class _Translation:

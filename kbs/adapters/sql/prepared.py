@@ -172,7 +172,8 @@ class Driver:
         return self._open()
 
     def _wrapped(self, exc: Exception) -> BaseException:
-        lost = self._dialect.is_disconnect(cast("Any", exc), None, None)
+        driver = cast("Any", self._connection.connection.driver_connection)
+        lost = self._dialect.is_disconnect(cast("Any", exc), driver, None)
         if lost:
             self._connection.invalidate(exc)
         return driver_error(self._dialect, exc, lost=lost)

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from kbs.core.errors import MalformedError
 from kbs.evidence.snp.products import ProductLine, product_of_name
 from kbs.evidence.snp.report import SigningKey
-from kbs.pki.cache import Findings
 from kbs.pki.certificates import describe, spki_sha256
 
 _ARC = "1.3.6.1.4.1.3704.1."
@@ -35,9 +34,7 @@ _FMC_SPL = _ARC + "3.9"
 # spl4 to spl7 stand for the reserved bytes of the TCB_VERSION; Turin has no spl4.
 _RESERVED_SPLS = tuple(f"{_ARC}3.{number}" for number in (4, 5, 6, 7))
 
-# What the certificates themselves say, which the same chip sends each time.
-_LEAVES: Findings[bool] = Findings()
-_KEYS: Findings[EndorsementKey] = Findings()
+_LEAF = x509.ObjectIdentifier(_STRUCT_VERSION)
 
 _TAG_INTEGER = 0x02
 _TAG_OCTET_STRING = 0x04
@@ -70,14 +67,11 @@ class EndorsementKey:
 
 def is_endorsement_key(certificate: x509.Certificate) -> bool:
     """Whether a certificate has AMD's structure version extension, as all leaves do."""
-    known = _LEAVES.find((certificate,))
-    if known is not None:
-        return known
-    found = any(
-        extension.oid.dotted_string == _STRUCT_VERSION
-        for extension in certificate.extensions
-    )
-    return _LEAVES.keep((certificate,), found=found)
+    try:
+        certificate.extensions.get_extension_for_oid(_LEAF)
+    except x509.ExtensionNotFound:
+        return False
+    return True
 
 
 def parse_endorsement_key(certificate: x509.Certificate) -> EndorsementKey:
@@ -86,13 +80,6 @@ def parse_endorsement_key(certificate: x509.Certificate) -> EndorsementKey:
     Raises:
         MalformedError: an extension is missing or not strict DER.
     """
-    known = _KEYS.find((certificate,))
-    if known is None:
-        known = _KEYS.keep((certificate,), found=_parse(certificate))
-    return known
-
-
-def _parse(certificate: x509.Certificate) -> EndorsementKey:
     values = _amd_extensions(certificate)
     hwid = _parse_hwid(values[_HWID]) if _HWID in values else None
     csp_id = _parse_text(values[_CSP_ID], "CSP id") if _CSP_ID in values else None

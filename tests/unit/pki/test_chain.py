@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -317,6 +318,33 @@ def test_a_second_search_verifies_no_signature(
     assert isinstance(
         build_chain(VCEK, [ASK, ARK], roots=AMD.pins(), cache=cache), Chain
     )
+
+
+def test_a_known_chain_counts_only_where_its_certificates_are_to_hand() -> None:
+    root, middle, leaf = ladder(3)
+    cache = LinkCache()
+    first = build_chain(leaf, [middle, root], roots=pin(root), cache=cache)
+    assert isinstance(first, Chain)
+    assert build_chain(leaf, [middle, root], roots=pin(root), cache=cache) is first
+    assert isinstance(
+        build_chain(leaf, [root], roots=pin(root), cache=cache), IssuerMissing
+    )
+    assert not isinstance(
+        build_chain(leaf, [middle, root], roots=pin(leaf), cache=cache), Chain
+    )
+
+
+def test_what_comes_beside_a_chain_is_not_kept() -> None:
+    root, middle, leaf = ladder(3)
+    cache = LinkCache()
+    junk = issue("somebody", KEYS[3], "somebody", KEYS[3])
+    held = sys.getrefcount(junk)
+    for pool in ([middle, root, junk], [junk, root, middle], [junk]):
+        build_chain(leaf, pool, roots=pin(root), cache=cache)
+        build_chain(junk, pool, roots=pin(root), cache=cache)
+    del pool
+    assert sys.getrefcount(junk) == held
+    assert len(cache.chains) == 1
 
 
 def test_the_cache_keeps_good_links_only() -> None:
