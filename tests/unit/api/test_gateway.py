@@ -45,6 +45,7 @@ class Protocol:
     stream: Stream = field(default_factory=Stream)
     taken: int = 0
     held: asyncio.Event | None = None
+    lingers: float = 0.0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self.pieces:
@@ -52,7 +53,10 @@ class Protocol:
             self.taken += len(piece)
             yield piece
         if self.held is not None:
-            await self.held.wait()
+            try:
+                await self.held.wait()
+            finally:
+                await asyncio.sleep(self.lingers)
         # The server ends every body with this, and those that are cut too.
         yield b""
 
@@ -374,10 +378,12 @@ def test_the_end_waits_for_no_body() -> None:
         before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
         try:
             gateway.__rsgi_init__(asyncio.get_running_loop())
-            slow = Protocol([b"x"], held=asyncio.Event())
+            slow = Protocol([b"x"], held=asyncio.Event(), lingers=0.2)
             task = asyncio.create_task(one(gateway, slow, headers=announced(2)))
-            await asyncio.sleep(0.05)
-            signal.raise_signal(signal.SIGTERM)
+            # It is interrupted twice, by somebody who is in a hurry.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                await asyncio.sleep(0.05)
+                signal.raise_signal(number)
             await task
             assert busy(slow)
             late = Protocol([b"x"], held=asyncio.Event())
