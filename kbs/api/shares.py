@@ -42,6 +42,7 @@ class Shares:
         self._total = total
         self._part = total // CLIENT_PART if per_client else total
         self._taken: Counter[str] = Counter()
+        self._taken_by_all = 0
         self._lock = threading.Lock()
 
     def of(self, client: str) -> Share:
@@ -55,13 +56,15 @@ class Shares:
         with self._lock:
             if self._taken[client] + amount > self._part:
                 return False
-            if self._taken.total() + amount > self._total:
+            if self._taken_by_all + amount > self._total:
                 return False
             self._taken[client] += amount
+            self._taken_by_all += amount
             return True
 
     def _give(self, client: str, amount: int) -> None:
         with self._lock:
             self._taken[client] -= amount
+            self._taken_by_all -= amount
             if not self._taken[client]:
                 del self._taken[client]
