@@ -21,6 +21,8 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 _TITLES: Mapping[str, str] = {
     "snp": "`snp`: AMD SEV-SNP reports",
+    "tdx": "`tdx`: Intel TDX quotes",
+    "sgx": "`sgx`: Intel SGX quotes",
     "vtpm": "`vtpm`: TPM 2.0 quotes",
     "sample": "`sample`: development mode only",
     "request": "`request`: the request itself",
