@@ -301,10 +301,10 @@ def test_what_is_no_message_is_refused(dev: World, path: str, body: bytes) -> No
 
 
 def test_an_unknown_tee_is_told_which_there_are(dev: World) -> None:
-    client = guest(dev, tee="tdx")
+    client = guest(dev, tee="csv")
     answer = client.auth()
     assert (answer.status, answer.error) == (401, "AttestationError")
-    assert "sample, sampledevice, snp, tpm" in answer.json["detail"]
+    assert "sample, sampledevice, sgx, snp, tdx, tpm" in answer.json["detail"]
 
 
 @pytest.mark.parametrize("cookie", [None, "", "x", "A" * 400, "ä", b64(bytes(91))])
