@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from kbs.broker.collateral import CollateralTable
 from kbs.broker.commit import refuse_clock_behind
 from kbs.broker.governance import Governance, Snapshot
+from kbs.broker.intel_collateral import lacking_documents
 from kbs.broker.ports import Database, Transaction
 from kbs.broker.vault import Vault
 from kbs.core.clock import Clock
@@ -101,6 +102,7 @@ class Health:
         self._links = LinkCache()
         self._unlisted: tuple[_Looked, int] | None = None
         self._needing: tuple[Snapshot, bool] | None = None
+        self._named: tuple[Snapshot, frozenset[str]] | None = None
         self._clock = clock
         self._free_bytes = free_bytes
         self._unwritten = unwritten
@@ -177,6 +179,15 @@ class Health:
             notes.append(
                 ("collateral", f"no current AMD list for {', '.join(lacking)}")
             )
+        documents = lacking_documents(
+            table, self._families(snapshot), self._clock.now()
+        )
+        if documents:
+            detail = (
+                f"no {', '.join(documents)} of Intel that stands now: evidence that "
+                "brings none is answered 503"
+            )
+            missing.append(Missing(what="collateral", detail=detail, blocking=False))
         unlisted = self._cas_without_list(snapshot, table)
         if unlisted:
             # Anybody may ask, so no tenant is named.
@@ -219,6 +230,20 @@ class Health:
         if known is None or known[0] is not snapshot:
             known = (snapshot, self._names_snp(snapshot))
             self._needing = known
+        return known[1]
+
+    def _families(self, snapshot: Snapshot) -> frozenset[str]:
+        known = self._named
+        if known is None or known[0] is not snapshot:
+            families = {
+                family
+                for policies in snapshot.policies.values()
+                for policy in policies
+                for rule in policy.parsed.policy.allow
+                for family in families_of(rule, self._governance.vocabulary)
+            }
+            known = (snapshot, frozenset(families))
+            self._named = known
         return known[1]
 
     def _names_snp(self, snapshot: Snapshot) -> bool:
