@@ -413,11 +413,11 @@ def test_a_file_that_breaks_off_is_unreadable(
 
 def test_an_item_of_an_unknown_kind_is_malformed_evidence(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle.json"
-    items = [{"kind": "sgx", "quote": ""}]
+    items = [{"kind": "csv", "quote": ""}]
     bundle.write_text(json.dumps({"format": "kbs.evidence/1", "items": items}))
     ran = verify(bundle)
     assert (ran.code, ran.json["verdict"], ran.err) == (2, "refused", "")
-    assert statuses(ran) == {"sgx.parse": "fail"}
+    assert statuses(ran) == {"csv.parse": "fail"}
     inspected = run("evidence", "inspect", str(bundle), "--json")
     assert inspected.code == 2
     assert "unknown kind" in inspected.json["items"][0]["error"]
