@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.fuzz import documents, evidence, keys, tokens
+from tests.fuzz import documents, evidence, intel, keys, tokens
 from tests.fuzz.target import Target
 
 TARGETS: Mapping[str, Target] = {
     target.name: target
-    for module in (evidence, tokens, keys, documents)
+    for module in (evidence, intel, tokens, keys, documents)
     for target in module.TARGETS
 }
