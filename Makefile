@@ -12,7 +12,7 @@ T ?= tests
 K ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt cover policies property conformance vectors kills flood bench run dist clean
+.PHONY: help setup demo test lint fmt cover policies property conformance vectors kills flood bits bench run dist clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
@@ -73,6 +73,9 @@ vectors: setup  ## Rebuild generated documents; fails when they were not up to d
 # On each database a round kills once at each of nine steps of v1, and four times in rcar.
 kills: setup  ## Ten thousand kills in the middle of releases (hours)
 	KBS_KILL_ROUNDS=390 $(BIN)/pytest -q tests/e2e/test_kill.py -k every_step
+
+bits: setup  ## Every single bit of recorded evidence flipped, not one of each byte (minutes)
+	KBS_EVERY_BIT=1 $(BIN)/pytest -q tests/conformance -k every_changed
 
 flood: setup  ## A million and a half challenges that nobody answers, and the memory after (long)
 	@$(BIN)/python -m tests.flood

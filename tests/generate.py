@@ -22,6 +22,8 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 _TITLES: Mapping[str, str] = {
     "snp": "`snp`: AMD SEV-SNP reports",
     "vtpm": "`vtpm`: TPM 2.0 quotes",
+    "nitro": "`nitro`: AWS Nitro enclaves",
+    "nitrotpm": "`nitrotpm`: EC2 instances with a NitroTPM",
     "sample": "`sample`: development mode only",
     "request": "`request`: the request itself",
 }

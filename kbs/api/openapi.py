@@ -234,7 +234,12 @@ def _schemas() -> dict[str, object]:
             }
         ),
         "EvidenceItem": {
-            "oneOf": [_ref("SnpItem"), _ref("VtpmItem"), _ref("SampleItem")],
+            "oneOf": [
+                _ref("SnpItem"),
+                _ref("VtpmItem"),
+                _ref("NitroItem"),
+                _ref("SampleItem"),
+            ],
             "discriminator": {"propertyName": "kind"},
         },
         "SnpItem": _object(
@@ -255,6 +260,9 @@ def _schemas() -> dict[str, object]:
                 "ak": _TEXT,
             },
             {"ak_certificates": _list(_TEXT), "event_log": _B64},
+        ),
+        "NitroItem": _object(
+            {"kind": {"enum": ["nitro", "nitrotpm"]}, "document": _B64}
         ),
         "SampleItem": _object(
             {"kind": {"const": "sample"}, "report_data": _B64},

@@ -21,6 +21,8 @@ from kbs.policy.decide import merge
 
 # Claims by these last words are launch measurements, which deny entries can name.
 MEASUREMENT_WORDS = frozenset({"measurement", "mr_td", "mr_enclave"})
+# The same by their whole names: the image of a Nitro enclave.
+MEASUREMENT_NAMES = frozenset({"nitro.pcrs.0"})
 
 NOT_FOUND = "key.not_found"
 """Reason of a key that is granted to this caller and does not exist."""
@@ -157,7 +159,7 @@ def _measurements(claims: Claims) -> set[str]:
         str(value)
         for item in claims.items
         for name, value in item.values.items()
-        if name.rpartition(".")[2] in MEASUREMENT_WORDS
+        if name in MEASUREMENT_NAMES or name.rpartition(".")[2] in MEASUREMENT_WORDS
     }
 
 

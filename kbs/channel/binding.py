@@ -14,12 +14,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kbs.channel.recipient import Recipient, Suite, parse_recipient, parse_suite
-from kbs.core.encode import canonical_json, require_list, require_members, require_text
+from kbs.channel.recipient import (
+    Recipient,
+    Suite,
+    parse_recipient,
+    parse_suite,
+    spki_der,
+)
+from kbs.core.encode import (
+    canonical_json,
+    parse_b64u,
+    require_list,
+    require_members,
+    require_text,
+)
 from kbs.core.errors import MalformedError
 from kbs.core.ids import KeyRef, parse_key_ref
 
@@ -195,6 +207,19 @@ class RuntimeBinding:
     def device(self, kind: str) -> bytes:
         """Return D(kind)."""
         return device_binding(kind, self.runtime_data)
+
+    def beside(self) -> Mapping[str, bytes]:
+        """Return the recipient's key (SPKI DER) and the challenge's bytes.
+
+        A nonce that is no base64url is no challenge of ours, and fits nothing.
+        """
+        fitting = {"recipient": spki_der(self.runtime_data.recipient)}
+        try:
+            nonce = self.runtime_data.nonce
+            fitting["challenge"] = parse_b64u(nonce, "nonce", limit=len(nonce))
+        except MalformedError:
+            pass
+        return fitting
 
 
 def release_info(

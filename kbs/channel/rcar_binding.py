@@ -13,7 +13,7 @@ other (`binding.md`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kbs.channel.tee_key import TeeKey
@@ -37,6 +37,10 @@ class RcarBinding:
         """Return what every device must carry."""
         del kind
         return _digest(self._common())
+
+    def beside(self) -> Mapping[str, bytes]:
+        """Return nothing: the protocol has no evidence with further fields."""
+        return {}
 
     def _common(self) -> dict[str, object]:
         return {"nonce": self.nonce, "tee-pubkey": self.tee_key.to_json()}

@@ -17,6 +17,7 @@ from kbs.cli.evidence_files import (
     BUNDLE,
     EVENT_LOG,
     UNKNOWN_KIND,
+    WITHOUT_CERTIFICATES,
     GivenFiles,
     Unparsed,
     bundle_from,
@@ -34,8 +35,10 @@ from kbs.evidence.vtpm.abi import Attest, parse_attest
 from kbs.evidence.vtpm.algorithms import bank_name
 from kbs.evidence.vtpm.eventlog import EventLog, parse_event_log, replay
 
-# AMD 56860, table 23 (REPORT_DATA); the longest nonce that any raw evidence carries.
+# AMD 56860, table 23 (REPORT_DATA); the longest nonce that most raw evidence carries.
 _MAX_NONCE = 64
+# AWS, attestation_process.md, section 2.2: nonce = bytes .size (0..1024).
+_MAX_NONCES = {"nitro": 1024, "nitrotpm": 1024}
 
 _QUOTE_CHECKS = (
     "vtpm.quote.signature",
@@ -117,7 +120,7 @@ class Verification:
         if kind == EVENT_LOG:
             return self._run_log(data)
         if self.nonce is not None and kind != BUNDLE:
-            _nonce_bytes(self.nonce)
+            _nonce_bytes(self.nonce, kind)
         try:
             if kind == "vtpm" and lacks_of_quote(self.files):
                 return self._run_incomplete_quote(data)
@@ -129,7 +132,7 @@ class Verification:
 
     def _trust(self, kind: str) -> Trust:
         collateral = self.files.given_collateral()
-        if kind == BUNDLE:
+        if kind in WITHOUT_CERTIFICATES:
             collateral = GivenCollateral(
                 self.files.given_certificates() + collateral.given_certificates,
                 collateral.given_revocation_lists,
@@ -204,8 +207,9 @@ class Verification:
         if kind == BUNDLE:
             check = _bundle_nonce_check(self.nonce, bundle)
         else:
-            bound = VERIFIERS[kind].parse(bundle.items[0], 0).bound
-            check = _raw_nonce_check(self.nonce, bound, kind)
+            parsed = VERIFIERS[kind].parse(bundle.items[0], 0)
+            signed = parsed.bound if parsed.nonce is None else parsed.nonce
+            check = _raw_nonce_check(self.nonce, signed, kind)
         return replace(result, checks=(*result.checks, check))
 
 
@@ -286,11 +290,12 @@ def _without_pcrs(check: Check, *, selects: bool, has_log: bool) -> Check:
     )
 
 
-def _nonce_bytes(text: str) -> bytes:
-    data = parse_b64u(text, "--nonce", limit=_MAX_NONCE)
+def _nonce_bytes(text: str, kind: str) -> bytes:
+    most = _MAX_NONCES.get(kind, _MAX_NONCE)
+    data = parse_b64u(text, "--nonce", limit=most)
     if not data:
         # Nothing at all would match a report whose REPORT_DATA is all zero.
-        raise MalformedError("--nonce", got="nothing", expected="1 to 64 bytes")
+        raise MalformedError("--nonce", got="nothing", expected=f"1 to {most} bytes")
     return data
 
 
@@ -300,7 +305,7 @@ def _bundle_nonce_check(text: str, bundle: Bundle) -> Check:
 
 
 def _raw_nonce_check(text: str, bound: bytes, kind: str) -> Check:
-    nonce = _nonce_bytes(text)
+    nonce = _nonce_bytes(text, kind)
     expected = nonce.ljust(len(bound), b"\0") if kind == "snp" else nonce
     return _nonce_check(bound.hex(), expected.hex(), "the signed field", item=0)
 

@@ -1,8 +1,9 @@
 """Evidence in files: what a file is, and a bundle's item made of loose files.
 
 `contract.md`, section 1: a bundle is JSON; an SNP report has 1184 bytes; a TPM quote
-starts with TPM_GENERATED; an event log is known by its first event, or by being one
-to its end; anything else has to be named with --kind. What the evidence
+starts with TPM_GENERATED; a Nitro document is a COSE_Sign1 of its kind; an event log
+is known by its first event, or by being one to its end; anything else has to be named
+with --kind. What the evidence
 itself lacks in shape is a finding about it (`Unparsed`), what an option's file lacks is
 a usage error.
 """
@@ -21,6 +22,7 @@ from kbs.core.encode import b64, parse_json_object
 from kbs.core.errors import KbsError, MalformedError
 from kbs.evidence.bundle import MAX_BUNDLE_BYTES, Bundle, parse_bundle
 from kbs.evidence.model import GivenCollateral
+from kbs.evidence.nitro import document as nitro
 from kbs.evidence.snp.abi import REPORT_BYTES
 from kbs.evidence.vtpm.eventlog import parse_event_log
 from kbs.evidence.vtpm.item import item_from_files, load_ak
@@ -28,6 +30,9 @@ from kbs.pki.certificates import der
 
 BUNDLE = "bundle"
 EVENT_LOG = "eventlog"
+
+WITHOUT_CERTIFICATES = frozenset({BUNDLE, *nitro.REGISTERS})
+"""Kinds beside which certificates are collateral, since no item of theirs has any."""
 
 UNKNOWN_KIND = "evidence.kind"
 """The code of the error about a file that may be anything."""
@@ -156,7 +161,7 @@ def guess_kind(data: bytes) -> str | None:
         return "vtpm"
     if len(data) == REPORT_BYTES:
         return "snp"
-    return EVENT_LOG if _is_event_log(data) else None
+    return nitro.kind_of(data) or (EVENT_LOG if _is_event_log(data) else None)
 
 
 def _is_event_log(data: bytes) -> bool:
@@ -181,7 +186,8 @@ def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
         raise MalformedError(
             f"evidence {path}",
             got=f"{len(data)} bytes of no known shape",
-            expected="a bundle (JSON), an SNP report, a TPM quote or an event log",
+            expected="a bundle (JSON), an SNP report, a TPM quote, a Nitro document "
+            "or an event log",
             hint="say what it is with --kind",
             code=UNKNOWN_KIND,
         )
@@ -202,6 +208,8 @@ def bundle_from(kind: str, data: bytes, files: GivenFiles) -> Bundle:
             return parse_bundle(data)
         except MalformedError as exc:
             raise Unparsed(BUNDLE, exc) from exc
+    if kind in nitro.REGISTERS:
+        return Bundle(({"kind": kind, "document": b64(data)},))
     certificates = [b64(der(one)) for one in files.given_certificates()]
     if kind == "snp":
         item: dict[str, object] = {"kind": "snp", "report": b64(data)}

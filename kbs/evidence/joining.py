@@ -28,6 +28,10 @@ class BundleBinding(Protocol):
         """Return D(kind)."""
         ...
 
+    def beside(self) -> Mapping[str, bytes]:
+        """Return what a primary's further fields (`ParsedItem.beside`) may hold."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppraisedItem:
@@ -114,16 +118,12 @@ def _bind(
             other.parsed, binding.device(other.parsed.kind)
         )
     ]
-    if one.verifier.bound_matches(one.parsed, expected):
+    if not one.verifier.bound_matches(one.parsed, expected):
+        _note_unbound(one, expected, log)
+    elif _fits_beside(one.parsed, binding.beside(), log):
         log.passed("binding.primary", f"item {primary} carries P")
         _check_devices(others, unbound, log)
         return Joined(primary, devices, expected)
-    log.failed(
-        "binding.primary",
-        f"item {primary} is not bound to this request and this set of items",
-        got=one.parsed.bound.hex(),
-        expected=expected.hex(),
-    )
     if others and not unbound:
         log.failed(
             "binding.devices",
@@ -132,6 +132,31 @@ def _bind(
     else:
         _check_devices(others, unbound, log)
     return Joined(primary, devices)
+
+
+def _note_unbound(one: AppraisedItem, expected: bytes, log: CheckLog) -> None:
+    log.failed(
+        "binding.primary",
+        f"item {one.parsed.index} is not bound to this request and this set of items",
+        got=one.parsed.bound.hex(),
+        expected=expected.hex(),
+    )
+
+
+def _fits_beside(
+    parsed: ParsedItem, fitting: Mapping[str, bytes], log: CheckLog
+) -> bool:
+    """Whether every further field that is filled in fits the request."""
+    for name, value in parsed.beside.items():
+        if value != fitting.get(name):
+            log.failed(
+                "binding.primary",
+                f"item {parsed.index} carries P, and beside it another {name}",
+                got=value.hex(),
+                expected=fitting[name].hex() if name in fitting else "none",
+            )
+            return False
+    return True
 
 
 def _check_devices(

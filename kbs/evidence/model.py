@@ -115,6 +115,11 @@ class ParsedItem:
     bound: bytes
     body: object
     """The family's own frozen dataclass; only that family's verifier looks inside."""
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+    """Further signed fields of a primary that must fit the request where they are
+    filled in: `recipient` (SubjectPublicKeyInfo in DER) and `challenge` (decoded)."""
+    nonce: bytes | None = None
+    """The field for a verifier's nonce, where that is another one than `bound`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,8 @@ from types import MappingProxyType
 
 from kbs.core.claims import ClaimSpec, ClaimType, Vocabulary
 from kbs.evidence.model import Verifier
+from kbs.evidence.nitro.document import TPM
+from kbs.evidence.nitro.verify import NitroVerifier
 from kbs.evidence.sample.verify import DEVICE, SampleVerifier
 from kbs.evidence.snp.verify import SnpVerifier
 from kbs.evidence.vtpm.verify import VtpmVerifier
@@ -14,6 +16,8 @@ from kbs.evidence.vtpm.verify import VtpmVerifier
 _FAMILIES: tuple[Verifier, ...] = (
     SnpVerifier(),
     VtpmVerifier(),
+    NitroVerifier(),
+    NitroVerifier(TPM),
     SampleVerifier(),
     SampleVerifier(DEVICE),
 )

@@ -17,6 +17,7 @@ class Purpose(StrEnum):
 
     SNP = "snp"  # reports of AMD SEV-SNP
     TPM = "tpm"  # endorsement and attestation keys of TPMs and vTPMs
+    NITRO = "nitro"  # attestation documents of AWS Nitro enclaves and NitroTPMs
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class PinnedRoot:
 
 
 _AMD_PREFIX = "AMD ARK "
+_NITRO_PREFIX = "AWS Nitro"
 
 PINNED_ROOTS: tuple[PinnedRoot, ...] = (
     # https://kdsintf.amd.com/vcek/v1/Milan/cert_chain (valid 2020-10-22 to 2045-10-22)
@@ -70,6 +72,14 @@ PINNED_ROOTS: tuple[PinnedRoot, ...] = (
         "Google tpm_ek_v1_cloud_host_root",
         Purpose.TPM,
     ),
+    # CN=aws.nitro-enclaves, OU=AWS, O=Amazon, C=US (2019-10-28 to 2049-10-28), the root
+    # of the commercial partitions: AWS_NitroEnclaves_Root-G1, certificate SHA-256
+    # 641a0321a3e244ef…
+    PinnedRoot(
+        "f2caf5ecc6190b4a8399b78bc58a2bbcd0382375db8a1bfd78a82743874fd225",
+        "AWS Nitro Enclaves Root G1",
+        Purpose.NITRO,
+    ),
 )
 
 
@@ -79,7 +89,7 @@ def pinned_roots(
     """Return SPKI SHA-256 (hex) to name of the roots for one purpose.
 
     `override` takes the place of the shipped pins (tests pass a fake vendor's root);
-    its purpose follows from the name, since only AMD's roots are called `AMD ARK …`.
+    its purpose follows from the name: `AMD ARK …`, `AWS Nitro…`, else a TPM's.
     """
     if override is None:
         return {
@@ -100,4 +110,6 @@ def amd_product_line(root_name: str) -> str | None:
 
 
 def _purpose_of(name: str) -> Purpose:
+    if name.startswith(_NITRO_PREFIX):
+        return Purpose.NITRO
     return Purpose.SNP if name.startswith(_AMD_PREFIX) else Purpose.TPM
