@@ -24,6 +24,8 @@ _TITLES: Mapping[str, str] = {
     "vtpm": "`vtpm`: TPM 2.0 quotes",
     "nitro": "`nitro`: AWS Nitro enclaves",
     "nitrotpm": "`nitrotpm`: EC2 instances with a NitroTPM",
+    "azure_snp": "`azure_snp`: confidential VMs of Azure on AMD SEV-SNP",
+    "azure_tdx": "`azure_tdx`: confidential VMs of Azure on Intel TDX",
     "sample": "`sample`: development mode only",
     "request": "`request`: the request itself",
 }

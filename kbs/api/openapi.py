@@ -238,6 +238,7 @@ def _schemas() -> dict[str, object]:
                 _ref("SnpItem"),
                 _ref("VtpmItem"),
                 _ref("NitroItem"),
+                _ref("AzureItem"),
                 _ref("SampleItem"),
             ],
             "discriminator": {"propertyName": "kind"},
@@ -263,6 +264,22 @@ def _schemas() -> dict[str, object]:
         ),
         "NitroItem": _object(
             {"kind": {"enum": ["nitro", "nitrotpm"]}, "document": _B64}
+        ),
+        "AzureItem": _object(
+            {"kind": {"const": "azure"}, "hcl_report": _B64},
+            {
+                "vtpm": _object(
+                    {
+                        "quote": _object({"message": _B64, "signature": _B64}),
+                        "pcrs": {"type": "object"},
+                    },
+                    {"event_log": _B64},
+                ),
+                "certificates": _list(_TEXT),
+                "crl": _B64,
+                "td_quote": _B64,
+                "collateral": {"type": "object"},
+            },
         ),
         "SampleItem": _object(
             {"kind": {"const": "sample"}, "report_data": _B64},

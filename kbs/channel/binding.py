@@ -208,6 +208,11 @@ class RuntimeBinding:
         """Return D(kind)."""
         return device_binding(kind, self.runtime_data)
 
+    def carried(self, kind: str, digest: bytes) -> bytes | None:
+        """Return None: each kind has the form of its row in the binding's table."""
+        del kind, digest
+        return None
+
     def beside(self) -> Mapping[str, bytes]:
         """Return the recipient's key (SPKI DER) and the challenge's bytes.
 

@@ -207,9 +207,10 @@ class Verification:
         if kind == BUNDLE:
             check = _bundle_nonce_check(self.nonce, bundle)
         else:
-            parsed = VERIFIERS[kind].parse(bundle.items[0], 0)
+            found = bundle.kind(0)
+            parsed = VERIFIERS[found].parse(bundle.items[0], 0)
             signed = parsed.bound if parsed.nonce is None else parsed.nonce
-            check = _raw_nonce_check(self.nonce, signed, kind)
+            check = _raw_nonce_check(self.nonce, signed, found)
         return replace(result, checks=(*result.checks, check))
 
 

@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from kbs.cli.evidence_files import GivenFiles
 
 _FILE = click.Path(path_type=Path)
-_KINDS = ("bundle", "snp", "vtpm", "nitro", "nitrotpm", "sample", "eventlog")
+_KINDS = (
+    "bundle",
+    "rcar",
+    "snp",
+    "vtpm",
+    "nitro",
+    "nitrotpm",
+    "azure",
+    "sample",
+    "eventlog",
+)
 _INSPECTED = (*_KINDS, "certificate")
 
 

@@ -1,9 +1,10 @@
 """Evidence in files: what a file is, and a bundle's item made of loose files.
 
 `contract.md`, section 1: a bundle is JSON; an SNP report has 1184 bytes; a TPM quote
-starts with TPM_GENERATED; a Nitro document is a COSE_Sign1 of its kind; an event log
-is known by its first event, or by being one to its end; anything else has to be named
-with --kind. What the evidence
+starts with TPM_GENERATED, an Azure HCL report with HCLA; a Nitro document is a
+COSE_Sign1 of its kind; JSON that is no bundle is evidence as RCAR carries it, where its
+members say so; an event log is known by its first event, or by being one to its end;
+anything else has to be named with --kind. What the evidence
 itself lacks in shape is a finding about it (`Unparsed`), what an option's file lacks is
 a usage error.
 """
@@ -18,9 +19,11 @@ from cryptography import x509
 
 from kbs.cli.inputs import read_input
 from kbs.cli.x509_files import certificates_in, crls_in, load_collateral
-from kbs.core.encode import b64, parse_json_object
+from kbs.core.encode import b64, parse_json_object, require_object
 from kbs.core.errors import KbsError, MalformedError
+from kbs.evidence.azure.hcl import MAGIC, ReportType, parse_hcl_report
 from kbs.evidence.bundle import MAX_BUNDLE_BYTES, Bundle, parse_bundle
+from kbs.evidence.forms import form_of, item_of, tee_of
 from kbs.evidence.model import GivenCollateral
 from kbs.evidence.nitro import document as nitro
 from kbs.evidence.snp.abi import REPORT_BYTES
@@ -30,8 +33,10 @@ from kbs.pki.certificates import der
 
 BUNDLE = "bundle"
 EVENT_LOG = "eventlog"
+RCAR = "rcar"
+AZURE = "azure"
 
-WITHOUT_CERTIFICATES = frozenset({BUNDLE, *nitro.REGISTERS})
+WITHOUT_CERTIFICATES = frozenset({BUNDLE, RCAR, *nitro.REGISTERS})
 """Kinds beside which certificates are collateral, since no item of theirs has any."""
 
 UNKNOWN_KIND = "evidence.kind"
@@ -88,7 +93,7 @@ class GivenFiles:
         unused = {"--rim": next(iter(self.rims), None)}
         if kind != "vtpm":
             unused |= quote
-        if kind not in {BUNDLE, "vtpm"}:
+        if kind not in {BUNDLE, RCAR, "vtpm"}:
             unused["--ak"] = self.ak
         if kind in {"sample", EVENT_LOG}:
             unused |= signers
@@ -156,12 +161,27 @@ class GivenFiles:
 def guess_kind(data: bytes) -> str | None:
     """Return what a file of evidence is, where its bytes leave no doubt."""
     if data.lstrip(b" \t\r\n")[:1] == b"{":
-        return BUNDLE
+        return BUNDLE if _rcar_evidence(data) is None else RCAR
     if data.startswith(_TPM_GENERATED):
         return "vtpm"
+    if data.startswith(MAGIC):
+        return AZURE
     if len(data) == REPORT_BYTES:
         return "snp"
     return nitro.kind_of(data) or (EVENT_LOG if _is_event_log(data) else None)
+
+
+def _rcar_evidence(data: bytes) -> tuple[str, dict[str, object]] | None:
+    """Return TEE and evidence of a document that is evidence as RCAR carries it."""
+    try:
+        document = parse_json_object(data, "evidence", limit=MAX_BUNDLE_BYTES)
+        if document.keys() == {"platform", "evidence"}:
+            # How another verifier keeps such evidence in files.
+            document = require_object(document["evidence"], "evidence")
+    except MalformedError:
+        return None
+    tee = None if "format" in document else tee_of(document)
+    return None if tee is None else (tee, document)
 
 
 def _is_event_log(data: bytes) -> bool:
@@ -186,8 +206,8 @@ def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
         raise MalformedError(
             f"evidence {path}",
             got=f"{len(data)} bytes of no known shape",
-            expected="a bundle (JSON), an SNP report, a TPM quote, a Nitro document "
-            "or an event log",
+            expected="a bundle (JSON), an SNP report, a TPM quote, a Nitro document, "
+            "an HCL report or an event log",
             hint="say what it is with --kind",
             code=UNKNOWN_KIND,
         )
@@ -208,15 +228,46 @@ def bundle_from(kind: str, data: bytes, files: GivenFiles) -> Bundle:
             return parse_bundle(data)
         except MalformedError as exc:
             raise Unparsed(BUNDLE, exc) from exc
+    if kind == RCAR:
+        return Bundle((_rcar_item(data),))
     if kind in nitro.REGISTERS:
         return Bundle(({"kind": kind, "document": b64(data)},))
     certificates = [b64(der(one)) for one in files.given_certificates()]
     if kind == "snp":
         item: dict[str, object] = {"kind": "snp", "report": b64(data)}
         return Bundle(({**item, "certificates": certificates},))
+    if kind == AZURE:
+        return Bundle((_azure_item(data, certificates),))
     if kind == "sample":
         return Bundle((_sample_item(data),))
     return Bundle(({**_quote_item(data, files), "ak_certificates": certificates},))
+
+
+def _rcar_item(data: bytes) -> dict[str, object]:
+    found = _rcar_evidence(data)
+    if found is None:
+        lacking = MalformedError(
+            "RCAR evidence",
+            got="members of no known TEE",
+            expected="the primary evidence of a message",
+        )
+        raise Unparsed(BUNDLE, lacking)
+    tee, evidence = found
+    try:
+        return item_of(tee, evidence)
+    except MalformedError as exc:
+        raise Unparsed(form_of(tee).kind, exc) from exc
+
+
+def _azure_item(data: bytes, certificates: list[str]) -> dict[str, object]:
+    try:
+        kind = parse_hcl_report(data).type
+    except MalformedError as exc:
+        raise Unparsed(AZURE, exc) from exc
+    item: dict[str, object] = {"kind": AZURE, "hcl_report": b64(data)}
+    if kind is ReportType.SNP:
+        item["certificates"] = certificates
+    return item
 
 
 def _sample_item(data: bytes) -> dict[str, object]:

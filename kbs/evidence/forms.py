@@ -6,13 +6,29 @@ protocol's form does not carry is not in the item either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kbs.core.encode import b64, parse_b64, require_list, require_object, require_text
+from kbs.core.encode import (
+    b64,
+    parse_b64,
+    parse_b64u,
+    parse_hex,
+    require_list,
+    require_object,
+    require_text,
+)
 from kbs.core.errors import MalformedError
+from kbs.evidence.azure.hcl import MAX_REPORT
 from kbs.evidence.snp.fields import octets_of, report_of_fields
-from kbs.evidence.vtpm.abi import MAX_MESSAGE, PCR_COUNT, parse_attest
+from kbs.evidence.vtpm.abi import (
+    MAX_MESSAGE,
+    MAX_SIGNATURE,
+    PCR_COUNT,
+    Signature,
+    parse_attest,
+    serialize_signature,
+)
 from kbs.evidence.vtpm.algorithms import Algorithm
 from kbs.pki.certificates import MAX_CERTIFICATE_BYTES
 
@@ -23,6 +39,9 @@ _MAX_CERTIFICATES = 16
 # What the kernel's table of extended guest requests can hold, by the `sev` crate.
 _CHAIN = frozenset({"ARK", "ASK", "ASVK", "VCEK", "VLEK"})
 _MAX_SVN = 2**32 - 1
+_AZURE_VERSIONS = (0, 1, 2)
+_PCR_BYTES = 32
+_MAX_TD_QUOTE = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +78,17 @@ def form_of(tee: str) -> Form:
             "tee", got=repr(tee)[:40], expected=", ".join(sorted(FORMS))
         )
     return found
+
+
+def tee_of(evidence: Evidence) -> str | None:
+    """Return the TEE whose evidence this looks like, by its members; None if none.
+
+    For files that nobody named: a message says its TEE.
+    """
+    for tee, names in _MEMBERS.items():
+        if any(members <= evidence.keys() for members in names):
+            return tee
+    return None
 
 
 def _sample(kind: str) -> Callable[[Evidence], Item]:
@@ -102,25 +132,109 @@ def _tpm(evidence: Evidence) -> Item:
     quote = require_object(evidence.get("tpm_quote"), "tpm_quote")
     message = parse_b64(quote.get("message"), "tpm_quote message", limit=MAX_MESSAGE)
     values = require_list(quote.get("pcrs"), "tpm_quote pcrs", limit=PCR_COUNT)
-    # All 24 come, whatever was quoted; the others are nobody's word.
-    selected = parse_attest(message).selected
-    pcrs = {
-        str(pcr): value
-        for pcr, value in enumerate(values)
-        if (Algorithm.SHA256, pcr) in selected
-    }
     return {
         "kind": "vtpm",
         "quote": {"message": b64(message), "signature": quote.get("signature")},
-        "pcrs": {"sha256": pcrs},
+        "pcrs": {"sha256": _quoted(message, values)},
         "ak": evidence.get("ak_public"),
     }
 
 
+def _az_snp(evidence: Evidence) -> Item:
+    item = _azure(evidence)
+    vcek = evidence.get("vcek")
+    if isinstance(vcek, str) and vcek.startswith("-----BEGIN"):
+        return {**item, "certificates": [vcek]}
+    der = _octets(vcek, "vcek", most=MAX_CERTIFICATE_BYTES)
+    return {**item, "certificates": [b64(der)]}
+
+
+def _az_tdx(evidence: Evidence) -> Item:
+    quote = _octets(evidence.get("td_quote"), "td_quote", most=_MAX_TD_QUOTE)
+    return {**_azure(evidence), "td_quote": b64(quote)}
+
+
+def _azure(evidence: Evidence) -> Item:
+    """Read what is common to the Azure forms: versions 1 and 2, and 0 of integers.
+
+    Version 2 also has the digest in the `user-data` of the HCL claims, which is not
+    used: extraData carries it whole, under a key that the hardware report vouches for.
+    """
+    version = evidence.get("version", 0)
+    if version not in _AZURE_VERSIONS or isinstance(version, bool):
+        raise MalformedError(
+            "evidence version", got=repr(version)[:40], expected="1 or 2"
+        )
+    # Version 0 of SNP has other names for the same two members.
+    hcl = evidence.get("hcl_report", evidence.get("report"))
+    quote = require_object(
+        evidence.get("tpm_quote", evidence.get("quote")), "tpm_quote"
+    )
+    return {
+        "kind": "azure",
+        "hcl_report": b64(_octets(hcl, "hcl_report", most=MAX_REPORT)),
+        "vtpm": _azure_quote(quote),
+    }
+
+
+def _azure_quote(quote: Mapping[str, object]) -> dict[str, object]:
+    message = _hex(quote.get("message"), "tpm_quote message", most=MAX_MESSAGE)
+    raw = _hex(quote.get("signature"), "tpm_quote signature", most=MAX_SIGNATURE)
+    # The signature comes bare; the vTPM's key signs by RSASSA with SHA-256 only.
+    signature = Signature(scheme=Algorithm.RSASSA, hash=Algorithm.SHA256, values=(raw,))
+    values = require_list(quote.get("pcrs"), "tpm_quote pcrs", limit=PCR_COUNT)
+    pcrs = [_hex(one, "tpm_quote pcr", most=_PCR_BYTES).hex() for one in values]
+    return {
+        "quote": {
+            "message": b64(message),
+            "signature": b64(serialize_signature(signature)),
+        },
+        "pcrs": {"sha256": _quoted(message, pcrs)},
+    }
+
+
+def _quoted(message: bytes, values: Sequence[object]) -> dict[str, object]:
+    # All 24 come, whatever was quoted; the others are nobody's word.
+    selected = parse_attest(message).selected
+    return {
+        str(pcr): value
+        for pcr, value in enumerate(values)
+        if (Algorithm.SHA256, pcr) in selected
+    }
+
+
+def _octets(value: object, what: str, *, most: int) -> bytes:
+    if isinstance(value, list):
+        return octets_of(value, what, most=most)
+    text = require_text(value, what, limit=2 * most)
+    # Base64url, with padding or without.
+    whole = len(text) % 4 == 0
+    return parse_b64u(text.rstrip("=") if whole else text, what, limit=most)
+
+
+def _hex(value: object, what: str, *, most: int) -> bytes:
+    if isinstance(value, list):
+        return octets_of(value, what, most=most)
+    return parse_hex(require_text(value, what, limit=2 * most), what)
+
+
 FORMS: Mapping[str, Form] = {
+    "az-snp-vtpm": Form("azure", _az_snp, init_data="pcr8"),
+    "az-tdx-vtpm": Form("azure", _az_tdx, init_data="pcr8"),
     "sample": Form("sample", _sample("sample")),
     "sampledevice": Form("sampledevice", _sample("sampledevice")),
     "snp": Form("snp", _snp, init_data="host_data"),
     "tpm": Form("vtpm", _tpm, init_data="pcr8"),
 }
 """Every TEE name whose evidence this broker verifies."""
+
+_MEMBERS: Mapping[str, tuple[frozenset[str], ...]] = {
+    "az-snp-vtpm": (
+        frozenset({"hcl_report", "tpm_quote", "vcek"}),
+        frozenset({"report", "quote", "vcek"}),
+    ),
+    "az-tdx-vtpm": (frozenset({"hcl_report", "tpm_quote", "td_quote"}),),
+    "snp": (frozenset({"attestation_report", "cert_chain"}),),
+    "tpm": (frozenset({"ak_public", "tpm_quote"}),),
+}
+"""Members by which evidence of a TEE is known."""

@@ -28,6 +28,13 @@ class BundleBinding(Protocol):
         """Return D(kind)."""
         ...
 
+    def carried(self, kind: str, digest: bytes) -> bytes | None:
+        """Return the whole bound field, where the protocol has a form of its own.
+
+        None leaves the form to the verifier of the kind (`bound_matches`).
+        """
+        ...
+
     def beside(self) -> Mapping[str, bytes]:
         """Return what a primary's further fields (`ParsedItem.beside`) may hold."""
         ...
@@ -114,11 +121,9 @@ def _bind(
     unbound = [
         other.parsed.index
         for other in others
-        if not other.verifier.bound_matches(
-            other.parsed, binding.device(other.parsed.kind)
-        )
+        if not _is_bound(other, binding.device(other.parsed.kind), binding)
     ]
-    if not one.verifier.bound_matches(one.parsed, expected):
+    if not _is_bound(one, expected, binding):
         _note_unbound(one, expected, log)
     elif _fits_beside(one.parsed, binding.beside(), log):
         log.passed("binding.primary", f"item {primary} carries P")
@@ -132,6 +137,13 @@ def _bind(
     else:
         _check_devices(others, unbound, log)
     return Joined(primary, devices)
+
+
+def _is_bound(one: AppraisedItem, digest: bytes, binding: BundleBinding) -> bool:
+    whole = binding.carried(one.parsed.kind, digest)
+    if whole is None:
+        return one.verifier.bound_matches(one.parsed, digest)
+    return one.parsed.bound == whole
 
 
 def _note_unbound(one: AppraisedItem, expected: bytes, log: CheckLog) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from kbs.core.claims import ClaimSpec, ClaimType, Vocabulary
+from kbs.evidence.azure.verify import AzureVerifier
 from kbs.evidence.model import Verifier
 from kbs.evidence.nitro.document import TPM
 from kbs.evidence.nitro.verify import NitroVerifier
@@ -13,11 +14,14 @@ from kbs.evidence.sample.verify import DEVICE, SampleVerifier
 from kbs.evidence.snp.verify import SnpVerifier
 from kbs.evidence.vtpm.verify import VtpmVerifier
 
+_SNP = SnpVerifier()
+
 _FAMILIES: tuple[Verifier, ...] = (
-    SnpVerifier(),
+    _SNP,
     VtpmVerifier(),
     NitroVerifier(),
     NitroVerifier(TPM),
+    AzureVerifier((_SNP,)),
     SampleVerifier(),
     SampleVerifier(DEVICE),
 )

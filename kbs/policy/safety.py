@@ -121,7 +121,7 @@ def _open_claim(rule: Rule, spec: ClaimSpec, safety: Safety) -> Open | None:
     return Open(
         claim=spec.name,
         got="left open",
-        expected="equals or in, for " + " or ".join(names),
+        expected="equals or in, for " + _some(names),
         hint=f"{safety.reason}; safe: true cannot know the value",
         excuses=names,
     )
@@ -142,6 +142,10 @@ def _open_values(rule: Rule, spec: ClaimSpec, safety: Safety) -> Open | None:
         hint=f"{safety.reason}; say so, or safe: true, or unsafe: with a reason",
         excuses=(spec.name,),
     )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return " or ".join(names[:4]) + (" …" if len(names) > 4 else "")  # noqa: PLR2004
 
 
 def _within(values: frozenset[Scalar], allowed: frozenset[Scalar]) -> bool:

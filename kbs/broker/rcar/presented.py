@@ -124,7 +124,8 @@ def check_init_data(presented: RcarPresented, claims: Claims | None) -> Check | 
     if register == "host_data":
         name, expected = "snp.host_data", digest[:32].ljust(32, b"\0")
     else:
-        name = "vtpm.pcr.sha256.8"
+        # The vTPM's own family, or that of a VM whose hardware vouches for it.
+        name = f"{claims.items[0].family}.pcr.sha256.8"
         expected = hashlib.sha256(bytes(32) + digest).digest()
     got = claims.items[0].values.get(name)
     if got == expected.hex():

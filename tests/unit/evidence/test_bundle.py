@@ -89,6 +89,9 @@ class FakeBinding:
     def primary(self, kind: str, devices: Sequence[tuple[str, str]]) -> bytes:
         return b"P" + canonical_json([kind, [list(pair) for pair in devices]])
 
+    def carried(self, kind: str, digest: bytes) -> None:
+        del kind, digest
+
     def beside(self) -> dict[str, bytes]:
         return {}
 

@@ -10,6 +10,13 @@ from tests.unit.policy.words import policy_text
 
 WORDS = vocabulary()
 PCR = "'" + "11" * 48 + "'"
+SHA256 = "'" + "11" * 32 + "'"
+NITRO = f"{{claim: nitro.pcrs.0, equals: {PCR}}}"
+TPM = f"{{claim: nitrotpm.pcrs.4, equals: {PCR}}}"
+PARAVISOR = f"{{claim: azure_snp.measurement, equals: {PCR}}}"
+ID_KEY = f"{{claim: azure_snp.id_key_digest, equals: {PCR}}}"
+RESETTABLE = f"{{claim: azure_snp.pcr.sha256.16, equals: {SHA256}}}"
+VM_PCR = f"{{claim: azure_snp.pcr.sha256.4, equals: {SHA256}}}"
 
 
 def open_claims(conditions: str, unsafe: str = "") -> list[str]:
@@ -27,12 +34,7 @@ def open_claims(conditions: str, unsafe: str = "") -> list[str]:
     [
         (f"{{claim: nitro.pcrs.0, equals: {PCR}}}", "", ["nitro.debug"]),
         (f"{{claim: nitro.pcrs.0, equals: {PCR}}}, {{safe: true}}", "", []),
-        (
-            f"{{claim: nitro.pcrs.0, equals: {PCR}}}, "
-            "{claim: nitro.debug, equals: false}",
-            "",
-            [],
-        ),
+        (f"{NITRO}, {{claim: nitro.debug, equals: false}}", "", []),
         ("{claim: nitro.debug, equals: true}", "", ["nitro.debug"]),
         ("{claim: nitro.debug, equals: true}", "nitro.debug: a laboratory", []),
         ("{claim: nitrotpm.module_id, equals: x}", "", ["nitrotpm.pcrs.4"]),
@@ -45,10 +47,45 @@ def open_claims(conditions: str, unsafe: str = "") -> list[str]:
         (f"{{claim: nitrotpm.pcrs.7, equals: {PCR}}}", "", []),
         (f"{{claim: nitrotpm.pcrs.0, equals: {PCR}}}", "", ["nitrotpm.pcrs.4"]),
         (
-            f"{{claim: nitrotpm.pcrs.4, equals: {PCR}}}, "
-            f"{{claim: nitrotpm.pcrs.16, equals: {PCR}}}",
+            f"{TPM}, {{claim: nitrotpm.pcrs.16, equals: {PCR}}}",
             "",
             ["nitrotpm.pcrs.16"],
+        ),
+        # Azure: the hardware's own, the paravisor, and a PCR of this VM.
+        (
+            "{claim: azure_snp.vm.secure_boot, equals: true}",
+            "",
+            [
+                "azure_snp.measurement",
+                "azure_snp.vmpl",
+                "azure_snp.signing_key",
+                "azure_snp.policy.migrate_ma_allowed",
+                "azure_snp.policy.debug_allowed",
+                "azure_snp.pcr.sha256.0",
+            ],
+        ),
+        (
+            f"{{safe: true}}, {PARAVISOR}",
+            "",
+            ["azure_snp.pcr.sha256.0"],
+        ),
+        (f"{{safe: true}}, {VM_PCR}", "", ["azure_snp.measurement"]),
+        (f"{{safe: true}}, {PARAVISOR}, {VM_PCR}", "", []),
+        (
+            f"{{safe: true}}, {PARAVISOR}",
+            "azure_snp.pcr.sha256.4: the same image for everybody",
+            [],
+        ),
+        (
+            f"{{safe: true}}, {ID_KEY}, {VM_PCR}",
+            "",
+            [],
+        ),
+        # A PCR that software can reset says nothing of what runs.
+        (
+            f"{{safe: true}}, {PARAVISOR}, {RESETTABLE}",
+            "",
+            ["azure_snp.pcr.sha256.0", "azure_snp.pcr.sha256.16"],
         ),
     ],
 )
