@@ -1,4 +1,4 @@
-"""The binding of v1 for Nitro documents: user_data, and what may stand beside it.
+"""The binding of v1 for documents of Nitro and VMs of Azure.
 
 The literals were computed once by `independent`, which knows nothing of the code under
 test: JCS of these ASCII objects is what `json.dumps` writes with sorted names and no
@@ -12,16 +12,22 @@ import json
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from kbs.channel.binding import RuntimeBinding, parse_runtime_data
+from kbs.channel.rcar_binding import RcarBinding
+from kbs.channel.tee_key import parse_tee_key
 from kbs.core.checks import Status, Verdict
 from kbs.core.encode import parse_b64u
 from kbs.evidence.bundle import Bundle, BundleResult, verify_bundle
+from kbs.evidence.joining import BundleBinding
 from kbs.evidence.model import Trust
 from kbs.evidence.registry import VERIFIERS
+from tests.fakes.azure import FakeAzure, azure
 from tests.fakes.nitro import NOW, item, nitro
 
 AWS = nitro()
+VM = azure()
 
 # A challenge has 59 bytes.
 CHALLENGE = bytes([1, 7, 1]) + bytes(range(56))
@@ -43,6 +49,14 @@ RUNTIME_DATA: dict[str, Any] = {
         "suite": "0020-0001-0002",
     },
 }
+# The key of the RCAR reference, d = 0xA11CE.
+TEE_KEY = {
+    "kty": "EC",
+    "crv": "P-256",
+    "alg": "ECDH-ES+A256KW",
+    "x": "cmiHbhnbfXplHVXV880IsPFPDy2ZrDg9VucFzFiy3gk",
+    "y": "Jy80YNEIRNnYp3wPb1dUyOHH-jpYxmcfkZnYcQr0OHg",
+}
 # RFC 8410, section 4: the key of an X25519 SubjectPublicKeyInfo follows this.
 SPKI = bytes.fromhex("302a300506032b656e032100") + parse_b64u(
     RUNTIME_DATA["recipient"]["x"], "x", limit=32
@@ -54,6 +68,10 @@ P_NITRO = (
 P_NITROTPM = (
     "35505c9b7ccdd93b5927eb2776a4b28a532a873140762af7"
     "4903a216726b14e0dc918e6ee764dafa21ba95e02e631c16"
+)
+P_AZURE = (
+    "251366628b8447a7513961c21abc409d2b199f211cb5081c"
+    "487a061706a6f8de3ef4bf2964087c507b066fa68e838e50"
 )
 BINDING = RuntimeBinding(parse_runtime_data(RUNTIME_DATA))
 
@@ -69,12 +87,12 @@ def independent(kind: str) -> str:
     return hashlib.sha384(b"kbs.binding/1\x00" + text.encode("ascii")).hexdigest()
 
 
-def verify(*items: dict[str, object]) -> BundleResult:
+def verify(*items: dict[str, object], binding: BundleBinding = BINDING) -> BundleResult:
     return verify_bundle(
         Bundle(items),
-        trust=Trust(now=NOW, pinned_roots=AWS.pins),
+        trust=Trust(now=NOW, pinned_roots={**AWS.pins, **VM.amd.pins()}),
         verifiers=VERIFIERS,
-        binding=BINDING,
+        binding=binding,
     )
 
 
@@ -89,6 +107,7 @@ def bound(text: str, **changes: Any) -> dict[str, object]:
 def test_the_literals_are_the_formulas() -> None:
     assert independent("nitro") == P_NITRO
     assert independent("nitrotpm") == P_NITROTPM
+    assert independent("azure") == P_AZURE
     assert parse_b64u(RUNTIME_DATA["nonce"], "nonce", limit=80) == CHALLENGE
 
 
@@ -168,3 +187,54 @@ def test_two_documents_are_two_primaries() -> None:
     result = verify(bound(P_NITRO), bound(P_NITRO, nonce=CHALLENGE))
     assert "bundle.primary" in failed(result)
     assert "binding.duplicate" in failed(result)
+
+
+# --- row azure: extraData = P("azure")[0:32] ------------------------------------------
+
+
+def test_row_azure() -> None:
+    result = verify(VM.item(bytes.fromhex(P_AZURE)[:32]))
+    assert result.verdict is Verdict.VERIFIED, failed(result)
+    assert result.authenticated
+
+
+@pytest.mark.parametrize(
+    "extra_data",
+    [
+        b"",
+        bytes(32),
+        bytes.fromhex(P_AZURE),
+        bytes.fromhex(P_AZURE)[:31],
+        bytes.fromhex(P_AZURE)[:32] + b"\x00",
+        bytes.fromhex(P_AZURE)[16:],
+        bytes.fromhex(P_NITRO)[:32],
+    ],
+)
+def test_row_azure_refuses_any_other_field(extra_data: bytes) -> None:
+    result = verify(VM.item(extra_data))
+    assert failed(result) == ["binding.primary"]
+    assert not result.authenticated
+
+
+def test_p_in_the_user_data_of_the_claims_binds_nothing() -> None:
+    hcl = VM.hcl(VM.claims(**{"user-data": P_AZURE}))
+    assert failed(verify(VM.item(hcl=hcl))) == ["binding.primary"]
+
+
+def test_the_digest_of_rcar_is_carried_whole_and_by_its_own_door_only() -> None:
+    rcar = RcarBinding("nonce", parse_tee_key(TEE_KEY), "")
+    digest = rcar.primary("azure", ())
+    whole = verify(VM.item(digest), binding=rcar)
+    assert whole.verdict is Verdict.VERIFIED, failed(whole)
+    assert failed(verify(VM.item(digest[:32]), binding=rcar)) == ["binding.primary"]
+    assert failed(verify(VM.item(digest))) == ["binding.primary"]
+    assert rcar.beside() == {}
+
+
+def test_the_report_of_one_vm_and_the_quote_of_another() -> None:
+    other = FakeAzure()
+    other.tpm.key = rsa.generate_private_key(65537, 2048)
+    quoted = other.item(bytes.fromhex(P_AZURE)[:32])
+    result = verify({**VM.item(), "vtpm": quoted["vtpm"]})
+    assert failed(result) == ["vtpm.quote.signature"]
+    assert not result.authenticated
