@@ -21,6 +21,7 @@ from kbs.cli.evidence_files import (
     Unparsed,
     bundle_from,
     lacks_of_quote,
+    read_event_log,
     read_evidence,
 )
 from kbs.core.checks import Check, CheckLog, Status, Verdict, verdict
@@ -32,7 +33,7 @@ from kbs.evidence.model import GivenCollateral, Trust
 from kbs.evidence.registry import VERIFIERS
 from kbs.evidence.vtpm.abi import Attest, parse_attest
 from kbs.evidence.vtpm.algorithms import bank_name
-from kbs.evidence.vtpm.eventlog import EventLog, parse_event_log, replay
+from kbs.evidence.vtpm.eventlog import EventLog, replay
 
 # AMD 56860, table 23 (REPORT_DATA); the longest nonce that any raw evidence carries.
 _MAX_NONCE = 64
@@ -45,6 +46,10 @@ _QUOTE_CHECKS = (
 # What the PCR values beside a quote are needed for.
 _PCR_CHECKS = frozenset({"vtpm.quote.pcr_selection", "vtpm.quote.pcr_digest"})
 _LOG_CHECK = "vtpm.eventlog.replay"
+# Evidence that certificates beside it are no part of; they are looked up like others.
+_LOOKED_UP = frozenset({BUNDLE, "tdx", "sgx"})
+# Their REPORTDATA has 64 bytes, which a shorter nonce leaves zero behind it.
+_REPORTS = frozenset({"snp", "tdx", "sgx"})
 _EXIT = {
     Verdict.VERIFIED: EXIT_DONE,
     Verdict.REFUSED: EXIT_REFUSED,
@@ -129,10 +134,11 @@ class Verification:
 
     def _trust(self, kind: str) -> Trust:
         collateral = self.files.given_collateral()
-        if kind == BUNDLE:
+        if kind in _LOOKED_UP:
             collateral = GivenCollateral(
                 self.files.given_certificates() + collateral.given_certificates,
                 collateral.given_revocation_lists,
+                collateral.given_documents,
             )
         return Trust(
             now=self.at,
@@ -151,13 +157,13 @@ class Verification:
                 code="usage",
             )
         try:
-            found = parse_event_log(data)
+            kind, found = read_event_log(data)
         except MalformedError as exc:
             return malformed("vtpm", exc)
         log = CheckLog()
-        log.passed("vtpm.parse", f"{len(found.events)} events, {found.format.value}")
+        log.passed(f"{kind}.parse", f"{len(found.events)} events, {found.format.value}")
         log.unchecked(
-            _LOG_CHECK,
+            f"{kind}.eventlog.replay",
             "an event log proves nothing alone: give it by --event-log with a quote",
         )
         checks = tuple(check.at(0) for check in log.checks)
@@ -301,7 +307,7 @@ def _bundle_nonce_check(text: str, bundle: Bundle) -> Check:
 
 def _raw_nonce_check(text: str, bound: bytes, kind: str) -> Check:
     nonce = _nonce_bytes(text)
-    expected = nonce.ljust(len(bound), b"\0") if kind == "snp" else nonce
+    expected = nonce.ljust(len(bound), b"\0") if kind in _REPORTS else nonce
     return _nonce_check(bound.hex(), expected.hex(), "the signed field", item=0)
 
 

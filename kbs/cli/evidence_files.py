@@ -1,7 +1,8 @@
 """Evidence in files: what a file is, and a bundle's item made of loose files.
 
 `contract.md`, section 1: a bundle is JSON; an SNP report has 1184 bytes; a TPM quote
-starts with TPM_GENERATED; an event log is known by its first event, or by being one
+starts with TPM_GENERATED; a quote of TDX or SGX names its quoting enclave's vendor in
+its header; an event log is known by its first event, or by being one
 to its end; anything else has to be named with --kind. What the evidence
 itself lacks in shape is a finding about it (`Unparsed`), what an option's file lacks is
 a usage error.
@@ -10,6 +11,7 @@ a usage error.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +22,11 @@ from kbs.cli.x509_files import certificates_in, crls_in, load_collateral
 from kbs.core.encode import b64, parse_json_object
 from kbs.core.errors import KbsError, MalformedError
 from kbs.evidence.bundle import MAX_BUNDLE_BYTES, Bundle, parse_bundle
+from kbs.evidence.dcap.quote import TEE_TDX, looks_like_quote, tee_type_of
 from kbs.evidence.model import GivenCollateral
 from kbs.evidence.snp.abi import REPORT_BYTES
-from kbs.evidence.vtpm.eventlog import parse_event_log
+from kbs.evidence.tdx.eventlog import parse_td_log
+from kbs.evidence.vtpm.eventlog import EventLog, parse_event_log
 from kbs.evidence.vtpm.item import item_from_files, load_ak
 from kbs.pki.certificates import der
 
@@ -57,7 +61,7 @@ class GivenFiles:
 
     certificates: tuple[Path, ...] = ()
     revocation_lists: tuple[Path, ...] = ()
-    collateral: Path | None = None
+    collateral: tuple[Path, ...] = ()
     rims: tuple[Path, ...] = ()
     event_log: Path | None = None
     signature: Path | None = None
@@ -70,19 +74,17 @@ class GivenFiles:
         Raises:
             MalformedError: one would be ignored without a word.
         """
-        quote = {
-            "--signature": self.signature,
-            "--pcrs": self.pcrs,
-            "--event-log": self.event_log,
-        }
+        quote = {"--signature": self.signature, "--pcrs": self.pcrs}
         signers = {
             "--cert": next(iter(self.certificates), None),
             "--crl": next(iter(self.revocation_lists), None),
-            "--collateral": self.collateral,
+            "--collateral": next(iter(self.collateral), None),
         }
         unused = {"--rim": next(iter(self.rims), None)}
         if kind != "vtpm":
             unused |= quote
+        if kind not in {"vtpm", "tdx"}:
+            unused["--event-log"] = self.event_log
         if kind not in {BUNDLE, "vtpm"}:
             unused["--ak"] = self.ak
         if kind in {"sample", EVENT_LOG}:
@@ -116,19 +118,24 @@ class GivenFiles:
         Raises:
             MalformedError: a file cannot be read, or holds something else.
         """
-        certificates: tuple[x509.Certificate, ...] = ()
-        lists: tuple[x509.CertificateRevocationList, ...] = ()
-        for path in self.revocation_lists:
-            data = read_input(path, "--crl", limit=4 * MAX_BUNDLE_BYTES)
-            lists += crls_in(data, f"--crl {path}")
-        if self.collateral is not None:
-            data = read_input(
-                self.collateral, "--collateral", limit=4 * MAX_BUNDLE_BYTES
+        limit = 4 * MAX_BUNDLE_BYTES
+        given = [
+            GivenCollateral((), crls_in(read_input(path, "--crl", limit=limit), what))
+            for path, what in (
+                (path, f"--crl {path}") for path in self.revocation_lists
             )
-            more = load_collateral(data, f"--collateral {self.collateral}")
-            certificates += more.given_certificates
-            lists += more.given_revocation_lists
-        return GivenCollateral(certificates, lists)
+        ]
+        given += [
+            load_collateral(read_input(path, "--collateral", limit=limit), what)
+            for path, what in (
+                (path, f"--collateral {path}") for path in self.collateral
+            )
+        ]
+        return GivenCollateral(
+            tuple(one for each in given for one in each.certificates()),
+            tuple(one for each in given for one in each.revocation_lists()),
+            tuple(one for each in given for one in each.documents()),
+        )
 
     def named_ak(self) -> bytes | None:
         """Return the key that --ak vouches for.
@@ -154,6 +161,8 @@ def guess_kind(data: bytes) -> str | None:
         return BUNDLE
     if data.startswith(_TPM_GENERATED):
         return "vtpm"
+    if looks_like_quote(data):
+        return "tdx" if tee_type_of(data) == TEE_TDX else "sgx"
     if len(data) == REPORT_BYTES:
         return "snp"
     return EVENT_LOG if _is_event_log(data) else None
@@ -169,6 +178,22 @@ def _is_event_log(data: bytes) -> bool:
         return False
 
 
+def read_event_log(data: bytes) -> tuple[str, EventLog]:
+    """Return a log, and the kind of evidence that it stands beside.
+
+    Raises:
+        MalformedError: it is neither a TPM's log nor a TD's.
+    """
+    try:
+        return "vtpm", parse_event_log(data)
+    except MalformedError as exc:
+        # A TD's has another header and is padded; of what is neither, the TPM's own
+        # fault says more.
+        with suppress(MalformedError):
+            return "tdx", parse_td_log(data)
+        raise exc from None
+
+
 def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
     """Return the kind of a file of evidence, and its bytes.
 
@@ -181,7 +206,8 @@ def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
         raise MalformedError(
             f"evidence {path}",
             got=f"{len(data)} bytes of no known shape",
-            expected="a bundle (JSON), an SNP report, a TPM quote or an event log",
+            expected="a bundle (JSON), an SNP report, a TDX, SGX or TPM quote, or an "
+            "event log",
             hint="say what it is with --kind",
             code=UNKNOWN_KIND,
         )
@@ -206,9 +232,19 @@ def bundle_from(kind: str, data: bytes, files: GivenFiles) -> Bundle:
     if kind == "snp":
         item: dict[str, object] = {"kind": "snp", "report": b64(data)}
         return Bundle(({**item, "certificates": certificates},))
+    if kind in {"tdx", "sgx"}:
+        return Bundle((_dcap_item(kind, data, files),))
     if kind == "sample":
         return Bundle((_sample_item(data),))
     return Bundle(({**_quote_item(data, files), "ak_certificates": certificates},))
+
+
+def _dcap_item(kind: str, quote: bytes, files: GivenFiles) -> dict[str, object]:
+    item: dict[str, object] = {"kind": kind, "quote": b64(quote)}
+    if files.event_log is not None:
+        log = read_input(files.event_log, "--event-log", limit=MAX_BUNDLE_BYTES)
+        item["event_log"] = b64(log)
+    return item
 
 
 def _sample_item(data: bytes) -> dict[str, object]:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from kbs.core.encode import b64, parse_b64, require_list, require_object, require_text
 from kbs.core.errors import MalformedError
+from kbs.evidence.dcap.quote import MAX_QUOTE_BYTES
 from kbs.evidence.snp.fields import octets_of, report_of_fields
 from kbs.evidence.vtpm.abi import MAX_MESSAGE, PCR_COUNT, parse_attest
 from kbs.evidence.vtpm.algorithms import Algorithm
+from kbs.evidence.vtpm.eventlog import MAX_LOG
 from kbs.pki.certificates import MAX_CERTIFICATE_BYTES
 
 Item = dict[str, object]
@@ -30,7 +32,8 @@ class Form:
     """How evidence of one TEE name is read.
 
     `init_data` is the register that carries the digest of the init-data: `host_data`
-    of SNP (32 bytes), PCR 8 of a TPM, None where nothing does.
+    of SNP (32 bytes), `mr_config_id` of TDX (48), `config_id` of SGX (64), PCR 8 of a
+    TPM, None where nothing does.
     """
 
     kind: str
@@ -98,6 +101,22 @@ def _certificate(entry: object) -> list[str]:
     return [b64(data)]
 
 
+def _tdx(evidence: Evidence) -> Item:
+    item = {"kind": "tdx", "quote": _quote(evidence)}
+    log = evidence.get("cc_eventlog")
+    if log is not None:
+        item["event_log"] = b64(parse_b64(log, "cc_eventlog", limit=MAX_LOG))
+    return item
+
+
+def _sgx(evidence: Evidence) -> Item:
+    return {"kind": "sgx", "quote": _quote(evidence)}
+
+
+def _quote(evidence: Evidence) -> object:
+    return b64(parse_b64(evidence.get("quote"), "quote", limit=MAX_QUOTE_BYTES))
+
+
 def _tpm(evidence: Evidence) -> Item:
     quote = require_object(evidence.get("tpm_quote"), "tpm_quote")
     message = parse_b64(quote.get("message"), "tpm_quote message", limit=MAX_MESSAGE)
@@ -121,6 +140,8 @@ FORMS: Mapping[str, Form] = {
     "sample": Form("sample", _sample("sample")),
     "sampledevice": Form("sampledevice", _sample("sampledevice")),
     "snp": Form("snp", _snp, init_data="host_data"),
+    "tdx": Form("tdx", _tdx, init_data="mr_config_id"),
+    "sgx": Form("sgx", _sgx, init_data="config_id"),
     "tpm": Form("vtpm", _tpm, init_data="pcr8"),
 }
 """Every TEE name whose evidence this broker verifies."""

@@ -8,11 +8,15 @@ from types import MappingProxyType
 from kbs.core.claims import ClaimSpec, ClaimType, Vocabulary
 from kbs.evidence.model import Verifier
 from kbs.evidence.sample.verify import DEVICE, SampleVerifier
+from kbs.evidence.sgx.verify import SgxVerifier
 from kbs.evidence.snp.verify import SnpVerifier
+from kbs.evidence.tdx.verify import TdxVerifier
 from kbs.evidence.vtpm.verify import VtpmVerifier
 
 _FAMILIES: tuple[Verifier, ...] = (
     SnpVerifier(),
+    TdxVerifier(),
+    SgxVerifier(),
     VtpmVerifier(),
     SampleVerifier(),
     SampleVerifier(DEVICE),

@@ -17,6 +17,7 @@ class Purpose(StrEnum):
 
     SNP = "snp"  # reports of AMD SEV-SNP
     TPM = "tpm"  # endorsement and attestation keys of TPMs and vTPMs
+    DCAP = "dcap"  # quotes of Intel SGX and TDX, and the collateral to judge them
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class PinnedRoot:
 
 
 _AMD_PREFIX = "AMD ARK "
+_INTEL_PREFIX = "Intel SGX "
 
 PINNED_ROOTS: tuple[PinnedRoot, ...] = (
     # https://kdsintf.amd.com/vcek/v1/Milan/cert_chain (valid 2020-10-22 to 2045-10-22)
@@ -48,6 +50,13 @@ PINNED_ROOTS: tuple[PinnedRoot, ...] = (
         "4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08",
         "AMD ARK Turin",
         Purpose.SNP,
+    ),
+    # https://certificates.trustedservices.intel.com/IntelSGXRootCA.der
+    # (valid 2018-05-21 to 2049-12-31), certificate SHA-256 44a0196b2b99f889…
+    PinnedRoot(
+        "a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e",
+        "Intel SGX Root CA",
+        Purpose.DCAP,
     ),
     # CN=Azure Virtual TPM Root Certificate Authority 2023 (2023-06-01 to 2048-06-01),
     # certificate SHA-256 e6c596b17f8ffefb…
@@ -79,7 +88,8 @@ def pinned_roots(
     """Return SPKI SHA-256 (hex) to name of the roots for one purpose.
 
     `override` takes the place of the shipped pins (tests pass a fake vendor's root);
-    its purpose follows from the name, since only AMD's roots are called `AMD ARK …`.
+    its purpose follows from the name, since only AMD's roots are called `AMD ARK …` and
+    only Intel's `Intel SGX …`.
     """
     if override is None:
         return {
@@ -100,4 +110,6 @@ def amd_product_line(root_name: str) -> str | None:
 
 
 def _purpose_of(name: str) -> Purpose:
-    return Purpose.SNP if name.startswith(_AMD_PREFIX) else Purpose.TPM
+    if name.startswith(_AMD_PREFIX):
+        return Purpose.SNP
+    return Purpose.DCAP if name.startswith(_INTEL_PREFIX) else Purpose.TPM
