@@ -80,6 +80,9 @@ bits: setup  ## Every single bit of recorded evidence flipped, not one of each b
 flood: setup  ## A million and a half challenges that nobody answers, and the memory after (long)
 	@$(BIN)/python -m tests.flood
 
+bits: setup  ## Every bit of a recorded quote flipped, not one of each byte (minutes)
+	KBS_EVERY_BIT=1 $(BIN)/pytest -q tests/conformance/test_dcap_vectors.py -k flipped
+
 bench: setup  ## What it costs, beside one P-256 verification (under three minutes)
 	@$(BIN)/python -m tests.bench
 

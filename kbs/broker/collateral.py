@@ -1,4 +1,6 @@
-"""The local collateral table: certificates and revocation lists, without any trust.
+"""The local collateral table: certificates, revocation lists, vendors' documents.
+
+None of it is trusted for being here; each proves itself when it is used.
 
 Verifiers get a snapshot in memory; it is read again only when the table changed, and
 then it must be what the last import left (`kbs.broker.collateral_state`): a newer
@@ -36,7 +38,10 @@ from kbs.broker.table_state import Reached
 from kbs.core.clock import Clock, format_time
 from kbs.core.encode import parse_b64, require_list, require_members
 from kbs.core.errors import IntegrityError, KbsError, MalformedError
-from kbs.evidence.model import GivenCollateral
+from kbs.evidence.dcap.collateral import read_collateral
+from kbs.evidence.dcap.documents import DOCUMENT_KINDS, parse_document
+from kbs.evidence.dcap.vouching import SIGNER
+from kbs.evidence.model import GivenCollateral, VendorDocument
 from kbs.governance.authority import Role
 from kbs.governance.statement import EVERY_TENANT
 from kbs.pki import certificates as pki
@@ -120,6 +125,9 @@ class CollateralTable:
                 for row in rows
                 if row.kind == "crl"
             ),
+            tuple(
+                parse_document(row.der) for row in rows if row.kind in DOCUMENT_KINDS
+            ),
         )
         self._snapshot = (version, loaded)
         return loaded
@@ -152,10 +160,10 @@ class CollateralTable:
         return {"collateral": [_to_json(row) for row in rows]}
 
     def import_items(self, actor: Actor, body: dict[str, object]) -> dict[str, object]:
-        """Keep certificates and revocation lists from files in DER or PEM.
+        """Keep certificates and revocation lists (DER or PEM), and Intel's documents.
 
         Raises:
-            MalformedError: a file is neither; nothing of the import is kept.
+            MalformedError: a file is none of these; nothing of the import is kept.
             ForbiddenError: the caller is no policy administrator everywhere.
             IntegrityError: rows were taken away or changed, and these are not they.
         """
@@ -173,7 +181,7 @@ class CollateralTable:
             actor,
             "collateral.import",
             lambda work: self._insert(work, rows),
-            detail=f"{len(rows)} certificates and revocation lists",
+            detail=f"{len(rows)} certificates, revocation lists and documents",
         )
         self._mark.write()
         return {
@@ -204,6 +212,8 @@ def _is_whole(state: TableState, rows: Sequence[StoredCollateral]) -> bool:
 def _read(item: object, place: int, now: datetime) -> list[StoredCollateral]:
     what = f"collateral item {place}"
     data = pki.without_remarks(parse_b64(item, what, limit=pki.MAX_CRL_BYTES * 2))
+    if data.lstrip(b" \t\r\n").startswith(b"{"):
+        return _rows(read_collateral(data), now)
     try:
         return [_certificate(one, now) for one in pki.load_certificates(data, what)]
     except KbsError:
@@ -212,8 +222,30 @@ def _read(item: object, place: int, now: datetime) -> list[StoredCollateral]:
         return [_crl(one, now) for one in pki.load_crls(data, what)]
     except KbsError as exc:
         raise MalformedError(
-            what, expected="certificates or revocation lists, DER or PEM"
+            what,
+            expected="certificates or revocation lists (DER, PEM), or Intel's JSON",
         ) from exc
+
+
+def _rows(given: GivenCollateral, now: datetime) -> list[StoredCollateral]:
+    return [
+        *(_certificate(one, now) for one in given.certificates()),
+        *(_crl(one, now) for one in given.revocation_lists()),
+        *(_stored(one, now) for one in given.documents()),
+    ]
+
+
+def _stored(document: VendorDocument, now: datetime) -> StoredCollateral:
+    return StoredCollateral(
+        digest=hashlib.sha256(document.data).digest(),
+        kind=document.kind,
+        subject=document.subject,
+        issuer=SIGNER,
+        not_before=document.begins,
+        not_after=document.ends,
+        der=document.data,
+        imported=now,
+    )
 
 
 def _certificate(certificate: x509.Certificate, now: datetime) -> StoredCollateral:

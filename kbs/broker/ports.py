@@ -187,10 +187,10 @@ class EnrolmentStore(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCollateral:
-    """A vendor's certificate or revocation list; brings no trust."""
+    """A vendor's certificate, revocation list or document; brings no trust."""
 
     digest: bytes
-    kind: str  # "certificate" or "crl"
+    kind: str  # "certificate", "crl" or the kind of a document
     subject: str
     issuer: str
     not_before: datetime

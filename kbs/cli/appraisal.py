@@ -22,6 +22,7 @@ from kbs.cli.evidence_files import (
     Unparsed,
     bundle_from,
     lacks_of_quote,
+    read_event_log,
     read_evidence,
 )
 from kbs.core.checks import Check, CheckLog, Status, Verdict, verdict
@@ -33,7 +34,7 @@ from kbs.evidence.model import GivenCollateral, Trust
 from kbs.evidence.registry import VERIFIERS
 from kbs.evidence.vtpm.abi import Attest, parse_attest
 from kbs.evidence.vtpm.algorithms import bank_name
-from kbs.evidence.vtpm.eventlog import EventLog, parse_event_log, replay
+from kbs.evidence.vtpm.eventlog import EventLog, replay
 
 # AMD 56860, table 23 (REPORT_DATA); the longest nonce that most raw evidence carries.
 _MAX_NONCE = 64
@@ -48,6 +49,8 @@ _QUOTE_CHECKS = (
 # What the PCR values beside a quote are needed for.
 _PCR_CHECKS = frozenset({"vtpm.quote.pcr_selection", "vtpm.quote.pcr_digest"})
 _LOG_CHECK = "vtpm.eventlog.replay"
+# Their REPORTDATA has 64 bytes, which a shorter nonce leaves zero behind it.
+_REPORTS = frozenset({"snp", "tdx", "sgx"})
 _EXIT = {
     Verdict.VERIFIED: EXIT_DONE,
     Verdict.REFUSED: EXIT_REFUSED,
@@ -136,6 +139,7 @@ class Verification:
             collateral = GivenCollateral(
                 self.files.given_certificates() + collateral.given_certificates,
                 collateral.given_revocation_lists,
+                collateral.given_documents,
             )
         return Trust(
             now=self.at,
@@ -154,13 +158,13 @@ class Verification:
                 code="usage",
             )
         try:
-            found = parse_event_log(data)
+            kind, found = read_event_log(data)
         except MalformedError as exc:
             return malformed("vtpm", exc)
         log = CheckLog()
-        log.passed("vtpm.parse", f"{len(found.events)} events, {found.format.value}")
+        log.passed(f"{kind}.parse", f"{len(found.events)} events, {found.format.value}")
         log.unchecked(
-            _LOG_CHECK,
+            f"{kind}.eventlog.replay",
             "an event log proves nothing alone: give it by --event-log with a quote",
         )
         checks = tuple(check.at(0) for check in log.checks)
@@ -307,7 +311,7 @@ def _bundle_nonce_check(text: str, bundle: Bundle) -> Check:
 
 def _raw_nonce_check(text: str, bound: bytes, kind: str) -> Check:
     nonce = _nonce_bytes(text, kind)
-    expected = nonce.ljust(len(bound), b"\0") if kind == "snp" else nonce
+    expected = nonce.ljust(len(bound), b"\0") if kind in _REPORTS else nonce
     return _nonce_check(bound.hex(), expected.hex(), "the signed field", item=0)
 
 

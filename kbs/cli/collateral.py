@@ -1,4 +1,4 @@
-"""`kbs collateral`: vendor certificates and revocation lists; they bring no trust."""
+"""`kbs collateral`: what vendors publish to check evidence by; it brings no trust."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_ITEMS = 256
 
 @click.group()
 def collateral() -> None:
-    """List and import vendor certificates and revocation lists."""
+    """List and import vendor certificates, revocation lists and documents."""
 
 
 @collateral.command("list")
@@ -45,7 +45,7 @@ def list_collateral(context: CliContext) -> None:
 )
 @common_options
 def import_files(context: CliContext, *, files: tuple[Path, ...]) -> None:
-    """Bring in certificates and revocation lists, PEM or DER."""
+    """Bring in certificates and CRLs (PEM, DER), and Intel's documents (JSON)."""
     from kbs.cli.admin_client import AdminClient
     from kbs.cli.inputs import read_input
     from kbs.cli.x509_files import load_collateral
@@ -59,6 +59,7 @@ def import_files(context: CliContext, *, files: tuple[Path, ...]) -> None:
         )
         items.update((b64(der(one)), None) for one in given.given_certificates)
         items.update((b64(der(one)), None) for one in given.given_revocation_lists)
+        items.update((b64(one.data), None) for one in given.given_documents)
     if len(items) > _MAX_ITEMS:
         raise MalformedError(
             "collateral", got=f"{len(items)} items", expected=f"at most {_MAX_ITEMS}"
@@ -69,7 +70,7 @@ def import_files(context: CliContext, *, files: tuple[Path, ...]) -> None:
         context,
         answer,
         lambda: click.echo(
-            f"{answer.get('read')} certificates and revocation lists read, "
+            f"{answer.get('read')} certificates, revocation lists and documents read, "
             f"{answer.get('added')} of them new"
         ),
     )

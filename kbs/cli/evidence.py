@@ -28,6 +28,8 @@ _KINDS = (
     "bundle",
     "rcar",
     "snp",
+    "tdx",
+    "sgx",
     "vtpm",
     "nitro",
     "nitrotpm",
@@ -49,9 +51,16 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
         [
             click.option("--cert", multiple=True, type=_FILE, help="Certificates."),
             click.option("--crl", multiple=True, type=_FILE, help="Revocation lists."),
-            click.option("--collateral", type=_FILE, help="Certificates and CRLs."),
+            click.option(
+                "--collateral",
+                multiple=True,
+                type=_FILE,
+                help="Certificates, CRLs, Intel's TCB info and QE identity.",
+            ),
             click.option("--rim", multiple=True, type=_FILE, help="RIMs (GPUs)."),
-            click.option("--event-log", type=_FILE, help="TCG event log of a quote."),
+            click.option(
+                "--event-log", type=_FILE, help="Event log of a TPM or TD quote."
+            ),
             click.option("--signature", type=_FILE, help="Signature of a TPM quote."),
             click.option("--pcrs", type=_FILE, help="PCR values: JSON, or tpm2-tools."),
             click.option("--ak", type=_FILE, help="Trust this key, this time only."),

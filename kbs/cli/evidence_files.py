@@ -1,17 +1,19 @@
 """Evidence in files: what a file is, and a bundle's item made of loose files.
 
 `contract.md`, section 1: a bundle is JSON; an SNP report has 1184 bytes; a TPM quote
-starts with TPM_GENERATED, an Azure HCL report with HCLA; a Nitro document is a
-COSE_Sign1 of its kind; JSON that is no bundle is evidence as RCAR carries it, where its
-members say so; an event log is known by its first event, or by being one to its end;
-anything else has to be named with --kind. What the evidence
+starts with TPM_GENERATED, an Azure HCL report with HCLA; a quote of TDX or SGX names
+its quoting enclave's vendor in its header; a Nitro document is a COSE_Sign1 of its
+kind; JSON that is no bundle is evidence as RCAR carries it, where its members say so;
+an event log is known by its first event, or by being one to its end; anything else has
+to be named with --kind. What the evidence
 itself lacks in shape is a finding about it (`Unparsed`), what an option's file lacks is
 a usage error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +25,13 @@ from kbs.core.encode import b64, parse_json_object, require_object
 from kbs.core.errors import KbsError, MalformedError
 from kbs.evidence.azure.hcl import MAGIC, ReportType, parse_hcl_report
 from kbs.evidence.bundle import MAX_BUNDLE_BYTES, Bundle, parse_bundle
+from kbs.evidence.dcap.quote import TEE_TDX, looks_like_quote, tee_type_of
 from kbs.evidence.forms import form_of, item_of, tee_of
 from kbs.evidence.model import GivenCollateral
 from kbs.evidence.nitro import document as nitro
 from kbs.evidence.snp.abi import REPORT_BYTES
-from kbs.evidence.vtpm.eventlog import parse_event_log
+from kbs.evidence.tdx.eventlog import parse_td_log
+from kbs.evidence.vtpm.eventlog import EventLog, parse_event_log
 from kbs.evidence.vtpm.item import item_from_files, load_ak
 from kbs.pki.certificates import der
 
@@ -36,7 +40,7 @@ EVENT_LOG = "eventlog"
 RCAR = "rcar"
 AZURE = "azure"
 
-WITHOUT_CERTIFICATES = frozenset({BUNDLE, RCAR, *nitro.REGISTERS})
+WITHOUT_CERTIFICATES = frozenset({BUNDLE, RCAR, "tdx", "sgx", *nitro.REGISTERS})
 """Kinds beside which certificates are collateral, since no item of theirs has any."""
 
 UNKNOWN_KIND = "evidence.kind"
@@ -67,7 +71,7 @@ class GivenFiles:
 
     certificates: tuple[Path, ...] = ()
     revocation_lists: tuple[Path, ...] = ()
-    collateral: Path | None = None
+    collateral: tuple[Path, ...] = ()
     rims: tuple[Path, ...] = ()
     event_log: Path | None = None
     signature: Path | None = None
@@ -80,19 +84,17 @@ class GivenFiles:
         Raises:
             MalformedError: one would be ignored without a word.
         """
-        quote = {
-            "--signature": self.signature,
-            "--pcrs": self.pcrs,
-            "--event-log": self.event_log,
-        }
+        quote = {"--signature": self.signature, "--pcrs": self.pcrs}
         signers = {
             "--cert": next(iter(self.certificates), None),
             "--crl": next(iter(self.revocation_lists), None),
-            "--collateral": self.collateral,
+            "--collateral": next(iter(self.collateral), None),
         }
         unused = {"--rim": next(iter(self.rims), None)}
         if kind != "vtpm":
             unused |= quote
+        if kind not in {"vtpm", "tdx"}:
+            unused["--event-log"] = self.event_log
         if kind not in {BUNDLE, RCAR, "vtpm"}:
             unused["--ak"] = self.ak
         if kind in {"sample", EVENT_LOG}:
@@ -126,19 +128,24 @@ class GivenFiles:
         Raises:
             MalformedError: a file cannot be read, or holds something else.
         """
-        certificates: tuple[x509.Certificate, ...] = ()
-        lists: tuple[x509.CertificateRevocationList, ...] = ()
-        for path in self.revocation_lists:
-            data = read_input(path, "--crl", limit=4 * MAX_BUNDLE_BYTES)
-            lists += crls_in(data, f"--crl {path}")
-        if self.collateral is not None:
-            data = read_input(
-                self.collateral, "--collateral", limit=4 * MAX_BUNDLE_BYTES
+        limit = 4 * MAX_BUNDLE_BYTES
+        given = [
+            GivenCollateral((), crls_in(read_input(path, "--crl", limit=limit), what))
+            for path, what in (
+                (path, f"--crl {path}") for path in self.revocation_lists
             )
-            more = load_collateral(data, f"--collateral {self.collateral}")
-            certificates += more.given_certificates
-            lists += more.given_revocation_lists
-        return GivenCollateral(certificates, lists)
+        ]
+        given += [
+            load_collateral(read_input(path, "--collateral", limit=limit), what)
+            for path, what in (
+                (path, f"--collateral {path}") for path in self.collateral
+            )
+        ]
+        return GivenCollateral(
+            tuple(one for each in given for one in each.certificates()),
+            tuple(one for each in given for one in each.revocation_lists()),
+            tuple(one for each in given for one in each.documents()),
+        )
 
     def named_ak(self) -> bytes | None:
         """Return the key that --ak vouches for.
@@ -166,6 +173,8 @@ def guess_kind(data: bytes) -> str | None:
         return "vtpm"
     if data.startswith(MAGIC):
         return AZURE
+    if looks_like_quote(data):
+        return "tdx" if tee_type_of(data) == TEE_TDX else "sgx"
     if len(data) == REPORT_BYTES:
         return "snp"
     return nitro.kind_of(data) or (EVENT_LOG if _is_event_log(data) else None)
@@ -194,6 +203,22 @@ def _is_event_log(data: bytes) -> bool:
         return False
 
 
+def read_event_log(data: bytes) -> tuple[str, EventLog]:
+    """Return a log, and the kind of evidence that it stands beside.
+
+    Raises:
+        MalformedError: it is neither a TPM's log nor a TD's.
+    """
+    try:
+        return "vtpm", parse_event_log(data)
+    except MalformedError as exc:
+        # A TD's has another header and is padded; of what is neither, the TPM's own
+        # fault says more.
+        with suppress(MalformedError):
+            return "tdx", parse_td_log(data)
+        raise exc from None
+
+
 def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
     """Return the kind of a file of evidence, and its bytes.
 
@@ -206,8 +231,8 @@ def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
         raise MalformedError(
             f"evidence {path}",
             got=f"{len(data)} bytes of no known shape",
-            expected="a bundle (JSON), an SNP report, a TPM quote, a Nitro document, "
-            "an HCL report or an event log",
+            expected="a bundle (JSON), an SNP report, a TDX, SGX or TPM quote, a Nitro "
+            "document, an HCL report or an event log",
             hint="say what it is with --kind",
             code=UNKNOWN_KIND,
         )
@@ -228,22 +253,22 @@ def bundle_from(kind: str, data: bytes, files: GivenFiles) -> Bundle:
             return parse_bundle(data)
         except MalformedError as exc:
             raise Unparsed(BUNDLE, exc) from exc
-    if kind == RCAR:
-        return Bundle((_rcar_item(data),))
-    if kind in nitro.REGISTERS:
-        return Bundle(({"kind": kind, "document": b64(data)},))
-    certificates = [b64(der(one)) for one in files.given_certificates()]
-    if kind == "snp":
-        item: dict[str, object] = {"kind": "snp", "report": b64(data)}
-        return Bundle(({**item, "certificates": certificates},))
-    if kind == AZURE:
-        return Bundle((_azure_item(data, certificates),))
-    if kind == "sample":
-        return Bundle((_sample_item(data),))
-    return Bundle(({**_quote_item(data, files), "ak_certificates": certificates},))
+    return Bundle((_MAKERS[kind](kind, data, files),))
 
 
-def _rcar_item(data: bytes) -> dict[str, object]:
+def _snp_item(kind: str, data: bytes, files: GivenFiles) -> dict[str, object]:
+    return {"kind": kind, "report": b64(data), "certificates": _encoded(files)}
+
+
+def _nitro_item(kind: str, data: bytes, _files: GivenFiles) -> dict[str, object]:
+    return {"kind": kind, "document": b64(data)}
+
+
+def _encoded(files: GivenFiles) -> list[str]:
+    return [b64(der(one)) for one in files.given_certificates()]
+
+
+def _rcar_item(_kind: str, data: bytes, _files: GivenFiles) -> dict[str, object]:
     found = _rcar_evidence(data)
     if found is None:
         lacking = MalformedError(
@@ -259,18 +284,26 @@ def _rcar_item(data: bytes) -> dict[str, object]:
         raise Unparsed(form_of(tee).kind, exc) from exc
 
 
-def _azure_item(data: bytes, certificates: list[str]) -> dict[str, object]:
+def _azure_item(kind: str, data: bytes, files: GivenFiles) -> dict[str, object]:
     try:
-        kind = parse_hcl_report(data).type
+        hardware = parse_hcl_report(data).type
     except MalformedError as exc:
         raise Unparsed(AZURE, exc) from exc
-    item: dict[str, object] = {"kind": AZURE, "hcl_report": b64(data)}
-    if kind is ReportType.SNP:
-        item["certificates"] = certificates
+    item: dict[str, object] = {"kind": kind, "hcl_report": b64(data)}
+    if hardware is ReportType.SNP:
+        item["certificates"] = _encoded(files)
     return item
 
 
-def _sample_item(data: bytes) -> dict[str, object]:
+def _dcap_item(kind: str, quote: bytes, files: GivenFiles) -> dict[str, object]:
+    item: dict[str, object] = {"kind": kind, "quote": b64(quote)}
+    if files.event_log is not None:
+        log = read_input(files.event_log, "--event-log", limit=MAX_BUNDLE_BYTES)
+        item["event_log"] = b64(log)
+    return item
+
+
+def _sample_item(_kind: str, data: bytes, _files: GivenFiles) -> dict[str, object]:
     try:
         item = parse_json_object(data, "sample", limit=MAX_BUNDLE_BYTES)
     except MalformedError as exc:
@@ -291,7 +324,7 @@ def lacks_of_quote(files: GivenFiles) -> tuple[str, ...]:
     return tuple(option for option, path in wanted.items() if path is None)
 
 
-def _quote_item(message: bytes, files: GivenFiles) -> dict[str, object]:
+def _quote_item(_kind: str, message: bytes, files: GivenFiles) -> dict[str, object]:
     ak = files.named_ak()
     if files.signature is None or ak is None:
         raise MalformedError(
@@ -303,6 +336,19 @@ def _quote_item(message: bytes, files: GivenFiles) -> dict[str, object]:
     pcrs = b"{}" if files.pcrs is None else read_input(files.pcrs, "--pcrs")
     log = files.event_log and read_input(files.event_log, "--event-log")
     try:
-        return item_from_files(message, signature, pcrs, ak, log or None)
+        item = item_from_files(message, signature, pcrs, ak, log or None)
     except MalformedError as exc:
         raise Unparsed("vtpm", exc) from exc
+    return {**item, "ak_certificates": _encoded(files)}
+
+
+_MAKERS: Mapping[str, Callable[[str, bytes, GivenFiles], dict[str, object]]] = {
+    RCAR: _rcar_item,
+    AZURE: _azure_item,
+    "snp": _snp_item,
+    "tdx": _dcap_item,
+    "sgx": _dcap_item,
+    "vtpm": _quote_item,
+    "sample": _sample_item,
+    **dict.fromkeys(nitro.REGISTERS, _nitro_item),
+}

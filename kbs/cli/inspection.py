@@ -19,6 +19,7 @@ from kbs.cli.evidence_files import (
     bundle_from,
     guess_kind,
     lacks_of_quote,
+    read_event_log,
     read_evidence,
 )
 from kbs.cli.inputs import read_input
@@ -30,7 +31,7 @@ from kbs.evidence.registry import VERIFIERS
 from kbs.evidence.snp.certificates import is_endorsement_key, parse_endorsement_key
 from kbs.evidence.vtpm.abi import parse_attest
 from kbs.evidence.vtpm.algorithms import bank_name
-from kbs.evidence.vtpm.eventlog import EventLog, parse_event_log
+from kbs.evidence.vtpm.eventlog import EventLog
 from kbs.pki.certificates import spki_sha256
 
 # Data of an event beyond this is shown by its size only.
@@ -104,7 +105,7 @@ def _single(kind: str, fields: dict[str, object]) -> dict[str, object]:
 
 def _inspect_log_file(data: bytes) -> dict[str, object]:
     try:
-        return _single(EVENT_LOG, _inspect_log(parse_event_log(data)))
+        return _single(EVENT_LOG, _inspect_log(read_event_log(data)[1]))
     except MalformedError as exc:
         return {"items": [{"kind": EVENT_LOG, "error": str(exc)}]}
 

@@ -1,4 +1,4 @@
-"""Certificates and revocation lists in files that somebody names on the command line.
+"""Collateral in files that somebody names on the command line.
 
 Vendors publish them with remarks above the PEM blocks (RFC 7468, section 2), which is
 fine here and nowhere else. What cannot be read is told in our words, not a library's.
@@ -15,6 +15,7 @@ from cryptography import x509
 
 from kbs.cli.inputs import read_input
 from kbs.core.errors import MalformedError
+from kbs.evidence.dcap.collateral import read_collateral
 from kbs.evidence.model import GivenCollateral
 from kbs.pki.certificates import (
     MAX_CERTIFICATES,
@@ -73,11 +74,13 @@ def crls_in(data: bytes, what: str) -> tuple[x509.CertificateRevocationList, ...
 
 
 def load_collateral(data: bytes, what: str) -> GivenCollateral:
-    """Read certificates and revocation lists: one in DER, or any number in PEM.
+    """Read certificates and CRLs, one in DER or any in PEM, or Intel's JSON.
 
     Raises:
         MalformedError: anything else.
     """
+    if data.lstrip(b" \t\r\n").startswith(b"{"):
+        return read_collateral(data)
     return _told(lambda: _collateral(data, what), data, what)
 
 

@@ -20,6 +20,7 @@ from kbs.core.encode import (
 )
 from kbs.core.errors import MalformedError
 from kbs.evidence.azure.hcl import MAX_REPORT
+from kbs.evidence.dcap.quote import MAX_QUOTE_BYTES
 from kbs.evidence.snp.fields import octets_of, report_of_fields
 from kbs.evidence.vtpm.abi import (
     MAX_MESSAGE,
@@ -30,6 +31,7 @@ from kbs.evidence.vtpm.abi import (
     serialize_signature,
 )
 from kbs.evidence.vtpm.algorithms import Algorithm
+from kbs.evidence.vtpm.eventlog import MAX_LOG
 from kbs.pki.certificates import MAX_CERTIFICATE_BYTES
 
 Item = dict[str, object]
@@ -49,7 +51,8 @@ class Form:
     """How evidence of one TEE name is read.
 
     `init_data` is the register that carries the digest of the init-data: `host_data`
-    of SNP (32 bytes), PCR 8 of a TPM, None where nothing does.
+    of SNP (32 bytes), `mr_config_id` of TDX (48), `config_id` of SGX (64), PCR 8 of a
+    TPM, None where nothing does.
     """
 
     kind: str
@@ -126,6 +129,22 @@ def _certificate(entry: object) -> list[str]:
     if data.startswith(b"-----BEGIN"):
         return [data.decode("ascii", errors="replace")]
     return [b64(data)]
+
+
+def _tdx(evidence: Evidence) -> Item:
+    item = {"kind": "tdx", "quote": _quote(evidence)}
+    log = evidence.get("cc_eventlog")
+    if log is not None:
+        item["event_log"] = b64(parse_b64(log, "cc_eventlog", limit=MAX_LOG))
+    return item
+
+
+def _sgx(evidence: Evidence) -> Item:
+    return {"kind": "sgx", "quote": _quote(evidence)}
+
+
+def _quote(evidence: Evidence) -> object:
+    return b64(parse_b64(evidence.get("quote"), "quote", limit=MAX_QUOTE_BYTES))
 
 
 def _tpm(evidence: Evidence) -> Item:
@@ -224,6 +243,8 @@ FORMS: Mapping[str, Form] = {
     "sample": Form("sample", _sample("sample")),
     "sampledevice": Form("sampledevice", _sample("sampledevice")),
     "snp": Form("snp", _snp, init_data="host_data"),
+    "tdx": Form("tdx", _tdx, init_data="mr_config_id"),
+    "sgx": Form("sgx", _sgx, init_data="config_id"),
     "tpm": Form("vtpm", _tpm, init_data="pcr8"),
 }
 """Every TEE name whose evidence this broker verifies."""

@@ -41,8 +41,24 @@ class TrustedCA:
     certificate: x509.Certificate
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VendorDocument:
+    """A document that its vendor signed and that is no certificate, like a TCB info.
+
+    `data` are the bytes as they came, `content` what the family that knows the `kind`
+    read from them; it says when its vendor issued it and until when it stands.
+    """
+
+    kind: str
+    subject: str
+    begins: datetime
+    ends: datetime
+    data: bytes = field(repr=False)
+    content: object = field(repr=False, compare=False)
+
+
 class Collateral(Protocol):
-    """Certificates and revocation lists that are to hand; carries no trust.
+    """Certificates, lists and documents that are to hand; carries no trust.
 
     Implementations answer from memory or a local table; nothing here fetches.
     """
@@ -55,6 +71,10 @@ class Collateral(Protocol):
         """Return every revocation list known."""
         ...
 
+    def documents(self) -> tuple[VendorDocument, ...]:
+        """Return every vendor's document known."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class GivenCollateral:
@@ -62,6 +82,7 @@ class GivenCollateral:
 
     given_certificates: tuple[x509.Certificate, ...] = ()
     given_revocation_lists: tuple[x509.CertificateRevocationList, ...] = ()
+    given_documents: tuple[VendorDocument, ...] = ()
 
     def certificates(self) -> tuple[x509.Certificate, ...]:
         """Return every certificate given."""
@@ -71,9 +92,14 @@ class GivenCollateral:
         """Return every revocation list given."""
         return self.given_revocation_lists
 
+    def documents(self) -> tuple[VendorDocument, ...]:
+        """Return every document given."""
+        return self.given_documents
+
     def good_until(self, now: datetime) -> datetime | None:
-        """Return when the first of the lists runs out that have not by now."""
-        ends = (crl.next_update_utc for crl in self.given_revocation_lists)
+        """Return when the first list or document runs out that has not by now."""
+        ends = [crl.next_update_utc for crl in self.given_revocation_lists]
+        ends += [document.ends for document in self.given_documents]
         return min((end for end in ends if end is not None and end > now), default=None)
 
 

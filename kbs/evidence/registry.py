@@ -11,17 +11,21 @@ from kbs.evidence.model import Verifier
 from kbs.evidence.nitro.document import TPM
 from kbs.evidence.nitro.verify import NitroVerifier
 from kbs.evidence.sample.verify import DEVICE, SampleVerifier
+from kbs.evidence.sgx.verify import SgxVerifier
 from kbs.evidence.snp.verify import SnpVerifier
+from kbs.evidence.tdx.verify import TdxVerifier
 from kbs.evidence.vtpm.verify import VtpmVerifier
 
-_SNP = SnpVerifier()
+_SNP, _TDX = SnpVerifier(), TdxVerifier()
 
 _FAMILIES: tuple[Verifier, ...] = (
     _SNP,
+    _TDX,
+    SgxVerifier(),
     VtpmVerifier(),
     NitroVerifier(),
     NitroVerifier(TPM),
-    AzureVerifier((_SNP,)),
+    AzureVerifier((_SNP, _TDX)),
     SampleVerifier(),
     SampleVerifier(DEVICE),
 )

@@ -41,9 +41,10 @@ CHIP_ID_BYTES = 64
 SPKI_SHA256_BYTES = 32
 
 # What one deny entry can name. A Turin chip is known by its 8 bytes of HWID (AMD
-# 57230), which CHIP_ID pads with zeros. Launch measurements: 48 bytes are SNP's launch
-# digest and TDX's MRTD (SHA-384), 32 are SGX's MRENCLAVE (SHA-256).
-_CHIP_SIZES = (8, CHIP_ID_BYTES)
+# 57230), which CHIP_ID pads with zeros, a platform of Intel's by its PPID. Launch
+# measurements: 48 bytes are SNP's launch digest and TDX's MRTD (SHA-384), 32 are SGX's
+# MRENCLAVE (SHA-256).
+_CHIP_SIZES = (8, 16, CHIP_ID_BYTES)
 _MEASUREMENT_SIZES = (32, 48)
 _GPU_SIZES = tuple(range(16, 65))
 
@@ -255,7 +256,10 @@ def _check_device(target: DenyTarget, text: str) -> None:
         )
     elif target is DenyTarget.CHIP:
         fits = len(data) in _CHIP_SIZES and any(data)
-        expected = "CHIP_ID (128 hex digits) or Turin's HWID (16), not all zeros"
+        expected = (
+            "CHIP_ID (128 hex digits), Intel's PPID (32) or Turin's HWID (16), "
+            "not all zeros"
+        )
     elif target is DenyTarget.MEASUREMENT:
         fits = len(data) in _MEASUREMENT_SIZES
         expected = "a launch measurement of 96 or 64 hex digits"

@@ -18,6 +18,7 @@ class Purpose(StrEnum):
     SNP = "snp"  # reports of AMD SEV-SNP
     TPM = "tpm"  # endorsement and attestation keys of TPMs and vTPMs
     NITRO = "nitro"  # attestation documents of AWS Nitro enclaves and NitroTPMs
+    DCAP = "dcap"  # quotes of Intel SGX and TDX, and the collateral to judge them
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,12 @@ class PinnedRoot:
 
 
 _AMD_PREFIX = "AMD ARK "
-_NITRO_PREFIX = "AWS Nitro"
+# How the names of the roots of each purpose begin; all others are TPMs'.
+_PREFIXES: Mapping[str, Purpose] = {
+    _AMD_PREFIX: Purpose.SNP,
+    "Intel SGX ": Purpose.DCAP,
+    "AWS Nitro": Purpose.NITRO,
+}
 
 PINNED_ROOTS: tuple[PinnedRoot, ...] = (
     # https://kdsintf.amd.com/vcek/v1/Milan/cert_chain (valid 2020-10-22 to 2045-10-22)
@@ -50,6 +56,13 @@ PINNED_ROOTS: tuple[PinnedRoot, ...] = (
         "4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08",
         "AMD ARK Turin",
         Purpose.SNP,
+    ),
+    # https://certificates.trustedservices.intel.com/IntelSGXRootCA.der
+    # (valid 2018-05-21 to 2049-12-31), certificate SHA-256 44a0196b2b99f889…
+    PinnedRoot(
+        "a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e",
+        "Intel SGX Root CA",
+        Purpose.DCAP,
     ),
     # CN=Azure Virtual TPM Root Certificate Authority 2023 (2023-06-01 to 2048-06-01),
     # certificate SHA-256 e6c596b17f8ffefb…
@@ -89,7 +102,7 @@ def pinned_roots(
     """Return SPKI SHA-256 (hex) to name of the roots for one purpose.
 
     `override` takes the place of the shipped pins (tests pass a fake vendor's root);
-    its purpose follows from the name: `AMD ARK …`, `AWS Nitro…`, else a TPM's.
+    its purpose follows from how the name begins (`_PREFIXES`), and is else a TPM's.
     """
     if override is None:
         return {
@@ -110,6 +123,7 @@ def amd_product_line(root_name: str) -> str | None:
 
 
 def _purpose_of(name: str) -> Purpose:
-    if name.startswith(_NITRO_PREFIX):
-        return Purpose.NITRO
-    return Purpose.SNP if name.startswith(_AMD_PREFIX) else Purpose.TPM
+    for prefix, purpose in _PREFIXES.items():
+        if name.startswith(prefix):
+            return purpose
+    return Purpose.TPM

@@ -114,14 +114,20 @@ def _open_claim(rule: Rule, spec: ClaimSpec, safety: Safety) -> Open | None:
     names = (spec.name, *safety.alternatives)
 
     def names_one(part: Part, positive: bool) -> bool:  # noqa: FBT001
-        return isinstance(part, Leaf) and part.claim in names and fixes(part, positive)
+        if not isinstance(part, Leaf):
+            return False
+        if safety.floor and positive and part.op is Operator.AT_LEAST:
+            return part.claim == spec.name
+        return part.claim in names and fixes(part, positive)
 
     if constrains(rule.tree, names_one):
         return None
     return Open(
         claim=spec.name,
         got="left open",
-        expected="equals or in, for " + _some(names),
+        expected="equals or in, for "
+        + _some(names)
+        + (f"; or at_least, for {spec.name}" if safety.floor else ""),
         hint=f"{safety.reason}; safe: true cannot know the value",
         excuses=names,
     )

@@ -21,6 +21,13 @@ from kbs.wire.rcar import InitData, parse_attestation
 INIT_DATA = "rcar.init_data"
 """The check that the init-data text is what the hardware measured."""
 
+# Registers that the host sets at start: the claim, and its bytes.
+_SET_REGISTERS = {
+    "host_data": ("snp.host_data", 32),
+    "mr_config_id": ("tdx.mr_config_id", 48),
+    "config_id": ("sgx.config_id", 64),
+}
+
 PRIMARY = "rcar.primary"
 """The check that the evidence which binds the others is the session's own kind."""
 
@@ -103,8 +110,9 @@ def check_primary(primary: int | None) -> Check:
 def check_init_data(presented: RcarPresented, claims: Claims | None) -> Check | None:
     """Say whether the init-data is what its register holds; None where none came.
 
-    Confidential Containers put its digest into HOST_DATA of an SNP guest (cut or
-    padded to 32 bytes), and extend PCR 8 by it in guests with a TPM.
+    Confidential Containers put its digest into HOST_DATA of an SNP guest, MRCONFIGID of
+    a TD or CONFIGID of an enclave (cut or padded to that field), and extend PCR 8 by it
+    in guests with a TPM.
     """
     data = presented.init_data
     if data is None:
@@ -121,8 +129,9 @@ def check_init_data(presented: RcarPresented, claims: Claims | None) -> Check | 
             id=INIT_DATA, status=Status.SKIPPED, detail="the evidence is not verified"
         )
     digest = data.digest()
-    if register == "host_data":
-        name, expected = "snp.host_data", digest[:32].ljust(32, b"\0")
+    if register in _SET_REGISTERS:
+        name, size = _SET_REGISTERS[register]
+        expected = digest[:size].ljust(size, b"\0")
     else:
         # The vTPM's own family, or that of a VM whose hardware vouches for it.
         name = f"{claims.items[0].family}.pcr.sha256.8"
