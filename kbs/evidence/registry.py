@@ -25,7 +25,7 @@ _FAMILIES: tuple[Verifier, ...] = (
     VtpmVerifier(),
     NitroVerifier(),
     NitroVerifier(TPM),
-    AzureVerifier((_SNP, _TDX)),
+    AzureVerifier(_SNP, _TDX),
     SampleVerifier(),
     SampleVerifier(DEVICE),
 )

@@ -58,7 +58,7 @@ def verifiers() -> Mapping[str, Verifier]:
         **VERIFIERS,
         "snp": snp,
         "nitro": PinnedNitro(),
-        "azure": AzureVerifier((snp,)),
+        "azure": AzureVerifier(snp, VERIFIERS["tdx"]),
     }
 
 

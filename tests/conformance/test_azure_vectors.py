@@ -21,12 +21,13 @@ from kbs.evidence.azure.verify import AzureVerifier
 from kbs.evidence.forms import item_of, tee_of
 from kbs.evidence.model import GivenCollateral, ItemResult, Trust
 from kbs.evidence.snp.verify import SnpVerifier
+from kbs.evidence.tdx.verify import TdxVerifier
 from kbs.pki.certificates import load_certificates
 
 pytestmark = pytest.mark.vectors
 
 AT = "2026-01-01T00:00:00Z"
-VERIFIER = AzureVerifier((SnpVerifier(),))
+VERIFIER = AzureVerifier(SnpVerifier(), TdxVerifier())
 SNP = ("snp-evidence-v0", "snp-evidence-v1", "snp-evidence-v2", "snp-milan-v3")
 TDX = ("tdx-evidence-v0", "tdx-evidence-v1")
 REPORTS = ("cvm-tooling-hcl-report-snp", "cvm-tooling-hcl-report-tdx")
@@ -188,10 +189,24 @@ def test_evidence_of_tdx_holds_as_far_as_it_can_be_checked(
     parsed = VERIFIER.parse(item, 0)
     assert parsed.bound.hex() == expected["tpm_quote"]["extra_data"]
     result = VERIFIER.verify(parsed, trust(vectors))
+    assert expected["verdict"] == "valid"
+    assert expected["td_quote_report_data_binds_runtime_data"] is True
     assert verdict(result.checks) is Verdict.UNCHECKED
-    assert statuses(result)["vtpm.quote.signature"] == "pass"
-    assert statuses(result)["vtpm.quote.pcr_digest"] == "pass"
-    assert not result.authenticated
+    # TCB info and QE identity of that platform were not recorded.
+    open_checks = {"tdx.qe_identity", "tdx.tcb_info", "tdx.tcb"}
+    found = statuses(result)
+    assert {name for name, status in found.items() if status == "unchecked"} == (
+        open_checks
+    )
+    for name in (
+        "tdx.quote.signature",
+        "tdx.chain",
+        "azure.runtime_data",
+        "vtpm.quote.signature",
+        "vtpm.quote.pcr_digest",
+    ):
+        assert found[name] == "pass"
+    assert result.claims is None
 
 
 def test_every_changed_byte_of_an_hcl_report_is_refused(vectors: Path) -> None:

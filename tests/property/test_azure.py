@@ -15,10 +15,11 @@ from kbs.evidence.azure.verify import AzureVerifier
 from kbs.evidence.forms import FORMS, item_of, tee_of
 from kbs.evidence.model import Trust
 from kbs.evidence.snp.verify import SnpVerifier
+from kbs.evidence.tdx.verify import TdxVerifier
 from tests.fakes.azure import azure
 
 VM = azure()
-VERIFIER = AzureVerifier((SnpVerifier(),))
+VERIFIER = AzureVerifier(SnpVerifier(), TdxVerifier())
 REPORT = VM.hcl()
 ITEM = VM.item()
 EVIDENCE = VM.evidence(bytes(48))

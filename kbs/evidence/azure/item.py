@@ -32,7 +32,6 @@ _MEMBERS: Mapping[ReportType, frozenset[str]] = {
 }
 # The name of a member here, and in an item of the family that it comes from.
 _RENAMED = {"td_quote": "quote"}
-_KINDS = {ReportType.SNP: "snp", ReportType.TDX: "tdx"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +44,9 @@ class AzureItem:
 
 
 def parse_item(
-    item: Mapping[str, object], index: int, hardware: Mapping[str, Verifier]
+    item: Mapping[str, object], index: int, hardware: Mapping[ReportType, Verifier]
 ) -> AzureItem:
-    """Read the JSON item; `hardware` are the verifiers of CPU reports, by kind.
+    """Read the JSON item; `hardware` are the verifiers of CPU reports.
 
     Raises:
         MalformedError: a member lacks its shape, or does not go with the report.
@@ -74,7 +73,7 @@ def parse_item(
         )
     return AzureItem(
         hcl=hcl,
-        hardware=_hardware(members, hcl, index, hardware),
+        hardware=_hardware(members, hcl, index, hardware[hcl.type]),
         quote=_quote(members["vtpm"], hcl, index) if "vtpm" in members else None,
     )
 
@@ -83,9 +82,8 @@ def _hardware(
     members: Mapping[str, object],
     hcl: HclReport,
     index: int,
-    verifiers: Mapping[str, Verifier],
+    verifier: Verifier,
 ) -> ParsedItem | None:
-    kind = _KINDS[hcl.type]
     inner: dict[str, object] = {
         _RENAMED.get(name, name): members[name]
         for name in _MEMBERS[hcl.type]
@@ -93,10 +91,9 @@ def _hardware(
     }
     if hcl.type is ReportType.SNP:
         inner["report"] = b64(hcl.payload)
-    verifier = verifiers.get(kind)
-    if verifier is None or (hcl.type is ReportType.TDX and "td_quote" not in members):
+    elif "td_quote" not in members:
         return None
-    return verifier.parse({"kind": kind, **inner}, index)
+    return verifier.parse({"kind": verifier.kind, **inner}, index)
 
 
 def _quote(value: object, hcl: HclReport, index: int) -> TpmQuote:

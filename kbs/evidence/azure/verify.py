@@ -16,7 +16,7 @@ compared by the caller; the `user-data` of the claims is not used.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from kbs.core.checks import Check, CheckLog, Status, Verdict, verdict
 from kbs.core.claims import ClaimSpec, ClaimValue, ItemClaims
@@ -48,13 +48,12 @@ _NO_QUOTE = "no vTPM quote came with the report"
 class AzureVerifier:
     """Verifies items of kind `azure`, over verifiers of the hardware beneath."""
 
-    def __init__(self, hardware: Iterable[Verifier]) -> None:
-        """Take the verifiers of CPU reports: `snp`, and `tdx` where there is one."""
-        self._hardware = {verifier.kind: verifier for verifier in hardware}
+    def __init__(self, snp: Verifier, tdx: Verifier) -> None:
+        """Take the verifiers of the reports that the VMs have."""
+        self._hardware = {ReportType.SNP: snp, ReportType.TDX: tdx}
         self._vocabulary = tuple(
             spec
-            for kind in ReportType
-            if (verifier := self._hardware.get(kind.name.lower())) is not None
+            for kind, verifier in self._hardware.items()
             for spec in claim_specs(kind, verifier.vocabulary)
         )
 
@@ -105,7 +104,7 @@ class AzureVerifier:
             }
         }
         if item.hardware is not None:
-            verifier = self._hardware[item.hardware.kind]
+            verifier = self._hardware[item.hcl.type]
             document[item.hardware.kind] = dict(verifier.inspect(item.hardware))
         if item.quote is not None:
             document["vtpm"] = _inspect_quote(item.quote)
@@ -143,11 +142,8 @@ class AzureVerifier:
         self, item: AzureItem, trust: Trust, log: CheckLog
     ) -> ItemResult | None:
         if item.hardware is not None:
-            return self._hardware[item.hardware.kind].verify(item.hardware, trust)
-        if "tdx" in self._hardware:
-            log.unchecked("azure.td_quote", "no TD quote came with the report")
-        else:
-            log.unchecked("azure.td_quote", "this release verifies no TD quotes")
+            return self._hardware[item.hcl.type].verify(item.hardware, trust)
+        log.unchecked("azure.td_quote", "no TD quote came with the report")
         return None
 
 

@@ -16,6 +16,7 @@ TPM = f"{{claim: nitrotpm.pcrs.4, equals: {PCR}}}"
 PARAVISOR = f"{{claim: azure_snp.measurement, equals: {PCR}}}"
 ID_KEY = f"{{claim: azure_snp.id_key_digest, equals: {PCR}}}"
 RESETTABLE = f"{{claim: azure_snp.pcr.sha256.16, equals: {SHA256}}}"
+TDX_PCR = f"{{claim: azure_tdx.pcr.sha256.4, equals: {SHA256}}}"
 VM_PCR = f"{{claim: azure_snp.pcr.sha256.4, equals: {SHA256}}}"
 
 
@@ -80,6 +81,11 @@ def open_claims(conditions: str, unsafe: str = "") -> list[str]:
             f"{{safe: true}}, {ID_KEY}, {VM_PCR}",
             "",
             [],
+        ),
+        (
+            f"{{safe: true}}, {TDX_PCR}",
+            "",
+            ["azure_tdx.mr_td"],
         ),
         # A PCR that software can reset says nothing of what runs.
         (

@@ -17,15 +17,19 @@ from kbs.evidence.azure.verify import AzureVerifier
 from kbs.evidence.forms import item_of, tee_of
 from kbs.evidence.model import ItemResult, Trust
 from kbs.evidence.snp.verify import SnpVerifier
+from kbs.evidence.tdx.verify import TdxVerifier
 from kbs.evidence.vtpm.verify import VtpmVerifier
 from tests.fakes.amd import FakeAmd
 from tests.fakes.azure import TDX, azure, wrap
 from tests.fakes.eventlog import typical_log
+from tests.fakes.intel import NOW as INTEL_NOW
+from tests.fakes.intel import FakeIntel
 from tests.fakes.tpm import FakeTpm
 
 VM = azure()
+INTEL = FakeIntel()
 OTHER_KEY = rsa.generate_private_key(65537, 2048)
-VERIFIER = AzureVerifier((SnpVerifier(),))
+VERIFIER = AzureVerifier(SnpVerifier(), TdxVerifier())
 SNP_CHECKS = (
     "snp.report.signature",
     "snp.chain",
@@ -196,7 +200,7 @@ def test_the_bound_field_is_extra_data_whole() -> None:
         assert not VERIFIER.bound_matches(parsed, binding[:32])
 
 
-# --- TDX, without a verifier of TD quotes ---------------------------------------------
+# --- TDX ------------------------------------------------------------------------------
 
 
 def td_hcl(*, bound: bool = True) -> bytes:
@@ -222,6 +226,54 @@ def test_a_td_report_alone_proves_nothing() -> None:
     assert result.claims is None
     result = verify(VM.item(hcl=td_hcl(bound=False), certificates=..., crl=...))
     assert failed(result) == {"azure.runtime_data"}
+
+
+def td_item(**changes: Any) -> dict[str, Any]:
+    report_data = parse_hcl_report(VM.hcl()).report_data
+    quote = INTEL.bundle_item(report_data)
+    return VM.item(
+        hcl=td_hcl(),
+        certificates=...,
+        crl=...,
+        **{"td_quote": quote["quote"], "collateral": quote["collateral"], **changes},
+    )
+
+
+def intel_trust() -> Trust:
+    return Trust(now=INTEL_NOW, pinned_roots=INTEL.pins())
+
+
+def test_a_td_quote_vouches_for_the_key() -> None:
+    result = VERIFIER.verify(VERIFIER.parse(td_item(), 0), intel_trust())
+    assert verdict(result.checks) is Verdict.VERIFIED
+    found = statuses(result)
+    assert found["tdx.quote.signature"] == "pass"
+    assert found["azure.runtime_data"] == "pass"
+    assert found["azure.vmpl"] == "skipped"
+    assert result.authenticated
+    assert result.claims is not None
+    assert result.claims.family == "azure_tdx"
+    values = result.claims.values
+    assert values["azure_tdx.debug"] is False
+    assert values["azure_tdx.vm.secure_boot"] is True
+    assert "azure_tdx.pcr.sha256.4" in values
+    assert set(values) <= {spec.name for spec in VERIFIER.vocabulary}
+
+
+def test_a_td_quote_over_other_claims_is_refused() -> None:
+    other = INTEL.bundle_item(bytes(64))
+    item = td_item(td_quote=other["quote"])
+    result = VERIFIER.verify(VERIFIER.parse(item, 0), intel_trust())
+    assert failed(result) == {"azure.runtime_data"}
+    assert not result.authenticated
+
+
+def test_a_td_quote_without_collateral_is_unchecked() -> None:
+    item = td_item(collateral=...)
+    result = VERIFIER.verify(VERIFIER.parse(item, 0), intel_trust())
+    assert verdict(result.checks) is Verdict.UNCHECKED
+    assert statuses(result)["azure.runtime_data"] == "pass"
+    assert not result.authenticated
 
 
 # --- what has another shape -----------------------------------------------------------
