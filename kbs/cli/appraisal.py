@@ -16,12 +16,14 @@ from kbs.cli.context import EXIT_DONE, EXIT_REFUSED, EXIT_UNCHECKED, EXIT_USAGE
 from kbs.cli.evidence_files import (
     BUNDLE,
     EVENT_LOG,
+    GCE,
     UNKNOWN_KIND,
     WITHOUT_CERTIFICATES,
     GivenFiles,
     Unparsed,
     bundle_from,
     lacks_of_quote,
+    read_attestation,
     read_event_log,
     read_evidence,
 )
@@ -30,6 +32,7 @@ from kbs.core.claims import Claims, ClaimValue
 from kbs.core.encode import parse_b64u
 from kbs.core.errors import KbsError, MalformedError
 from kbs.evidence.bundle import Bundle, verify_bundle
+from kbs.evidence.gce.attestation import check_others
 from kbs.evidence.model import GivenCollateral, Trust
 from kbs.evidence.registry import VERIFIERS
 from kbs.evidence.vtpm.abi import Attest, parse_attest
@@ -129,6 +132,8 @@ class Verification:
                 return self._run_incomplete_quote(data)
             bundle = bundle_from(kind, data, self.files)
             result = verify_recorded(bundle, self._trust(kind))
+            if kind == GCE and result.parsed:
+                result = _with_others(result, data)
         except Unparsed as exc:
             return malformed(exc.kind, exc.error)
         return self._with_nonce(result, kind, bundle)
@@ -209,13 +214,13 @@ class Verification:
         if self.nonce is None or not result.parsed:
             return result
         if kind == BUNDLE:
-            check = _bundle_nonce_check(self.nonce, bundle)
+            checks = [_bundle_nonce_check(self.nonce, bundle)]
         else:
-            found = bundle.kind(0)
-            parsed = VERIFIERS[found].parse(bundle.items[0], 0)
-            signed = parsed.bound if parsed.nonce is None else parsed.nonce
-            check = _raw_nonce_check(self.nonce, signed, found)
-        return replace(result, checks=(*result.checks, check))
+            checks = [
+                _item_nonce_check(self.nonce, bundle, index)
+                for index in range(len(bundle.items))
+            ]
+        return replace(result, checks=(*result.checks, *checks))
 
 
 def verify_recorded(
@@ -307,6 +312,23 @@ def _nonce_bytes(text: str, kind: str) -> bytes:
 def _bundle_nonce_check(text: str, bundle: Bundle) -> Check:
     runtime_data = bundle.runtime_data or {}
     return _nonce_check(str(runtime_data.get("nonce", "none")), text, "runtime_data")
+
+
+def _with_others(result: Result, data: bytes) -> Result:
+    """Add what is found of the quotes that an attestation has besides the item's."""
+    attestation = read_attestation(data)
+    try:
+        checks = check_others(attestation, len(attestation.items) - 1)
+    except MalformedError as exc:
+        raise Unparsed("vtpm", exc) from exc
+    return replace(result, checks=(*result.checks, *checks))
+
+
+def _item_nonce_check(text: str, bundle: Bundle, index: int) -> Check:
+    kind = bundle.kind(index)
+    parsed = VERIFIERS[kind].parse(bundle.items[index], index)
+    signed = parsed.bound if parsed.nonce is None else parsed.nonce
+    return _raw_nonce_check(text, signed, kind).at(index)
 
 
 def _raw_nonce_check(text: str, bound: bytes, kind: str) -> Check:

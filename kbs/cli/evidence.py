@@ -34,6 +34,7 @@ _KINDS = (
     "nitro",
     "nitrotpm",
     "azure",
+    "gce",
     "sample",
     "eventlog",
 )

@@ -3,11 +3,11 @@
 `contract.md`, section 1: a bundle is JSON; an SNP report has 1184 bytes; a TPM quote
 starts with TPM_GENERATED, an Azure HCL report with HCLA; a quote of TDX or SGX names
 its quoting enclave's vendor in its header; a Nitro document is a COSE_Sign1 of its
-kind; JSON that is no bundle is evidence as RCAR carries it, where its members say so;
-an event log is known by its first event, or by being one to its end; anything else has
-to be named with --kind. What the evidence
-itself lacks in shape is a finding about it (`Unparsed`), what an option's file lacks is
-a usage error.
+kind; an attestation of go-tpm-tools begins with a TPM's key; JSON that is no bundle is
+evidence as RCAR carries it, where its members say so; an event log is known by its
+first event, or by being one to its end; anything else has to be named with --kind.
+What the evidence itself lacks in shape is a finding about it (`Unparsed`), what an
+option's file lacks is a usage error.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ from kbs.evidence.azure.hcl import MAGIC, ReportType, parse_hcl_report
 from kbs.evidence.bundle import MAX_BUNDLE_BYTES, Bundle, parse_bundle
 from kbs.evidence.dcap.quote import TEE_TDX, looks_like_quote, tee_type_of
 from kbs.evidence.forms import form_of, item_of, tee_of
+from kbs.evidence.gce.attestation import (
+    GceAttestation,
+    is_attestation,
+    parse_attestation,
+)
 from kbs.evidence.model import GivenCollateral
 from kbs.evidence.nitro import document as nitro
 from kbs.evidence.snp.abi import REPORT_BYTES
@@ -39,8 +44,9 @@ BUNDLE = "bundle"
 EVENT_LOG = "eventlog"
 RCAR = "rcar"
 AZURE = "azure"
+GCE = "gce"
 
-WITHOUT_CERTIFICATES = frozenset({BUNDLE, RCAR, "tdx", "sgx", *nitro.REGISTERS})
+WITHOUT_CERTIFICATES = frozenset({BUNDLE, RCAR, GCE, "tdx", "sgx", *nitro.REGISTERS})
 """Kinds beside which certificates are collateral, since no item of theirs has any."""
 
 UNKNOWN_KIND = "evidence.kind"
@@ -95,7 +101,7 @@ class GivenFiles:
             unused |= quote
         if kind not in {"vtpm", "tdx"}:
             unused["--event-log"] = self.event_log
-        if kind not in {BUNDLE, RCAR, "vtpm"}:
+        if kind not in {BUNDLE, RCAR, GCE, "vtpm"}:
             unused["--ak"] = self.ak
         if kind in {"sample", EVENT_LOG}:
             unused |= signers
@@ -177,7 +183,13 @@ def guess_kind(data: bytes) -> str | None:
         return "tdx" if tee_type_of(data) == TEE_TDX else "sgx"
     if len(data) == REPORT_BYTES:
         return "snp"
-    return nitro.kind_of(data) or (EVENT_LOG if _is_event_log(data) else None)
+    return nitro.kind_of(data) or _guess_by_reading(data)
+
+
+def _guess_by_reading(data: bytes) -> str | None:
+    if is_attestation(data):
+        return GCE
+    return EVENT_LOG if _is_event_log(data) else None
 
 
 def _rcar_evidence(data: bytes) -> tuple[str, dict[str, object]] | None:
@@ -232,7 +244,7 @@ def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
             f"evidence {path}",
             got=f"{len(data)} bytes of no known shape",
             expected="a bundle (JSON), an SNP report, a TDX, SGX or TPM quote, a Nitro "
-            "document, an HCL report or an event log",
+            "document, an HCL report, an attestation of go-tpm-tools or an event log",
             hint="say what it is with --kind",
             code=UNKNOWN_KIND,
         )
@@ -253,7 +265,21 @@ def bundle_from(kind: str, data: bytes, files: GivenFiles) -> Bundle:
             return parse_bundle(data)
         except MalformedError as exc:
             raise Unparsed(BUNDLE, exc) from exc
+    if kind == GCE:
+        return Bundle(read_attestation(data).items)
     return Bundle((_MAKERS[kind](kind, data, files),))
+
+
+def read_attestation(data: bytes) -> GceAttestation:
+    """Read an attestation of Compute Engine.
+
+    Raises:
+        Unparsed: it lacks its shape.
+    """
+    try:
+        return parse_attestation(data)
+    except MalformedError as exc:
+        raise Unparsed(GCE, exc) from exc
 
 
 def _snp_item(kind: str, data: bytes, files: GivenFiles) -> dict[str, object]:

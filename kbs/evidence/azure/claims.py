@@ -58,7 +58,7 @@ def claim_specs(
         *(
             _vtpm_spec(spec, family)
             for spec in VTPM_CLAIMS
-            if not spec.name.startswith("vtpm.ak.")
+            if not spec.name.startswith(("vtpm.ak.", "vtpm.gce."))
         ),
     )
 
