@@ -70,6 +70,7 @@ class FakeNitro:
         path_length: int | None = None,
         signs: bool = True,
         usage: bool = True,
+        constraints: bool = True,
         until: datetime = NOW + timedelta(hours=3),
     ) -> x509.Certificate:
         """Issue a certificate by one of the authorities; the last is the instance."""
@@ -81,10 +82,10 @@ class FakeNitro:
             .serial_number(x509.random_serial_number())
             .not_valid_before(NOW - timedelta(seconds=3))
             .not_valid_after(until)
-            .add_extension(
-                x509.BasicConstraints(ca=ca, path_length=path_length), critical=True
-            )
         )
+        if constraints:
+            basic = x509.BasicConstraints(ca=ca, path_length=path_length)
+            builder = builder.add_extension(basic, critical=True)
         if usage:
             flags = dict.fromkeys(_USAGES, False)
             flags |= {"digital_signature": signs, "key_cert_sign": ca, "crl_sign": ca}

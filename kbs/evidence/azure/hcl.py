@@ -224,16 +224,14 @@ def _attestation_key(value: object) -> rsa.RSAPublicKey:
         )
     modulus = _number(jwk, "n")
     exponent = _number(jwk, "e")
-    if modulus.bit_length() not in RSA_BITS or exponent != DEFAULT_EXPONENT:
+    fits = modulus.bit_length() in RSA_BITS and modulus % 2 == 1
+    if not fits or exponent != DEFAULT_EXPONENT:
         raise MalformedError(
             f"HCL {AK_ID}",
             got=f"{modulus.bit_length()} bits, e {exponent}"[:60],
-            expected="RSA of 2048, 3072 or 4096 bits with e 65537",
+            expected="an odd modulus of 2048, 3072 or 4096 bits with e 65537",
         )
-    try:
-        return rsa.RSAPublicNumbers(exponent, modulus).public_key()
-    except ValueError as exc:
-        raise MalformedError(f"HCL {AK_ID}", got=str(exc)[:60]) from exc
+    return rsa.RSAPublicNumbers(exponent, modulus).public_key()
 
 
 def _number(jwk: Mapping[str, object], name: str) -> int:

@@ -21,7 +21,7 @@ from kbs.core.encode import b64, parse_b64, require_members
 from kbs.core.errors import MalformedError
 from kbs.evidence.azure.hcl import MAX_REPORT, HclReport, ReportType, parse_hcl_report
 from kbs.evidence.model import ParsedItem, Verifier
-from kbs.evidence.vtpm.item import TpmQuote, pem_of
+from kbs.evidence.vtpm.item import TpmQuote, pem_of, quote_of
 from kbs.evidence.vtpm.item import parse_item as parse_quote_item
 
 KIND = "azure"
@@ -101,8 +101,4 @@ def _quote(value: object, hcl: HclReport, index: int) -> TpmQuote:
         value, "vtpm", required={"quote", "pcrs"}, optional={"event_log"}
     )
     item = {"kind": "vtpm", "ak": pem_of(hcl.claims.ak), **members}
-    body = parse_quote_item(item, index).body
-    if not isinstance(body, TpmQuote):
-        message = "the vtpm family parsed something else"
-        raise TypeError(message)
-    return body
+    return quote_of(parse_quote_item(item, index))

@@ -203,14 +203,14 @@ def _claims(
     checks: tuple[Check, ...],
     index: int,
 ) -> ItemClaims | None:
-    if verdict(checks) is not Verdict.VERIFIED:
-        return None
-    if hardware is None or hardware.claims is None or item.quote is None:
+    sound = verdict(checks) is Verdict.VERIFIED
+    below = None if hardware is None else hardware.claims
+    if not sound or below is None or item.quote is None:
         return None
     family = FAMILIES[item.hcl.type]
     vtpm = {**quote_claims(item.quote.attest, item.quote.pcrs), **proven}
     values = {
-        **moved(hardware.claims.values, family),
+        **moved(below.values, family),
         **configuration_claims(item.hcl.claims, family),
         **moved(vtpm, family),
     }

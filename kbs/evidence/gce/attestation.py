@@ -26,8 +26,8 @@ from kbs.evidence.vtpm.checks import (
     check_signature,
     selected_pcrs,
 )
-from kbs.evidence.vtpm.item import TpmQuote
 from kbs.evidence.vtpm.item import parse_item as parse_quote_item
+from kbs.evidence.vtpm.item import quote_of
 from kbs.evidence.vtpm.replay import check_event_log
 
 Item = dict[str, object]
@@ -133,10 +133,7 @@ def check_others(attestation: GceAttestation, index: int) -> tuple[Check, ...]:
 
 
 def _check_quote(item: Item, index: int) -> tuple[Check, ...]:
-    quote = parse_quote_item(item, index).body
-    if not isinstance(quote, TpmQuote):
-        message = "the vtpm family parsed something else"
-        raise TypeError(message)
+    quote = quote_of(parse_quote_item(item, index))
     log = CheckLog()
     check_signature(quote, quote.ak.public, log)
     check_selection(quote, log)

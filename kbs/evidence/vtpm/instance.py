@@ -38,16 +38,14 @@ def instance_claims(leaf: x509.Certificate, family: str) -> dict[str, ClaimValue
 
     Numbers are decimal text: ids have 64 bits.
     """
-    try:
-        extension = leaf.extensions.get_extension_for_oid(_EXTENSION).value
-    except x509.ExtensionNotFound:
-        return {}
-    if not isinstance(extension, x509.UnrecognizedExtension):
-        return {}
-    try:
-        return _read(extension.value, family)
-    except MalformedError:
-        return {}
+    for extension in leaf.extensions:
+        value = extension.value
+        if isinstance(value, x509.UnrecognizedExtension) and value.oid == _EXTENSION:
+            try:
+                return _read(value.value, family)
+            except MalformedError:
+                break
+    return {}
 
 
 def _read(data: bytes, family: str) -> dict[str, ClaimValue]:

@@ -29,7 +29,7 @@ from kbs.evidence.vtpm.checks import (
     selected_pcrs,
 )
 from kbs.evidence.vtpm.claims import FAMILY, VOCABULARY, quote_claims
-from kbs.evidence.vtpm.item import KIND, TpmQuote, parse_item
+from kbs.evidence.vtpm.item import KIND, TpmQuote, parse_item, quote_of
 from kbs.evidence.vtpm.pcrs import pcrs_to_json
 from kbs.evidence.vtpm.public import TpmPublic
 from kbs.evidence.vtpm.replay import check_event_log
@@ -78,7 +78,7 @@ class VtpmVerifier:
 
     def inspect(self, parsed: ParsedItem) -> Mapping[str, object]:
         """Return all parsed fields for people; nothing proven."""
-        quote = _quote_of(parsed)
+        quote = quote_of(parsed)
         attest = quote.attest
         return {
             "attest": {
@@ -108,7 +108,7 @@ class VtpmVerifier:
 
     def verify(self, parsed: ParsedItem, trust: Trust) -> ItemResult:
         """Run every check but binding; evidence that is wrong does not raise."""
-        quote = _quote_of(parsed)
+        quote = quote_of(parsed)
         # The key comes first, since only its public area tells the scheme it allows;
         # what is wrong with the quote itself is reported first nevertheless.
         about_key, log = CheckLog(), CheckLog()
@@ -206,10 +206,3 @@ def _inspect_log(quote: TpmQuote) -> dict[str, object] | None:
     if log is None:
         return None
     return {"format": log.format.value, "events": len(log.events)}
-
-
-def _quote_of(parsed: ParsedItem) -> TpmQuote:
-    if not isinstance(parsed.body, TpmQuote):
-        message = f"item {parsed.index} was not parsed by the vtpm family"
-        raise TypeError(message)
-    return parsed.body

@@ -143,4 +143,4 @@ def test_ids_have_words_and_are_named(check_id: str, words: str) -> None:
 
 
 def test_an_id_that_we_do_not_know_stands_alone_and_once() -> None:
-    assert explain(("tdx.new", "tdx.new", "x.y")) == "tdx.new; x.y"
+    assert explain(("new.one", "new.one", "x.y")) == "new.one; x.y"

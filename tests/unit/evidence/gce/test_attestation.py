@@ -204,6 +204,27 @@ def test_a_report_with_a_field_of_another_size_is_none(field: int) -> None:
         parse_attestation(GOOD + octets(8, short))
 
 
+def test_an_impossible_cpuid_is_malformed() -> None:
+    inside = snp_attestation(AMD, b"nonce", cpuid=b"\x19\x01\x01")
+    eax = number(29, 0x00A00F11)
+    assert eax in inside
+    for wrong in (0xF0A00F11, 0x0FF00F11):
+        changed = inside.replace(eax, number(29, wrong))
+        size = len(number(29, wrong)) - len(eax)
+        assert size in (0, 1)
+        with pytest.raises(MalformedError):
+            parse_attestation(GOOD + octets(8, changed))
+
+
+def test_a_td_without_its_four_rtmrs_is_malformed() -> None:
+    inside = td_quote(INTEL, b"nonce")
+    rtmr = octets(11, bytes(48))
+    assert inside.count(rtmr) == 4
+    changed = inside.replace(rtmr, octets(11, bytes(42)) + octets(11, bytes(4)), 1)
+    with pytest.raises(MalformedError, match="rtmrs"):
+        parse_attestation(GOOD + octets(9, changed))
+
+
 def test_a_file_is_known_by_what_is_in_it() -> None:
     assert is_attestation(GOOD)
     assert guess_kind(GOOD) == GCE

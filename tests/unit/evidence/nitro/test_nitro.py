@@ -119,6 +119,15 @@ def test_a_nitrotpm_document_has_its_own_family() -> None:
     assert all(name.startswith("nitrotpm.") for name in statuses(result))
 
 
+def test_a_tpm_has_no_more_than_24_registers_to_claim() -> None:
+    document = AWS.tpm_document(nitrotpm_pcrs={4: bytes(48), 24: bytes(48)})
+    parsed = TPM_VERIFIER.parse(item(document, "nitrotpm"), 0)
+    claims = TPM_VERIFIER.verify(parsed, trust()).claims
+    assert claims is not None
+    named = [name for name in claims.values if ".pcrs." in name]
+    assert named == ["nitrotpm.pcrs.4"]
+
+
 @pytest.mark.parametrize(
     ("verifier", "kind", "document"),
     [
@@ -159,6 +168,12 @@ def test_a_certificate_that_is_not_for_signing_is_refused(leaf: Any) -> None:
     result = verify(AWS.sign(payload, key=OTHER_KEY))
     assert "nitro.certificate" in failed(result)
     assert not result.authenticated
+
+
+def test_an_end_entity_may_come_without_basic_constraints() -> None:
+    leaf = AWS.certify(OTHER_KEY.public_key(), "plain", constraints=False)
+    payload = cbor2.dumps(AWS.members(certificate=der(leaf)))
+    assert verify(AWS.sign(payload, key=OTHER_KEY)).authenticated
 
 
 def test_an_authority_of_aws_signs_no_documents() -> None:
