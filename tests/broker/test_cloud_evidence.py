@@ -19,24 +19,36 @@ from kbs.evidence.azure.verify import AzureVerifier
 from kbs.evidence.model import ItemResult, ParsedItem, Trust, Verifier
 from kbs.evidence.nitro.verify import NitroVerifier
 from kbs.evidence.registry import VERIFIERS
+from kbs.evidence.vtpm.verify import VtpmVerifier
 from tests.fakes.answers import releases, see
 from tests.fakes.azure import FakeAzure, azure
 from tests.fakes.databases import Place
 from tests.fakes.nitro import PCRS, item, nitro
 from tests.fakes.rcar_client import Answer, RcarClient
 from tests.fakes.snp_world import policy
+from tests.fakes.tpm_ca import FakeTpmCA, certificate_b64, instance_of
 from tests.fakes.world import PinnedSnp, World
 
 AWS = nitro()
 VM = azure()
 INIT_DATA = 'version = "0.1.0"\nalgorithm = "sha256"\n\n[data]\n"aa.toml" = "x"\n'
 INIT_DIGEST = hashlib.sha256(INIT_DATA.encode()).digest()
+GOOGLE = FakeTpmCA("Google")
+(GOOGLE_PIN,) = GOOGLE.pins
+PCR0 = hashlib.sha256(bytes(32) + hashlib.sha256(b"firmware").digest())
 POLICIES = {
     "nitro": policy("nitro", f'{{claim: nitro.pcrs.0, equals: "{PCRS[0].hex()}"}}'),
     "azure": policy(
         "azure",
         f'{{claim: azure_snp.measurement, equals: "{bytes(range(48)).hex()}"}}',
         f'{{claim: azure_snp.pcr.sha256.4, equals: "{bytes(32).hex()}"}}',
+    ),
+    # Pinned roots are named without being registered.
+    "google": policy(
+        "google",
+        "{claim: vtpm.ak.ca, equals: Google EK/AK CA Root}",
+        "{claim: vtpm.gce.project_id, equals: acme-models}",
+        f'{{claim: vtpm.pcr.sha256.0, equals: "{PCR0.hexdigest()}"}}',
     ),
     # Somebody's own guests on SNP, with the measurement of the same paravisor.
     "snp": policy(
@@ -52,11 +64,20 @@ class PinnedNitro(NitroVerifier):
         return super().verify(parsed, replace(trust, pinned_roots=AWS.pins))
 
 
+class PinnedVtpm(VtpmVerifier):
+    """The vTPM verifier of a broker that takes the fake maker for Google."""
+
+    def verify(self, parsed: ParsedItem, trust: Trust) -> ItemResult:
+        pins = {GOOGLE_PIN: "Google EK/AK CA Root"}
+        return super().verify(parsed, replace(trust, pinned_roots=pins))
+
+
 def verifiers() -> Mapping[str, Verifier]:
     snp = PinnedSnp(VM.amd.pins())
     return {
         **VERIFIERS,
         "snp": snp,
+        "vtpm": PinnedVtpm(),
         "nitro": PinnedNitro(),
         "azure": AzureVerifier(snp, VERIFIERS["tdx"]),
     }
@@ -109,6 +130,27 @@ def test_a_vm_without_a_current_list_of_amd_comes_again(clouds: World) -> None:
     seen = see(clouds, clouds.request_by("azure", make, ["acme/azure/model"]))
     assert (seen.status, seen.code) == (503, "evidence.unchecked")
     assert seen.checks == ["snp.revocation"]
+
+
+@pytest.mark.parametrize(
+    ("project", "status"), [("acme-models", 200), ("somebody-else", 403)]
+)
+def test_a_vm_of_google_is_known_by_its_project(
+    clouds: World, project: str, status: int
+) -> None:
+    tpm = clouds.booted_tpm()
+    leaf = GOOGLE.certify(
+        tpm.key.public_key(), attestation=False, instance=instance_of(project)
+    )
+    chain = [certificate_b64(one) for one in (leaf, GOOGLE.intermediate, GOOGLE.root)]
+    lists = [one.public_bytes(Encoding.DER) for one in GOOGLE.revocation_lists()]
+    clouds.must("POST", "/admin/v1/collateral", {"items": [b64(der) for der in lists]})
+
+    def make(primary: bytes) -> dict[str, object]:
+        return {**tpm.quote_item(primary[:32]), "ak_certificates": chain}
+
+    seen = see(clouds, clouds.request_by("vtpm", make, ["acme/google/model"]))
+    assert seen.status == status
 
 
 def rcar(world: World, **options: Any) -> RcarClient:

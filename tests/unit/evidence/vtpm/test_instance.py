@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from kbs.evidence.model import Trust
 from kbs.evidence.vtpm.instance import instance_claims
@@ -18,7 +14,6 @@ from kbs.pki.certificates import load_certificates
 from tests.fakes.tpm import FakeTpm
 from tests.fakes.tpm_ca import NOW, FakeTpmCA, certificate_b64
 
-EXTENSION = x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.1.21")
 GOOD = (b"\x0c\x01z", b"\x02\x01\x07", b"\x0c\x01p", b"\x02\x01\x09", b"\x0c\x01n")
 RECORDED = {
     "openpcc-ak-cert.pem": {
@@ -43,39 +38,6 @@ def sequence(*elements: bytes) -> bytes:
     return b"\x30" + bytes([len(content)]) + content
 
 
-def certificate(
-    extension: bytes | None, key: ec.EllipticCurvePublicKey, ca: FakeTpmCA
-) -> x509.Certificate:
-    """A certificate of a key by the intermediate, as Google issues them."""
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "AK")]))
-        .issuer_name(ca.intermediate.subject)
-        .public_key(key)
-        .serial_number(5)
-        .not_valid_before(NOW - timedelta(days=1))
-        .not_valid_after(NOW + timedelta(days=1))
-        .add_extension(
-            x509.KeyUsage(
-                digital_signature=True,
-                content_commitment=False,
-                key_encipherment=False,
-                data_encipherment=False,
-                key_agreement=False,
-                key_cert_sign=False,
-                crl_sign=False,
-                encipher_only=False,
-                decipher_only=False,
-            ),
-            critical=True,
-        )
-    )
-    if extension is not None:
-        value = x509.UnrecognizedExtension(EXTENSION, extension)
-        builder = builder.add_extension(value, critical=False)
-    return builder.sign(ca.intermediate_key, hashes.SHA256())
-
-
 @pytest.mark.parametrize(
     ("root", "counts"), [("Google EK/AK CA Root", True), ("Fake TPM Root", False)]
 )
@@ -85,7 +47,7 @@ def test_the_instance_counts_below_googles_roots_only(
     ca, tpm = FakeTpmCA(), FakeTpm()
     key = tpm.key.public_key()
     assert isinstance(key, ec.EllipticCurvePublicKey)
-    leaf = certificate(sequence(*GOOD), key, ca)
+    leaf = ca.certify(key, attestation=False, instance=sequence(*GOOD))
     chain = (leaf, ca.intermediate, ca.root)
     item = {
         **tpm.quote_item(b""),
@@ -132,7 +94,8 @@ def test_the_instance_counts_below_googles_roots_only(
 )
 def test_another_form_says_nothing(extension: bytes | None) -> None:
     key = ec.generate_private_key(ec.SECP256R1()).public_key()
-    assert instance_claims(certificate(extension, key, FakeTpmCA()), "vtpm") == {}
+    leaf = FakeTpmCA().certify(key, attestation=False, instance=extension)
+    assert instance_claims(leaf, "vtpm") == {}
 
 
 @pytest.mark.vectors
