@@ -226,9 +226,10 @@ def _octets(value: object, what: str, *, most: int) -> bytes:
     if isinstance(value, list):
         return octets_of(value, what, most=most)
     text = require_text(value, what, limit=2 * most)
-    # Base64url, with padding or without.
-    whole = len(text) % 4 == 0
-    return parse_b64u(text.rstrip("=") if whole else text, what, limit=most)
+    # Base64url, with its padding or without; a wrong padding stays, to be refused.
+    bare = text.rstrip("=")
+    padded = text == bare.ljust(len(bare) + -len(bare) % 4, "=")
+    return parse_b64u(bare if padded else text, what, limit=most)
 
 
 def _hex(value: object, what: str, *, most: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 from dataclasses import replace
 from typing import Any
@@ -392,6 +393,12 @@ def test_evidence_of_rcar_becomes_an_item(version: int) -> None:
     assert verdict(result.checks) is Verdict.VERIFIED
 
 
+def test_base64url_of_rcar_may_come_without_padding() -> None:
+    evidence = VM.evidence(bytes(48))
+    bare = {**evidence, "hcl_report": evidence["hcl_report"].rstrip("=")}
+    assert item_of("az-snp-vtpm", bare) == item_of("az-snp-vtpm", evidence)
+
+
 def test_the_oldest_evidence_of_rcar_has_integers_for_bytes() -> None:
     new = VM.evidence(bytes(48), version=1)
     quote = new["tpm_quote"]
@@ -431,6 +438,8 @@ def test_the_form_of_tdx_carries_the_quote() -> None:
         {"hcl_report": "?"},
         {"vcek": None},
         {"vcek": "="},
+        {"hcl_report": base64.urlsafe_b64encode(VM.hcl()).decode() + "===="},
+        {"hcl_report": "QUI="[:-1] + "=="},
         {"tpm_quote": []},
         {"tpm_quote": {"message": "zz", "signature": "", "pcrs": []}},
         {"tpm_quote": {"message": "00", "signature": "00", "pcrs": "x"}},
