@@ -33,6 +33,9 @@ NO_COLLATERAL = (
     "and revocation cannot be checked"
 )
 
+# Families of claims whose evidence has a report of SNP in it.
+_ON_SNP = frozenset({"snp", "azure_snp"})
+
 _LOOK_SECONDS = 60
 _Looked = tuple[Snapshot, GivenCollateral, int]
 
@@ -214,7 +217,7 @@ class Health:
 
     def _names_snp(self, snapshot: Snapshot) -> bool:
         return any(
-            "snp" in families_of(rule, self._governance.vocabulary)
+            not _ON_SNP.isdisjoint(families_of(rule, self._governance.vocabulary))
             for policies in snapshot.policies.values()
             for policy in policies
             if not policy.parsed.policy.tolerate_missing_revocation

@@ -20,6 +20,7 @@ from kbs.evidence.model import ItemResult, ParsedItem, Trust, Verifier
 from kbs.evidence.nitro.verify import NitroVerifier
 from kbs.evidence.registry import VERIFIERS
 from kbs.evidence.vtpm.verify import VtpmVerifier
+from kbs.governance.statement import Action, Kind
 from tests.fakes.answers import releases, see
 from tests.fakes.azure import FakeAzure, azure
 from tests.fakes.databases import Place
@@ -151,6 +152,13 @@ def test_a_vm_of_google_is_known_by_its_project(
 
     seen = see(clouds, clouds.request_by("vtpm", make, ["acme/google/model"]))
     assert seen.status == status
+
+
+def test_health_misses_amds_list_for_vms_of_azure(clouds: World) -> None:
+    gone = clouds.must("GET", "/admin/v1/objects/release-policy/acme/snp/1")
+    clouds.sign(Action.DEACTIVATE, Kind.RELEASE_POLICY, "acme", "snp", gone)
+    health = clouds.app.test_client().get("/health/ready").get_json()
+    assert "Milan" in health["missing"][0]["detail"]
 
 
 def rcar(world: World, **options: Any) -> RcarClient:
