@@ -14,6 +14,7 @@ from typing import TypeVar
 from cryptography import x509
 
 from kbs.cli.inputs import read_input
+from kbs.core.encode import parse_json_object, require_text
 from kbs.core.errors import MalformedError
 from kbs.evidence.dcap.collateral import read_collateral
 from kbs.evidence.model import GivenCollateral
@@ -36,19 +37,39 @@ _CERTIFICATE_BLOCK = re.compile(
 _LABEL = re.compile(rb"-----BEGIN ([^-\r\n]{1,40})")
 _KNOWN = frozenset({b"CERTIFICATE", b"X509 CRL"})
 _MAX_COLLATERAL = 1024
+_HOST_MEMBERS = frozenset({"vcekCert", "certificateChain"})
+_MAX_HOST_CERTIFICATES = 64 * 1024
 
 
 def certificates_in(
     data: bytes, what: str, *, most: int = MAX_CERTIFICATES
 ) -> tuple[x509.Certificate, ...]:
-    """Read one certificate in DER, or one to `most` in PEM.
+    """Read one certificate in DER, one to `most` in PEM, or Azure's JSON around PEM.
 
     Raises:
         MalformedError: anything else.
     """
+    if data.lstrip(b" \t\r\n")[:1] == b"{":
+        data = _host_certificates(data, what)
     return _told(
         lambda: load_certificates(without_remarks(data), what, most=most), data, what
     )
+
+
+def _host_certificates(data: bytes, what: str) -> bytes:
+    # Azure's metadata service, /metadata/THIM/amd/certification: the VCEK of the host
+    # and its chain, each as PEM.
+    members = parse_json_object(data, what, limit=_MAX_HOST_CERTIFICATES)
+    if not members.keys() >= _HOST_MEMBERS:
+        raise MalformedError(
+            what,
+            got=f"JSON with {', '.join(sorted(members))[:60] or 'nothing'}",
+            expected=" and ".join(sorted(_HOST_MEMBERS)),
+        )
+    return "\n".join(
+        require_text(members[name], f"{what} {name}", limit=_MAX_HOST_CERTIFICATES)
+        for name in sorted(_HOST_MEMBERS, reverse=True)
+    ).encode()
 
 
 def read_certificates(paths: tuple[Path, ...], what: str) -> tuple[bytes, ...]:

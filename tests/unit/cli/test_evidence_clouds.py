@@ -108,6 +108,51 @@ def test_an_hcl_report_alone_is_unchecked(tmp_path: Path) -> None:
     assert shown["items"][0]["azure"]["hcl"]["report_type"] == "snp"
 
 
+@pytest.mark.parametrize(
+    ("document", "why"),
+    [
+        ({"tcbm": "0"}, "JSON with tcbm"),
+        ({"vcekCert": 1, "certificateChain": ""}, "vcekCert"),
+        ({"vcekCert": "x", "certificateChain": "y"}, "--cert"),
+    ],
+)
+def test_other_json_holds_no_certificates(
+    tmp_path: Path, document: dict[str, object], why: str
+) -> None:
+    path = tmp_path / "certificates.json"
+    path.write_text(json.dumps(document))
+    ran = verify(written(tmp_path, VM.hcl()), "--cert", path)
+    assert ran.code == 2
+    assert why in ran.err
+
+
+def test_certificates_come_as_azures_metadata_service_gives_them(
+    tmp_path: Path,
+) -> None:
+    pems: Any = VM.amd.bundle_item()["certificates"]
+    document = {
+        "vcekCert": pems[0],
+        "tcbm": "DB18000000000004",
+        "certificateChain": "".join(pems[1:]),
+        "cacheControl": "86400",
+    }
+    path = tmp_path / "certificates.json"
+    path.write_text(json.dumps(document))
+    ran = verify(written(tmp_path, VM.hcl()), "--cert", path)
+    assert statuses(ran)["snp.report.signature"] == "pass"
+    # The fake's root is nobody's.
+    assert statuses(ran)["snp.chain"] == "fail"
+
+
+@pytest.mark.vectors
+def test_a_recorded_document_of_a_host(vectors: Path) -> None:
+    folder = vectors / "snp"
+    certificates = folder / "milan-v2-aci.host-amd-certificate.json"
+    at = "2024-01-01T00:00:00Z"
+    ran = verify(folder / "milan-v2-aci.bin", "--cert", certificates, "--at", at)
+    assert ran.code == 0
+
+
 @pytest.mark.vectors
 @pytest.mark.parametrize(
     ("name", "code"),
