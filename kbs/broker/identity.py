@@ -156,12 +156,12 @@ class Identity:
 
     def pseudonyms(self, identities: Iterable[str]) -> Pseudonyms:
         """Return the rewriter that keeps device identities out of the log."""
-        chips = [
-            bytes.fromhex(text.removeprefix("chip:"))
-            for text in identities
-            if text.startswith("chip:")
+        devices = [
+            bytes.fromhex(value)
+            for kind, _, value in (text.partition(":") for text in identities)
+            if kind in {"chip", "gpu"}
         ]
-        return Pseudonyms(self._pseudonym_key.reveal(), chips)
+        return Pseudonyms(self._pseudonym_key.reveal(), devices)
 
     def pseudonym(self, value: bytes) -> str:
         """Return the keyed hash of one device identity."""

@@ -16,6 +16,7 @@ from kbs.cli.context import EXIT_DONE, EXIT_REFUSED, EXIT_UNCHECKED, EXIT_USAGE
 from kbs.cli.evidence_files import (
     BUNDLE,
     EVENT_LOG,
+    RIM,
     UNKNOWN_KIND,
     GivenFiles,
     Unparsed,
@@ -28,11 +29,14 @@ from kbs.core.claims import Claims, ClaimValue
 from kbs.core.encode import parse_b64u
 from kbs.core.errors import KbsError, MalformedError
 from kbs.evidence.bundle import Bundle, verify_bundle
-from kbs.evidence.model import GivenCollateral, Trust
+from kbs.evidence.model import GivenCollateral, StoredRim, Trust
+from kbs.evidence.nvgpu.manifests import Sources, check_rim
+from kbs.evidence.nvgpu.shelf import RimShelf
 from kbs.evidence.registry import VERIFIERS
 from kbs.evidence.vtpm.abi import Attest, parse_attest
 from kbs.evidence.vtpm.algorithms import bank_name
 from kbs.evidence.vtpm.eventlog import EventLog, parse_event_log, replay
+from kbs.pki.cache import LinkCache
 
 # AMD 56860, table 23 (REPORT_DATA); the longest nonce that any raw evidence carries.
 _MAX_NONCE = 64
@@ -114,8 +118,9 @@ class Verification:
             MalformedError: an option or a file beside the evidence is wrong.
         """
         self.files.refuse_for(kind)
-        if kind == EVENT_LOG:
-            return self._run_log(data)
+        if kind in {EVENT_LOG, RIM}:
+            self._refuse_nonce(kind)
+            return self._run_log(data) if kind == EVENT_LOG else self._run_rim(data)
         if self.nonce is not None and kind != BUNDLE:
             _nonce_bytes(self.nonce)
         try:
@@ -133,6 +138,8 @@ class Verification:
             collateral = GivenCollateral(
                 self.files.given_certificates() + collateral.given_certificates,
                 collateral.given_revocation_lists,
+                collateral.given_ocsp_answers,
+                collateral.given_rims,
             )
         return Trust(
             now=self.at,
@@ -142,14 +149,24 @@ class Verification:
             override_ak=self.files.named_ak(),
         )
 
-    def _run_log(self, data: bytes) -> Result:
+    def _refuse_nonce(self, kind: str) -> None:
         if self.nonce is not None:
             raise MalformedError(
                 "--nonce",
-                got="an event log, which has none",
+                got=f"a file of kind {kind}, which has none",
                 expected="a bundle, a report or a quote",
                 code="usage",
             )
+
+    def _run_rim(self, data: bytes) -> Result:
+        log = CheckLog()
+        sources = Sources(trust=self._trust(RIM), shelf=RimShelf(), cache=LinkCache())
+        check_rim(StoredRim(data), sources, log)
+        checks = tuple(check.at(0) for check in log.checks)
+        parsed = log.status_of("nvgpu.rim.parse") is Status.PASS
+        return Result(checks=checks, parsed=parsed)
+
+    def _run_log(self, data: bytes) -> Result:
         try:
             found = parse_event_log(data)
         except MalformedError as exc:
@@ -204,8 +221,21 @@ class Verification:
         if kind == BUNDLE:
             check = _bundle_nonce_check(self.nonce, bundle)
         else:
-            bound = VERIFIERS[kind].parse(bundle.items[0], 0).bound
-            check = _raw_nonce_check(self.nonce, bound, kind)
+            return replace(
+                result,
+                checks=(
+                    *result.checks,
+                    *(
+                        _raw_nonce_check(
+                            self.nonce,
+                            VERIFIERS[kind].parse(item, index).bound,
+                            kind,
+                            index,
+                        )
+                        for index, item in enumerate(bundle.items)
+                    ),
+                ),
+            )
         return replace(result, checks=(*result.checks, check))
 
 
@@ -299,10 +329,10 @@ def _bundle_nonce_check(text: str, bundle: Bundle) -> Check:
     return _nonce_check(str(runtime_data.get("nonce", "none")), text, "runtime_data")
 
 
-def _raw_nonce_check(text: str, bound: bytes, kind: str) -> Check:
+def _raw_nonce_check(text: str, bound: bytes, kind: str, index: int = 0) -> Check:
     nonce = _nonce_bytes(text)
     expected = nonce.ljust(len(bound), b"\0") if kind == "snp" else nonce
-    return _nonce_check(bound.hex(), expected.hex(), "the signed field", item=0)
+    return _nonce_check(bound.hex(), expected.hex(), "the signed field", item=index)
 
 
 def _nonce_check(got: str, expected: str, where: str, item: int | None = None) -> Check:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kbs.cli.evidence_files import GivenFiles
 
 _FILE = click.Path(path_type=Path)
-_KINDS = ("bundle", "snp", "vtpm", "sample", "eventlog")
+_KINDS = ("bundle", "snp", "vtpm", "nvgpu", "sample", "eventlog", "rim")
 _INSPECTED = (*_KINDS, "certificate")
 
 
@@ -38,7 +38,9 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         [
             click.option("--cert", multiple=True, type=_FILE, help="Certificates."),
-            click.option("--crl", multiple=True, type=_FILE, help="Revocation lists."),
+            click.option(
+                "--crl", multiple=True, type=_FILE, help="CRLs, OCSP answers."
+            ),
             click.option("--collateral", type=_FILE, help="Certificates and CRLs."),
             click.option("--rim", multiple=True, type=_FILE, help="RIMs (GPUs)."),
             click.option("--event-log", type=_FILE, help="TCG event log of a quote."),

@@ -1,10 +1,10 @@
 """Evidence in files: what a file is, and a bundle's item made of loose files.
 
 `contract.md`, section 1: a bundle is JSON; an SNP report has 1184 bytes; a TPM quote
-starts with TPM_GENERATED; an event log is known by its first event, or by being one
-to its end; anything else has to be named with --kind. What the evidence
-itself lacks in shape is a finding about it (`Unparsed`), what an option's file lacks is
-a usage error.
+starts with TPM_GENERATED; reports of NVIDIA devices begin as such or stand in a form of
+NVIDIA's; a RIM is a SWID tag; an event log is known by its first event, or by being one
+to its end; anything else has to be named with --kind. What the evidence itself lacks in
+shape is a finding about it (`Unparsed`), what an option's file lacks is a usage error.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.x509 import ocsp
 
 from kbs.cli.inputs import read_input
-from kbs.cli.x509_files import certificates_in, crls_in, load_collateral
+from kbs.cli.rim_files import name_in, rim_in
+from kbs.cli.x509_files import certificates_in, crls_in, load_collateral, ocsp_answer_in
 from kbs.core.encode import b64, parse_json_object
 from kbs.core.errors import KbsError, MalformedError
 from kbs.evidence.bundle import MAX_BUNDLE_BYTES, Bundle, parse_bundle
-from kbs.evidence.model import GivenCollateral
+from kbs.evidence.model import GivenCollateral, StoredRim
+from kbs.evidence.nvgpu.files import is_device_file, items_of_file
+from kbs.evidence.nvgpu.rim_xml import is_rim
 from kbs.evidence.snp.abi import REPORT_BYTES
 from kbs.evidence.vtpm.eventlog import parse_event_log
 from kbs.evidence.vtpm.item import item_from_files, load_ak
@@ -28,6 +32,8 @@ from kbs.pki.certificates import der
 
 BUNDLE = "bundle"
 EVENT_LOG = "eventlog"
+NVGPU = "nvgpu"
+RIM = "rim"
 
 UNKNOWN_KIND = "evidence.kind"
 """The code of the error about a file that may be anything."""
@@ -80,13 +86,17 @@ class GivenFiles:
             "--crl": next(iter(self.revocation_lists), None),
             "--collateral": self.collateral,
         }
-        unused = {"--rim": next(iter(self.rims), None)}
+        unused: dict[str, Path | None] = {}
+        if kind not in {BUNDLE, NVGPU}:
+            unused["--rim"] = next(iter(self.rims), None)
         if kind != "vtpm":
             unused |= quote
         if kind not in {BUNDLE, "vtpm"}:
             unused["--ak"] = self.ak
         if kind in {"sample", EVENT_LOG}:
             unused |= signers
+        if kind == RIM:
+            unused["--cert"] = signers["--cert"]
         for option, path in unused.items():
             if path is not None:
                 raise MalformedError(
@@ -118,8 +128,13 @@ class GivenFiles:
         """
         certificates: tuple[x509.Certificate, ...] = ()
         lists: tuple[x509.CertificateRevocationList, ...] = ()
+        answers: tuple[ocsp.OCSPResponse, ...] = ()
         for path in self.revocation_lists:
             data = read_input(path, "--crl", limit=4 * MAX_BUNDLE_BYTES)
+            answer = ocsp_answer_in(data)
+            if answer is not None:
+                answers += (answer,)
+                continue
             lists += crls_in(data, f"--crl {path}")
         if self.collateral is not None:
             data = read_input(
@@ -128,7 +143,22 @@ class GivenFiles:
             more = load_collateral(data, f"--collateral {self.collateral}")
             certificates += more.given_certificates
             lists += more.given_revocation_lists
-        return GivenCollateral(certificates, lists)
+        return GivenCollateral(certificates, lists, answers, self.given_rims())
+
+    def given_rims(self) -> tuple[StoredRim, ...]:
+        """Return the manifests that --rim names.
+
+        Raises:
+            MalformedError: a file cannot be read, or holds no manifest.
+        """
+        return tuple(
+            rim_in(
+                read_input(path, "--rim", limit=MAX_BUNDLE_BYTES),
+                f"--rim {path}",
+                name_in(path),
+            )
+            for path in self.rims
+        )
 
     def named_ak(self) -> bytes | None:
         """Return the key that --ak vouches for.
@@ -150,6 +180,10 @@ class GivenFiles:
 
 def guess_kind(data: bytes) -> str | None:
     """Return what a file of evidence is, where its bytes leave no doubt."""
+    if is_device_file(data):
+        return NVGPU
+    if is_rim(data):
+        return RIM
     if data.lstrip(b" \t\r\n")[:1] == b"{":
         return BUNDLE
     if data.startswith(_TPM_GENERATED):
@@ -181,7 +215,8 @@ def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
         raise MalformedError(
             f"evidence {path}",
             got=f"{len(data)} bytes of no known shape",
-            expected="a bundle (JSON), an SNP report, a TPM quote or an event log",
+            expected="a bundle (JSON), an SNP report, a TPM quote, reports of NVIDIA "
+            "devices, a RIM or an event log",
             hint="say what it is with --kind",
             code=UNKNOWN_KIND,
         )
@@ -203,12 +238,25 @@ def bundle_from(kind: str, data: bytes, files: GivenFiles) -> Bundle:
         except MalformedError as exc:
             raise Unparsed(BUNDLE, exc) from exc
     certificates = [b64(der(one)) for one in files.given_certificates()]
+    if kind == NVGPU:
+        return Bundle(_device_items(data, certificates))
     if kind == "snp":
         item: dict[str, object] = {"kind": "snp", "report": b64(data)}
         return Bundle(({**item, "certificates": certificates},))
     if kind == "sample":
         return Bundle((_sample_item(data),))
     return Bundle(({**_quote_item(data, files), "ak_certificates": certificates},))
+
+
+def _device_items(
+    data: bytes, certificates: list[str]
+) -> tuple[dict[str, object], ...]:
+    try:
+        items = items_of_file(data)
+    except MalformedError as exc:
+        raise Unparsed(NVGPU, exc) from exc
+    # Reports in a list come with their chains; a chain given beside them is all theirs.
+    return tuple({"certificates": certificates, **one} for one in items)
 
 
 def _sample_item(data: bytes) -> dict[str, object]:

@@ -6,6 +6,7 @@ parse has an `error` in place of its fields. Nothing shown is proven.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cryptography import x509
@@ -14,6 +15,7 @@ from kbs.cli.appraisal import inspect_attest, registers_of
 from kbs.cli.evidence_files import (
     BUNDLE,
     EVENT_LOG,
+    RIM,
     GivenFiles,
     Unparsed,
     bundle_from,
@@ -26,12 +28,17 @@ from kbs.cli.x509_files import certificates_in
 from kbs.core.clock import format_time
 from kbs.core.errors import KbsError, MalformedError
 from kbs.evidence.bundle import MAX_BUNDLE_BYTES, Bundle
+from kbs.evidence.model import StoredRim
+from kbs.evidence.nvgpu.inspection import inspect_rim
+from kbs.evidence.nvgpu.shelf import RimShelf
 from kbs.evidence.registry import VERIFIERS
 from kbs.evidence.snp.certificates import is_endorsement_key, parse_endorsement_key
 from kbs.evidence.vtpm.abi import parse_attest
 from kbs.evidence.vtpm.algorithms import bank_name
 from kbs.evidence.vtpm.eventlog import EventLog, parse_event_log
 from kbs.pki.certificates import spki_sha256
+
+CERTIFICATE = "certificate"
 
 # Data of an event beyond this is shown by its size only.
 _MAX_SHOWN = 256
@@ -46,12 +53,8 @@ def inspect_file(path: Path, kind: str | None, files: GivenFiles) -> dict[str, o
     if kind is None:
         kind = _guess(read_input(path, "evidence", limit=MAX_BUNDLE_BYTES))
     found, data = read_evidence(path, kind)
-    if found == EVENT_LOG:
-        return _inspect_log_file(data)
-    if found == "certificate":
-        given = certificates_in(data, found)
-        shown = [_inspect_certificate(one) for one in given]
-        return {"items": [{"kind": found, found: fields} for fields in shown]}
+    if found in _ALONE:
+        return _ALONE[found](data)
     files.refuse_for(found)
     try:
         if found == "vtpm" and lacks_of_quote(files):
@@ -74,7 +77,7 @@ def _guess(data: bytes) -> str | None:
         certificates_in(data, "certificate")
     except MalformedError:
         return None
-    return "certificate"
+    return CERTIFICATE
 
 
 def _inspect_bundle(bundle: Bundle) -> dict[str, object]:
@@ -100,6 +103,18 @@ def _inspect_item(bundle: Bundle, index: int) -> dict[str, object]:
 
 def _single(kind: str, fields: dict[str, object]) -> dict[str, object]:
     return {"items": [{"kind": kind, kind: fields}]}
+
+
+def _inspect_certificates(data: bytes) -> dict[str, object]:
+    shown = [_inspect_certificate(one) for one in certificates_in(data, CERTIFICATE)]
+    return {"items": [{"kind": CERTIFICATE, CERTIFICATE: one} for one in shown]}
+
+
+def _inspect_rim_file(data: bytes) -> dict[str, object]:
+    fields = inspect_rim(StoredRim(data), RimShelf())
+    if "product" not in fields:
+        return {"items": [{"kind": RIM, "error": fields["error"]}]}
+    return _single(RIM, fields)
 
 
 def _inspect_log_file(data: bytes) -> dict[str, object]:
@@ -151,3 +166,11 @@ def _inspect_certificate(certificate: x509.Certificate) -> dict[str, object]:
             "csp_id": key.csp_id,
         }
     return document
+
+
+_ALONE: Mapping[str, Callable[[bytes], dict[str, object]]] = {
+    EVENT_LOG: _inspect_log_file,
+    RIM: _inspect_rim_file,
+    CERTIFICATE: _inspect_certificates,
+}
+"""Files that are no item of a bundle."""

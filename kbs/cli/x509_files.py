@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cryptography import x509
+from cryptography.x509 import ocsp
 
 from kbs.cli.inputs import read_input
 from kbs.core.errors import MalformedError
@@ -23,6 +24,7 @@ from kbs.pki.certificates import (
     load_crls,
     without_remarks,
 )
+from kbs.pki.ocsp import MAX_OCSP_BYTES, load_ocsp_answer
 
 _Loaded = TypeVar("_Loaded")
 
@@ -70,6 +72,16 @@ def crls_in(data: bytes, what: str) -> tuple[x509.CertificateRevocationList, ...
         MalformedError: anything else.
     """
     return _told(lambda: load_crls(without_remarks(data), what), data, what)
+
+
+def ocsp_answer_in(data: bytes) -> ocsp.OCSPResponse | None:
+    """Return the OCSP answer that a file is, or None where it is something else."""
+    if _BEGIN in data or len(data) > MAX_OCSP_BYTES:
+        return None
+    try:
+        return load_ocsp_answer(data, "OCSP answer")
+    except MalformedError:
+        return None
 
 
 def load_collateral(data: bytes, what: str) -> GivenCollateral:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from kbs.core.encode import b64, parse_b64, require_list, require_object, require_text
 from kbs.core.errors import MalformedError
+from kbs.evidence.nvgpu.files import items_of_list
 from kbs.evidence.snp.fields import octets_of, report_of_fields
 from kbs.evidence.vtpm.abi import MAX_MESSAGE, PCR_COUNT, parse_attest
 from kbs.evidence.vtpm.algorithms import Algorithm
@@ -34,7 +35,7 @@ class Form:
     """
 
     kind: str
-    read: Callable[[Evidence], Item]
+    read: Callable[[Evidence], Item | list[Item]]
     init_data: str | None = None
 
 
@@ -42,9 +43,24 @@ def item_of(tee: str, evidence: Evidence) -> Item:
     """Return the bundle's item for evidence of a TEE.
 
     Raises:
+        MalformedError: an unknown TEE, evidence of another shape, or of several.
+    """
+    items = items_of(tee, evidence)
+    if len(items) != 1:
+        raise MalformedError(
+            f"{tee} evidence", got=f"{len(items)} devices", expected="one"
+        )
+    return items[0]
+
+
+def items_of(tee: str, evidence: Evidence) -> list[Item]:
+    """Return the bundle's items for evidence of a TEE: all devices of one name.
+
+    Raises:
         MalformedError: an unknown TEE, or evidence of another shape.
     """
-    return form_of(tee).read(evidence)
+    found = form_of(tee).read(evidence)
+    return found if isinstance(found, list) else [found]
 
 
 def form_of(tee: str) -> Form:
@@ -98,6 +114,11 @@ def _certificate(entry: object) -> list[str]:
     return [b64(data)]
 
 
+def _nvidia(evidence: Evidence) -> list[Item]:
+    # GPUs and switches of a guest share one list.
+    return items_of_list(evidence.get("device_evidence_list"))
+
+
 def _tpm(evidence: Evidence) -> Item:
     quote = require_object(evidence.get("tpm_quote"), "tpm_quote")
     message = parse_b64(quote.get("message"), "tpm_quote message", limit=MAX_MESSAGE)
@@ -118,6 +139,7 @@ def _tpm(evidence: Evidence) -> Item:
 
 
 FORMS: Mapping[str, Form] = {
+    "nvidia": Form("nvgpu", _nvidia),
     "sample": Form("sample", _sample("sample")),
     "sampledevice": Form("sampledevice", _sample("sampledevice")),
     "snp": Form("snp", _snp, init_data="host_data"),

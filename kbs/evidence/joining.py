@@ -81,6 +81,11 @@ def join_items(items: Sequence[AppraisedItem], binding: BundleBinding | None) ->
     if len(found) == 1:
         log.passed("bundle.primary", f"item {found[0]}")
         joined = _bind(items, found[0], binding, log)
+    elif not found and binding is None:
+        # Nothing binds recorded evidence, so nothing is missing among devices alone.
+        log.skipped("bundle.primary", "recorded evidence of devices alone")
+        log.skipped("binding.devices", "recorded evidence without runtime data")
+        joined = Joined()
     else:
         log.failed(
             "bundle.primary",

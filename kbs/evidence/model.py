@@ -7,12 +7,14 @@ no check failed and none was left unchecked.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 from cryptography import x509
+from cryptography.x509 import ocsp
 
 from kbs.core.checks import Check
 from kbs.core.claims import ClaimSpec, ItemClaims
@@ -41,8 +43,25 @@ class TrustedCA:
     certificate: x509.Certificate
 
 
+@dataclass(frozen=True, slots=True)
+class StoredRim:
+    """A reference integrity manifest, and the id that it was fetched under if known.
+
+    The document proves itself; nobody vouches for the id. `digest` is its SHA-256,
+    by which what was found of it is remembered.
+    """
+
+    document: bytes
+    rim_id: str | None = None
+    digest: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Compute the digest once, however often the manifest is looked at."""
+        object.__setattr__(self, "digest", hashlib.sha256(self.document).digest())
+
+
 class Collateral(Protocol):
-    """Certificates and revocation lists that are to hand; carries no trust.
+    """What of vendors is to hand: certificates, status, manifests; carries no trust.
 
     Implementations answer from memory or a local table; nothing here fetches.
     """
@@ -55,6 +74,14 @@ class Collateral(Protocol):
         """Return every revocation list known."""
         ...
 
+    def ocsp_answers(self) -> tuple[ocsp.OCSPResponse, ...]:
+        """Return every OCSP answer known."""
+        ...
+
+    def rims(self) -> tuple[StoredRim, ...]:
+        """Return every reference integrity manifest known."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class GivenCollateral:
@@ -62,6 +89,8 @@ class GivenCollateral:
 
     given_certificates: tuple[x509.Certificate, ...] = ()
     given_revocation_lists: tuple[x509.CertificateRevocationList, ...] = ()
+    given_ocsp_answers: tuple[ocsp.OCSPResponse, ...] = ()
+    given_rims: tuple[StoredRim, ...] = ()
 
     def certificates(self) -> tuple[x509.Certificate, ...]:
         """Return every certificate given."""
@@ -71,9 +100,22 @@ class GivenCollateral:
         """Return every revocation list given."""
         return self.given_revocation_lists
 
+    def ocsp_answers(self) -> tuple[ocsp.OCSPResponse, ...]:
+        """Return every OCSP answer given."""
+        return self.given_ocsp_answers
+
+    def rims(self) -> tuple[StoredRim, ...]:
+        """Return every manifest given."""
+        return self.given_rims
+
     def good_until(self, now: datetime) -> datetime | None:
-        """Return when the first of the lists runs out that have not by now."""
-        ends = (crl.next_update_utc for crl in self.given_revocation_lists)
+        """Return when the first list or answer runs out that has not by now."""
+        ends = [crl.next_update_utc for crl in self.given_revocation_lists]
+        ends += [
+            single.next_update_utc
+            for answer in self.given_ocsp_answers
+            for single in answer.responses
+        ]
         return min((end for end in ends if end is not None and end > now), default=None)
 
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from kbs.core.claims import ClaimSpec, ClaimType, Vocabulary
 from kbs.evidence.model import Verifier
+from kbs.evidence.nvgpu.verify import NvGpuVerifier
 from kbs.evidence.sample.verify import DEVICE, SampleVerifier
 from kbs.evidence.snp.verify import SnpVerifier
 from kbs.evidence.vtpm.verify import VtpmVerifier
@@ -14,6 +15,7 @@ from kbs.evidence.vtpm.verify import VtpmVerifier
 _FAMILIES: tuple[Verifier, ...] = (
     SnpVerifier(),
     VtpmVerifier(),
+    NvGpuVerifier(),
     SampleVerifier(),
     SampleVerifier(DEVICE),
 )

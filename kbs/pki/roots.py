@@ -17,6 +17,8 @@ class Purpose(StrEnum):
 
     SNP = "snp"  # reports of AMD SEV-SNP
     TPM = "tpm"  # endorsement and attestation keys of TPMs and vTPMs
+    NVGPU = "nvgpu"  # reports of NVIDIA GPUs and NVSwitches
+    NVIDIA_RIM = "nvidia-rim"  # NVIDIA's reference integrity manifests
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class PinnedRoot:
 
 
 _AMD_PREFIX = "AMD ARK "
+_NVIDIA_DEVICE = "NVIDIA Device Identity CA"
+_NVIDIA_RIM = "NVIDIA CoRIM signing Root CA"
 
 PINNED_ROOTS: tuple[PinnedRoot, ...] = (
     # https://kdsintf.amd.com/vcek/v1/Milan/cert_chain (valid 2020-10-22 to 2045-10-22)
@@ -70,6 +74,20 @@ PINNED_ROOTS: tuple[PinnedRoot, ...] = (
         "Google tpm_ek_v1_cloud_host_root",
         Purpose.TPM,
     ),
+    # https://docs.ndis.nvidia.com/certs/identity-root/Root-CA.cer (2021-11-05 to
+    # 9999-12-31); the same for Hopper, Blackwell and LS10.
+    PinnedRoot(
+        "a90c4eb5acfd3e3d03a25db6a26b84f720ad0503196c627c21ddd48dd85b06a4",
+        _NVIDIA_DEVICE,
+        Purpose.NVGPU,
+    ),
+    # CN=NVIDIA CoRIM signing Root CA, O=NVIDIA (2023-03-16 to 2053-03-08), as shipped
+    # with NVIDIA's own verifiers.
+    PinnedRoot(
+        "dec1dc316477aa851eebdf51327ae9f864bc8d89254657ed1e7eb9168af1e1a3",
+        _NVIDIA_RIM,
+        Purpose.NVIDIA_RIM,
+    ),
 )
 
 
@@ -79,7 +97,7 @@ def pinned_roots(
     """Return SPKI SHA-256 (hex) to name of the roots for one purpose.
 
     `override` takes the place of the shipped pins (tests pass a fake vendor's root);
-    its purpose follows from the name, since only AMD's roots are called `AMD ARK …`.
+    its purpose follows from the name, which is that of the root it stands for.
     """
     if override is None:
         return {
@@ -100,4 +118,7 @@ def amd_product_line(root_name: str) -> str | None:
 
 
 def _purpose_of(name: str) -> Purpose:
-    return Purpose.SNP if name.startswith(_AMD_PREFIX) else Purpose.TPM
+    if name.startswith(_AMD_PREFIX):
+        return Purpose.SNP
+    named = {_NVIDIA_DEVICE: Purpose.NVGPU, _NVIDIA_RIM: Purpose.NVIDIA_RIM}
+    return named.get(name, Purpose.TPM)

@@ -11,10 +11,10 @@ from kbs.channel.session import Session
 from kbs.channel.tee_key import TeeKey, parse_tee_key
 from kbs.core.checks import Check, Status
 from kbs.core.claims import Claims
-from kbs.core.errors import AuthenticationError
+from kbs.core.errors import AuthenticationError, MalformedError
 from kbs.core.ids import KeyRef
-from kbs.evidence.bundle import Bundle
-from kbs.evidence.forms import form_of, item_of
+from kbs.evidence.bundle import MAX_ITEMS, Bundle
+from kbs.evidence.forms import form_of, item_of, items_of
 from kbs.evidence.joining import BundleBinding
 from kbs.wire.rcar import InitData, parse_attestation
 
@@ -75,7 +75,12 @@ def present(body: bytes, session: Session) -> RcarPresented:
             code="session.nonce",
         )
     items = [item_of(session.tee, message.primary)]
-    items += [item_of(tee, evidence) for tee, evidence in message.devices.items()]
+    for tee, evidence in message.devices.items():
+        items += items_of(tee, evidence)
+    if len(items) > MAX_ITEMS:
+        raise MalformedError(
+            "tee-evidence", got=f"{len(items)} items", expected=f"at most {MAX_ITEMS}"
+        )
     return RcarPresented(
         session=session,
         body=body,
