@@ -22,6 +22,8 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 _TITLES: Mapping[str, str] = {
     "snp": "`snp`: AMD SEV-SNP reports",
     "vtpm": "`vtpm`: TPM 2.0 quotes",
+    "nvgpu": "`nvgpu`: NVIDIA GPUs",
+    "nvswitch": "`nvswitch`: NVIDIA NVSwitches, in items of kind `nvgpu`",
     "sample": "`sample`: development mode only",
     "request": "`request`: the request itself",
 }

@@ -1,4 +1,6 @@
-"""The local collateral table: certificates and revocation lists, without any trust.
+"""The local collateral table: what vendors publish, without any trust.
+
+Certificates, revocation lists, OCSP answers, and reference integrity manifests (RIMs).
 
 Verifiers get a snapshot in memory; it is read again only when the table changed, and
 then it must be what the last import left (`kbs.broker.collateral_state`): a newer
@@ -15,6 +17,7 @@ from datetime import datetime
 from cryptography import x509
 
 from kbs.broker.actors import Actor
+from kbs.broker.collateral_rows import OCSP, RIM, device_row, load_stored_rim
 from kbs.broker.collateral_state import (
     check_rows,
     collateral_seal,
@@ -40,6 +43,7 @@ from kbs.evidence.model import GivenCollateral
 from kbs.governance.authority import Role
 from kbs.governance.statement import EVERY_TENANT
 from kbs.pki import certificates as pki
+from kbs.pki.ocsp import load_ocsp_answer
 
 _Version = tuple[TableState, tuple[int, str]]
 
@@ -120,6 +124,12 @@ class CollateralTable:
                 for row in rows
                 if row.kind == "crl"
             ),
+            tuple(
+                load_ocsp_answer(row.der, f"collateral {row.subject}")
+                for row in rows
+                if row.kind == OCSP
+            ),
+            tuple(load_stored_rim(row.der) for row in rows if row.kind == RIM),
         )
         self._snapshot = (version, loaded)
         return loaded
@@ -173,7 +183,7 @@ class CollateralTable:
             actor,
             "collateral.import",
             lambda work: self._insert(work, rows),
-            detail=f"{len(rows)} certificates and revocation lists",
+            detail=f"{len(rows)} certificates, revocation lists and the like",
         )
         self._mark.write()
         return {
@@ -204,6 +214,9 @@ def _is_whole(state: TableState, rows: Sequence[StoredCollateral]) -> bool:
 def _read(item: object, place: int, now: datetime) -> list[StoredCollateral]:
     what = f"collateral item {place}"
     data = pki.without_remarks(parse_b64(item, what, limit=pki.MAX_CRL_BYTES * 2))
+    device = device_row(data, what, now)
+    if device is not None:
+        return [device]
     try:
         return [_certificate(one, now) for one in pki.load_certificates(data, what)]
     except KbsError:
@@ -212,7 +225,9 @@ def _read(item: object, place: int, now: datetime) -> list[StoredCollateral]:
         return [_crl(one, now) for one in pki.load_crls(data, what)]
     except KbsError as exc:
         raise MalformedError(
-            what, expected="certificates or revocation lists, DER or PEM"
+            what,
+            expected="certificates or revocation lists (DER or PEM), OCSP answers "
+            "(DER), or manifests with their id",
         ) from exc
 
 

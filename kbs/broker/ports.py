@@ -187,10 +187,13 @@ class EnrolmentStore(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCollateral:
-    """A vendor's certificate or revocation list; brings no trust."""
+    """A vendor's certificate, list, answer or manifest; brings no trust.
+
+    `der` are the bytes that prove themselves: DER, and of a manifest its JSON form.
+    """
 
     digest: bytes
-    kind: str  # "certificate" or "crl"
+    kind: str  # "certificate", "crl", "ocsp" or "rim"
     subject: str
     issuer: str
     not_before: datetime

@@ -1,4 +1,4 @@
-"""`kbs collateral`: vendor certificates and revocation lists; they bring no trust."""
+"""`kbs collateral`: what vendors publish about their certificates; brings no trust."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_ITEMS = 256
 
 @click.group()
 def collateral() -> None:
-    """List and import vendor certificates and revocation lists."""
+    """List and import vendor certificates, revocation lists and OCSP answers."""
 
 
 @collateral.command("list")
@@ -45,18 +45,20 @@ def list_collateral(context: CliContext) -> None:
 )
 @common_options
 def import_files(context: CliContext, *, files: tuple[Path, ...]) -> None:
-    """Bring in certificates and revocation lists, PEM or DER."""
+    """Bring in certificates and revocation lists, PEM or DER; OCSP answers, DER."""
     from kbs.cli.admin_client import AdminClient
     from kbs.cli.inputs import read_input
-    from kbs.cli.x509_files import load_collateral
+    from kbs.cli.x509_files import load_collateral, ocsp_answer_in
     from kbs.core.encode import b64
     from kbs.pki.certificates import der
 
     items: dict[str, None] = {}
     for file in files:
-        given = load_collateral(
-            read_input(file, "collateral", limit=_MAX_FILE), f"collateral {file}"
-        )
+        data = read_input(file, "collateral", limit=_MAX_FILE)
+        if ocsp_answer_in(data) is not None:
+            items[b64(data)] = None
+            continue
+        given = load_collateral(data, f"collateral {file}")
         items.update((b64(der(one)), None) for one in given.given_certificates)
         items.update((b64(der(one)), None) for one in given.given_revocation_lists)
     if len(items) > _MAX_ITEMS:
@@ -69,7 +71,7 @@ def import_files(context: CliContext, *, files: tuple[Path, ...]) -> None:
         context,
         answer,
         lambda: click.echo(
-            f"{answer.get('read')} certificates and revocation lists read, "
+            f"{answer.get('read')} certificates, lists and answers read, "
             f"{answer.get('added')} of them new"
         ),
     )

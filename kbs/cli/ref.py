@@ -132,6 +132,32 @@ def add_values(
         _add(context, client, Kind.REFERENCE_SET, subject, content, notes)
 
 
+@ref.command("import-rim")
+@click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE…")
+@click.option("--id", "rim_id", metavar="ID", help="Of one FILE; else its name.")
+@common_options
+def import_rim(
+    context: CliContext, *, files: tuple[Path, ...], rim_id: str | None
+) -> None:
+    """Keep NVIDIA's reference integrity manifests; signed by NVIDIA, or refused."""
+    from kbs.cli.admin_client import AdminClient
+    from kbs.cli.rim_files import checked_rims
+
+    found = checked_rims(files, rim_id)
+    with AdminClient.from_context(context) as client:
+        answer = client.post(
+            "/admin/v1/collateral", {"items": [one.item for one in found]}
+        )
+    document = {**answer, "rims": [one.to_json() for one in found]}
+
+    def human() -> None:
+        for one in found:
+            click.echo(one_line(one.line()))
+        click.echo(f"{answer.get('added')} of them new")
+
+    emit(context, document, human)
+
+
 @ref.command()
 @_NAME
 @click.option("--at", metavar="TIME", required=True, help="RFC 3339 in UTC.")

@@ -26,7 +26,9 @@ _INLINE = re.compile(r"`([^`]+)`")
 _HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
 _STOPS = frozenset({"|", ">", ">>", "<", "&&", ";", "2>"})
-_ID = re.compile(r"(?:snp|vtpm|sample|binding|bundle|request)(?:\.[a-z0-9_]+)+")
+_ID = re.compile(
+    r"(?:snp|vtpm|nvgpu|nvswitch|sample|binding|bundle|request)(?:\.[a-z0-9_]+)+"
+)
 
 
 def _where(page: Path) -> str:

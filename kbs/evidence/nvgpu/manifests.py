@@ -22,7 +22,7 @@ from cryptography.x509 import ocsp
 
 from kbs.core.checks import CheckLog
 from kbs.evidence.model import StoredRim, Trust
-from kbs.evidence.nvgpu.names import RIM_SERVICE, WantedRim
+from kbs.evidence.nvgpu.names import RIM_SERVICE, Unnamed, WantedRim
 from kbs.evidence.nvgpu.revocation import check_revocation
 from kbs.evidence.nvgpu.rim import Rim
 from kbs.evidence.nvgpu.shelf import ReadRim, RimShelf
@@ -30,6 +30,26 @@ from kbs.pki.cache import LinkCache
 from kbs.pki.certificates import describe
 from kbs.pki.chain import Chain, ChainBroken, IssuerMissing, build_chain, out_of_date
 from kbs.pki.roots import Purpose, pinned_roots
+
+_CHECKS = (
+    "nvgpu.driver_rim.id",
+    "nvgpu.driver_rim.signature",
+    "nvgpu.driver_rim.chain",
+    "nvgpu.driver_rim.validity",
+    "nvgpu.driver_rim.revocation",
+    "nvgpu.vbios_rim.id",
+    "nvgpu.vbios_rim.signature",
+    "nvgpu.vbios_rim.chain",
+    "nvgpu.vbios_rim.validity",
+    "nvgpu.vbios_rim.revocation",
+    "nvgpu.rim.parse",
+    "nvgpu.rim.signature",
+    "nvgpu.rim.chain",
+    "nvgpu.rim.validity",
+    "nvgpu.rim.revocation",
+)
+_IDS = {tuple(name.split(".")[1:]): name for name in _CHECKS}
+_ALONE = "rim"
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -57,7 +77,7 @@ class _Candidate:
 
 def find_rim(wanted: WantedRim, sources: Sources, log: CheckLog) -> Rim | None:
     """Return the manifest that is needed if all is well with it; record every check."""
-    name = f"nvgpu.{wanted.role}_rim"
+    about = f"{wanted.role}_rim"
     offered = (*sources.rims, *sources.trust.collateral.rims())
     candidates = [
         _judged(stored, read, sources)
@@ -71,45 +91,56 @@ def find_rim(wanted: WantedRim, sources: Sources, log: CheckLog) -> Rim | None:
         given = [sources.shelf.read(one) for one in sources.rims]
         unread = [f"; unreadable: {one}" for one in given if isinstance(one, str)]
         log.unchecked(
-            f"{name}.id", f"not to hand: {wanted.rim_id}; {where}{''.join(unread[:1])}"
+            _IDS[about, "id"],
+            f"not to hand: {wanted.rim_id}; {where}{''.join(unread[:1])}",
         )
         return None
     best = max(candidates, key=_rank)
-    log.passed(f"{name}.id", wanted.rim_id)
-    return _record(best, name, sources, log)
+    log.passed(_IDS[about, "id"], wanted.rim_id)
+    return _record(best, about, sources, log)
+
+
+def note_unnamed(wanted: Unnamed, log: CheckLog) -> None:
+    """Record that the report does not say which manifest it needs."""
+    log.unchecked(
+        _IDS[f"{wanted.role}_rim", "id"],
+        f"the report does not say which: it lacks {wanted.lacking}",
+    )
 
 
 def check_rim(stored: StoredRim, sources: Sources, log: CheckLog) -> Rim | None:
     """Record the checks of one manifest that stands alone, as `nvgpu.rim.…`."""
     read = sources.shelf.read(stored)
     if isinstance(read, str):
-        log.failed("nvgpu.rim.parse", read)
+        log.failed(_IDS[_ALONE, "parse"], read)
         return None
-    log.passed("nvgpu.rim.parse", f"{read.header.product} {read.header.version}")
-    return _record(_judged(stored, read, sources), "nvgpu.rim", sources, log)
+    log.passed(_IDS[_ALONE, "parse"], f"{read.header.product} {read.header.version}")
+    return _record(_judged(stored, read, sources), _ALONE, sources, log)
 
 
 def _record(
-    found: _Candidate, name: str, sources: Sources, log: CheckLog
+    found: _Candidate, about: str, sources: Sources, log: CheckLog
 ) -> Rim | None:
     rim, trust = found.read.rim, sources.trust
     if rim is None:
-        log.failed(f"{name}.signature", found.read.fault)
+        log.failed(_IDS[about, "signature"], found.read.fault)
         return None
-    log.passed(f"{name}.signature", f"signed by {describe(rim.signer.subject)}")
+    log.passed(_IDS[about, "signature"], f"signed by {describe(rim.signer.subject)}")
     if found.chain is None:
-        log.failed(f"{name}.chain", found.gap)
+        log.failed(_IDS[about, "chain"], found.gap)
     else:
-        log.passed(f"{name}.chain", f"the signer chains to {found.chain.root_name}")
+        log.passed(
+            _IDS[about, "chain"], f"the signer chains to {found.chain.root_name}"
+        )
     at = trust.now.isoformat()
     if found.complaints:
         again = "; fetch the manifest again: NVIDIA signs the same values anew"
-        log.unchecked(f"{name}.validity", "; ".join(found.complaints) + again)
+        log.unchecked(_IDS[about, "validity"], "; ".join(found.complaints) + again)
     else:
-        log.passed(f"{name}.validity", f"all certificates are valid at {at}")
+        log.passed(_IDS[about, "validity"], f"all certificates are valid at {at}")
     check_revocation(
         log,
-        f"{name}.revocation",
+        _IDS[about, "revocation"],
         found.chain,
         trust=trust,
         cache=sources.cache,

@@ -37,7 +37,7 @@ from kbs.evidence.nvgpu.device import (
 )
 from kbs.evidence.nvgpu.inspection import inspect_item
 from kbs.evidence.nvgpu.item import KIND, DeviceItem, parse_item
-from kbs.evidence.nvgpu.manifests import Sources, find_rim
+from kbs.evidence.nvgpu.manifests import Sources, find_rim, note_unnamed
 from kbs.evidence.nvgpu.measurements import Comparison, compare
 from kbs.evidence.nvgpu.names import Unnamed, wanted_rims
 from kbs.evidence.nvgpu.opaque import Field
@@ -120,9 +120,10 @@ class NvGpuVerifier:
         _check_signature(case)
         chain = self._check_chain(case)
         _check_validity(case, chain)
+        check = "nvgpu.revocation"
         check_revocation(
             case.log,
-            "nvgpu.revocation",
+            check,
             chain,
             trust=trust,
             cache=self._cache,
@@ -184,10 +185,7 @@ class NvGpuVerifier:
         found: dict[str, Rim | None] = {}
         for wanted in wanted_rims(case.item.report, chip_of(chain)):
             if isinstance(wanted, Unnamed):
-                case.log.unchecked(
-                    f"nvgpu.{wanted.role}_rim.id",
-                    f"the report does not say which: it lacks {wanted.lacking}",
-                )
+                note_unnamed(wanted, case.log)
                 found[wanted.role] = None
             else:
                 found[wanted.role] = find_rim(wanted, sources, case.log)

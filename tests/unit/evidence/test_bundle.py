@@ -422,7 +422,7 @@ def test_any_bytes_are_malformed(data: bytes) -> None:
 
 
 def test_the_registry_names_each_family_by_its_kind() -> None:
-    assert list(VERIFIERS) == ["snp", "vtpm", "sample", "sampledevice"]
+    assert list(VERIFIERS) == ["snp", "vtpm", "nvgpu", "sample", "sampledevice"]
     assert choose_primary(["sampledevice"], VERIFIERS) == ()
     assert all(verifier.kind == kind for kind, verifier in VERIFIERS.items())
     assert choose_primary(["sample", "vtpm", "snp"], VERIFIERS) == (2,)
@@ -432,6 +432,7 @@ def test_the_registry_names_each_family_by_its_kind() -> None:
 
 def test_the_vocabulary_has_every_family_and_the_request() -> None:
     known = vocabulary()
-    assert known.families() == {"snp", "vtpm", "sample", "sampledevice", "request"}
+    devices = {"nvgpu", "nvswitch", "sampledevice"}
+    assert known.families() == {"snp", "vtpm", "sample", "request"} | devices
     for spec in REQUEST_VOCABULARY:
         assert known.find(spec.name) == spec
