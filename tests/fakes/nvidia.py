@@ -132,6 +132,67 @@ class Device:
 SWITCH = Device(chip="LS10", serial="switch-1", vbios=b"96.10.55.00.01")
 
 
+@cache
+def _certified(
+    key: ec.EllipticCurvePrivateKey,
+    by: ec.EllipticCurvePrivateKey,
+    *,
+    subject: x509.Name,
+    issuer_name: x509.Name,
+    ca: bool,
+    extensions: tuple[x509.ExtensionType, ...],
+    serial: int,
+    begins: datetime,
+    until: datetime,
+) -> x509.Certificate:
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer_name)
+        .public_key(key.public_key())
+        .serial_number(serial)
+        .not_valid_before(begins)
+        .not_valid_after(until)
+        .add_extension(x509.BasicConstraints(ca, None), critical=True)
+        .add_extension(_usage(ca=ca), critical=True)
+    )
+    for one in extensions:
+        builder = builder.add_extension(one, critical=False)
+    return builder.sign(by, hashes.SHA384(), ecdsa_deterministic=True)
+
+
+@cache
+def _answered(
+    key: ec.EllipticCurvePrivateKey,
+    certificate: x509.Certificate,
+    issuer: x509.Certificate,
+    responder: x509.Certificate,
+    *,
+    delegated: bool,
+    status: ocsp.OCSPCertStatus,
+    begins: datetime,
+    until: datetime,
+    reason: x509.ReasonFlags | None,
+) -> ocsp.OCSPResponse:
+    builder = (
+        ocsp.OCSPResponseBuilder()
+        .add_response(
+            cert=certificate,
+            issuer=issuer,
+            algorithm=hashes.SHA384(),
+            cert_status=status,
+            this_update=begins,
+            next_update=until,
+            revocation_time=begins if reason is not None else None,
+            revocation_reason=reason,
+        )
+        .responder_id(ocsp.OCSPResponderEncoding.HASH, responder)
+    )
+    if delegated:
+        builder = builder.certificates([responder])
+    return builder.sign(key, hashes.SHA384())
+
+
 @dataclass(kw_only=True)
 class FakeNvidia:
     """One fake vendor; `revoked` are names of certificates, with a reason each."""
@@ -155,21 +216,17 @@ class FakeNvidia:
         until: datetime | None = None,
     ) -> x509.Certificate:
         """A certificate for the key of `label` by that of `issuer`."""
-        key = self.key(label)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer_name)
-            .public_key(key.public_key())
-            .serial_number(self.serial(label))
-            .not_valid_before(self.now - timedelta(days=1000))
-            .not_valid_after(until or FOREVER)
-            .add_extension(x509.BasicConstraints(ca, None), critical=True)
-            .add_extension(_usage(ca=ca), critical=True)
+        return _certified(
+            self.key(label),
+            self.key(issuer),
+            subject=subject,
+            issuer_name=issuer_name,
+            ca=ca,
+            extensions=extensions,
+            serial=self.serial(label),
+            begins=self.now - timedelta(days=1000),
+            until=until or FOREVER,
         )
-        for one in extensions:
-            builder = builder.add_extension(one, critical=False)
-        return builder.sign(self.key(issuer), hashes.SHA384(), ecdsa_deterministic=True)
 
     def key(self, label: str) -> ec.EllipticCurvePrivateKey:
         """The key of a name in this realm."""
@@ -289,17 +346,14 @@ class FakeNvidia:
             indices = DRIVER_INDICES if role == "driver" else VBIOS_INDICES
             values = {index: (device.golden(index),) for index in indices}
         plain = device.vbios_version if role == "vbios" else device.driver
-        root = rim_tag(
+        chain = self.rim_chain(device.chip, until=signer_until)
+        return _published(
             product or device.chip,
             version or plain,
-            values,
+            tuple(values.items()),
             edition="SWITCH" if device.is_switch else "GPU",
-        )
-        chain = self.rim_chain(device.chip, until=signer_until)
-        return sign_tag(
-            root,
-            self.key(signer or f"{device.chip} rim signer"),
-            chain if whole_chain else chain[:1],
+            key=self.key(signer or f"{device.chip} rim signer"),
+            chain=chain if whole_chain else chain[:1],
         )
 
     def rim_chain(
@@ -373,24 +427,18 @@ class FakeNvidia:
         responder, key = issuer, self.key(signer or issuer_label)
         if delegated:
             responder = self.responder(issuer, signer or issuer_label, usage=usage)
-            key = self.key(f"{issuer_label} responder")
-        builder = (
-            ocsp.OCSPResponseBuilder()
-            .add_response(
-                cert=certificate,
-                issuer=issuer,
-                algorithm=hashes.SHA384(),
-                cert_status=status,
-                this_update=begins,
-                next_update=next_update or begins + timedelta(hours=24),
-                revocation_time=begins if reason is not None else None,
-                revocation_reason=reason,
-            )
-            .responder_id(ocsp.OCSPResponderEncoding.HASH, responder)
+            key = self.key(f"{signer or issuer_label} responder")
+        return _answered(
+            key,
+            certificate,
+            issuer,
+            responder,
+            delegated=delegated,
+            status=status,
+            begins=begins,
+            until=next_update or begins + timedelta(hours=24),
+            reason=reason,
         )
-        if delegated:
-            builder = builder.certificates([responder])
-        return builder.sign(key, hashes.SHA384())
 
     def responder(
         self, issuer: x509.Certificate, signer: str, *, usage: bool = True
@@ -462,6 +510,21 @@ def rim_id(device: Device, role: str) -> str:
         return f"NV_GPU_VBIOS_1010_0200_882_{plain}"
     prefix = "" if device.chip == "GH100" else "CC_"
     return f"NV_GPU_{prefix}DRIVER_{device.chip}_{device.driver}"
+
+
+@cache
+def _published(
+    product: str,
+    version: str,
+    values: tuple[tuple[int, tuple[bytes, ...]], ...],
+    *,
+    edition: str,
+    key: ec.EllipticCurvePrivateKey,
+    chain: tuple[x509.Certificate, ...],
+) -> bytes:
+    return sign_tag(
+        rim_tag(product, version, dict(values), edition=edition), key, chain
+    )
 
 
 def rim_tag(
