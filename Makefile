@@ -12,7 +12,7 @@ T ?= tests
 K ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt cover policies property conformance vectors kills flood bench run dist clean
+.PHONY: help setup demo test lint fmt cover policies property conformance vectors kills flood every-bit bench run dist clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
@@ -76,6 +76,9 @@ kills: setup  ## Ten thousand kills in the middle of releases (hours)
 
 flood: setup  ## A million and a half challenges that nobody answers, and the memory after (long)
 	@$(BIN)/python -m tests.flood
+
+every-bit: setup  ## Every single bit of real NVIDIA evidence flipped, each found (minutes)
+	KBS_EVERY_BIT=1 $(BIN)/pytest -q tests/conformance/test_nvidia_vectors.py -k any_bit
 
 bench: setup  ## What it costs, beside one P-256 verification (under three minutes)
 	@$(BIN)/python -m tests.bench

@@ -36,6 +36,7 @@ from kbs.pki.certificates import (
     load_certificates,
     load_der_certificate,
     load_der_crl,
+    spki_sha256,
 )
 from kbs.pki.ocsp import MAX_OCSP_BYTES, load_ocsp_answer
 
@@ -98,6 +99,9 @@ def parse_item(item: Mapping[str, object]) -> DeviceItem:
     raw = parse_b64(members["report"], "nvgpu report", limit=MAX_REPORT_BYTES)
     certificates = parse_certificates(members.get("certificates", []))
     leaf = select_leaf(certificates)
+    if leaf is not None:
+        # Its key is used whatever becomes of its chain; here it is read or malformed.
+        spki_sha256(leaf)
     return DeviceItem(
         raw=raw,
         report=parse_report(raw),

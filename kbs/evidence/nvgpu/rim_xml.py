@@ -183,7 +183,10 @@ def verify_signature(document: bytes, signer: x509.Certificate) -> etree._Elemen
         VerificationError: the signature does not hold.
         MalformedError: the library cannot read it.
     """
-    key = signer.public_key()
+    try:
+        key = signer.public_key()
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise MalformedError("rim signer", got="a key that cannot be read") from exc
     if not (
         isinstance(key, ec.EllipticCurvePublicKey)
         and isinstance(key.curve, ec.SECP384R1)
