@@ -53,7 +53,7 @@ _SIGNED_INFO = [
 def is_rim(data: bytes) -> bool:
     """Whether bytes begin as a SWID tag does."""
     start = _PROLOGUE.sub(b"", data[:512].lstrip())
-    return re.match(rb"<(?:[A-Za-z0-9]+:)?SoftwareIdentity[\s>]", start) is not None
+    return re.match(rb"<(?:[A-Za-z0-9]+:)?SoftwareIdentity[\s/>]", start) is not None
 
 
 def read_tag(document: bytes) -> etree._Element:
