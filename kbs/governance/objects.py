@@ -42,10 +42,11 @@ SPKI_SHA256_BYTES = 32
 
 # What one deny entry can name. A Turin chip is known by its 8 bytes of HWID (AMD
 # 57230), which CHIP_ID pads with zeros. Launch measurements: 48 bytes are SNP's launch
-# digest and TDX's MRTD (SHA-384), 32 are SGX's MRENCLAVE (SHA-256).
+# digest and TDX's MRTD (SHA-384), 32 are SGX's MRENCLAVE (SHA-256). A GPU is known by
+# its device_id.
 _CHIP_SIZES = (8, CHIP_ID_BYTES)
 _MEASUREMENT_SIZES = (32, 48)
-_GPU_SIZES = tuple(range(16, 65))
+_GPU_ID_BYTES = 32
 
 _MAX_VALUES = 10_000
 _MAX_VALUE = 1024
@@ -260,8 +261,8 @@ def _check_device(target: DenyTarget, text: str) -> None:
         fits = len(data) in _MEASUREMENT_SIZES
         expected = "a launch measurement of 96 or 64 hex digits"
     else:
-        fits = len(data) in _GPU_SIZES
-        expected = "32 to 128 hex digits"
+        fits = len(data) == _GPU_ID_BYTES
+        expected = "a device's device_id (64 hex digits)"
     if not fits:
         raise MalformedError(what, got=f"{len(text)} hex digits", expected=expected)
 

@@ -193,7 +193,8 @@ class NvGpuVerifier:
 
 
 def _check_signature(case: _Case) -> None:
-    log, item, check = case.log, case.item, "nvgpu.report.signature"
+    log, item = case.log, case.item
+    check = "nvgpu.report.signature"
     if item.leaf is None:
         log.unchecked(check, _NO_LEAF)
         return
@@ -211,7 +212,8 @@ def _check_signature(case: _Case) -> None:
 
 
 def _check_validity(case: _Case, chain: Chain | None) -> None:
-    check, leaf = "nvgpu.validity", case.item.leaf
+    leaf = case.item.leaf
+    check = "nvgpu.validity"
     if leaf is None:
         case.log.unchecked(check, _NO_LEAF)
         return
@@ -227,7 +229,8 @@ def _check_validity(case: _Case, chain: Chain | None) -> None:
 
 
 def _check_fwid(case: _Case) -> None:
-    check, item = "nvgpu.fwid", case.item
+    item = case.item
+    check = "nvgpu.fwid"
     fwid = item.report.opaque.value(Field.FWID)
     if fwid is None:
         case.log.skipped(check, "the report has no FWID")
@@ -258,7 +261,8 @@ def _check_nonce(case: _Case) -> None:
 
 
 def _check_arch(case: _Case, chain: Chain | None) -> None:
-    check, item = "nvgpu.arch", case.item
+    item = case.item
+    check = "nvgpu.arch"
     if chain is None:
         case.log.unchecked(check, "the chip is not known without its chain")
         return
