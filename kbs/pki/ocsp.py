@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -55,8 +56,6 @@ def load_ocsp_answer(data: bytes, what: str) -> ocsp.OCSPResponse:
         )
     try:
         answer = ocsp.load_der_ocsp_response(data)
-        if answer.public_bytes(Encoding.DER) != data:
-            raise MalformedError(what, got="another encoding", expected="DER")
         status = answer.response_status
     except _UNREADABLE as exc:
         raise MalformedError(what, got="garbage", expected="an OCSP answer") from exc
@@ -184,20 +183,24 @@ def _has_signature_of(
     right = signer.fingerprint(hashes.SHA256())
     if cache.holds(left, right):
         return True
-    algorithm, key = given.signature_hash_algorithm, signer.public_key()
+    algorithm = given.signature_hash_algorithm
     if algorithm is None or not is_strong(algorithm, signer):
         return False
     try:
-        if isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(given.signature, given.tbs_response_bytes, ec.ECDSA(algorithm))
-        elif isinstance(key, rsa.RSAPublicKey):
-            key.verify(
-                given.signature,
-                given.tbs_response_bytes,
-                padding.PKCS1v15(),
-                algorithm,
-            )
+        _verify_signature(given, signer, algorithm)
     except InvalidSignature:
         return False
     cache.remember(left, right)
     return True
+
+
+def _verify_signature(
+    given: ocsp.OCSPResponse, signer: x509.Certificate, algorithm: hashes.HashAlgorithm
+) -> None:
+    key, signed = signer.public_key(), given.tbs_response_bytes
+    if isinstance(key, rsa.RSAPublicKey):
+        key.verify(given.signature, signed, padding.PKCS1v15(), algorithm)
+    else:
+        # `is_strong` takes these two kinds only.
+        curve = cast("ec.EllipticCurvePublicKey", key)
+        curve.verify(given.signature, signed, ec.ECDSA(algorithm))

@@ -6,13 +6,10 @@ refuses the bundle, whatever the rule. But an author wants to know of it.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from kbs.core.claims import Claims
 from kbs.policy.model import Count, Every, Leaf, Rule, parts_of
-
-_INDEXED = re.compile(r"([a-z0-9_]+)(?:\[([0-9]+)\])?\.", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +40,9 @@ def mentioned_by(rule: Rule) -> Mentioned:
         if isinstance(part, (Every, Count)):
             families.add(part.family)
         elif isinstance(part, Leaf):
-            match = _INDEXED.match(part.claim)
-            if match is not None and match[2] is not None:
-                items.add((match[1], int(match[2])))
-            elif match is not None:
-                families.add(match[1])
+            family, indexed, index = part.claim.partition(".")[0].partition("[")
+            if indexed:
+                items.add((family, int(index.removesuffix("]"))))
+            else:
+                families.add(family)
     return Mentioned(frozenset(families), frozenset(items))

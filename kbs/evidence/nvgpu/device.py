@@ -98,11 +98,8 @@ def parse_fwids(leaf: x509.Certificate) -> tuple[bytes, ...]:
     """
     found: list[bytes] = []
     for extension in leaf.extensions:
-        value = extension.value
-        if extension.oid.dotted_string not in _DICE_OIDS:
-            continue
-        if isinstance(value, x509.UnrecognizedExtension):
-            _collect(value.value, found, depth=0)
+        if extension.oid.dotted_string in _DICE_OIDS:
+            _collect(extension.value.public_bytes(), found, depth=0)
     return tuple(dict.fromkeys(fwid for fwid in found if any(fwid)))
 
 

@@ -79,8 +79,8 @@ def read_header(document: bytes) -> RimHeader:
     Raises:
         MalformedError: it is no manifest of the accepted profile.
     """
-    root = read_tag(document)
-    return _header(_child(root, SWID + "Meta"))
+    _, meta, _, _ = read_tag(document)
+    return _header(meta)
 
 
 def verify_rim(document: bytes) -> Rim:
@@ -99,7 +99,8 @@ def verify_rim(document: bytes) -> Rim:
             expected="the signer's first",
         )
     signed = verify_signature(document, signer)
-    meta, payload = _child(signed, SWID + "Meta"), _child(signed, SWID + "Payload")
+    # What is signed lacks the signature itself; the shape was checked with it.
+    _, meta, payload = signed
     header = _header(meta)
     return Rim(
         digest=hashlib.sha256(document).digest(),
@@ -110,13 +111,6 @@ def verify_rim(document: bytes) -> Rim:
         measurements=_measurements(payload),
         certificates=certificates,
     )
-
-
-def _child(parent: etree._Element, tag: str) -> etree._Element:
-    found = parent.findall(tag)
-    if len(found) != 1:
-        raise MalformedError("rim", got=f"{len(found)} {tag}", expected="one")
-    return found[0]
 
 
 def _header(meta: etree._Element) -> RimHeader:

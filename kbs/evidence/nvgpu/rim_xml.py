@@ -214,12 +214,14 @@ def verify_signature(document: bytes, signer: x509.Certificate) -> etree._Elemen
         ) from exc
     except (etree.LxmlError, ValueError, TypeError, KeyError) as exc:
         raise MalformedError("rim signature", got=type(exc).__name__) from exc
-    one = result[0] if isinstance(result, list) else result
-    if one.signed_xml is None or one.signed_xml.tag != SWID + "SoftwareIdentity":
+    signed = getattr(result, "signed_xml", None)
+    if signed is None or signed.tag != SWID + "SoftwareIdentity":
+        # The one reference is to the whole document, so this cannot be; values are
+        # read from what is returned here, so it had better not.
         raise VerificationError(
             "rim signature", got="another element signed", expected="the whole tag"
         )
-    return one.signed_xml
+    return signed
 
 
 def _words(exc: Exception) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
@@ -214,6 +214,71 @@ def test_an_rsa_issuer_answers_by_name() -> None:
         leaf, issuer, lists=(), answers=(given,), now=NOW, cache=LinkCache()
     )
     assert found.state is State.GOOD
+
+
+def test_an_issuer_with_another_kind_of_key_is_not_heard() -> None:
+    key = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32))
+    # Under the very name of the one who answered.
+    subject = ICA.subject
+    issuer = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(3)
+        .not_valid_before(NOW - HOUR)
+        .not_valid_after(NOW + HOUR)
+        .sign(key, None)
+    )
+    assert state(answer(), issuer=issuer) is State.MISSING
+
+
+def test_two_statuses_in_one_answer_are_malformed() -> None:
+    """Only one is asked for at a time; which of two would count?"""
+    data = answer().public_bytes(Encoding.DER)
+    with pytest.raises(MalformedError, match="2 statuses"):
+        load_ocsp_answer(doubled(data), "answer")
+
+
+def children(data: bytes) -> list[tuple[int, bytes]]:
+    """The DER values in some content: tag and content of each."""
+    found, at = [], 0
+    while at < len(data):
+        tag, size, at = data[at], data[at + 1], at + 2
+        if size >= 0x80:
+            width = size - 0x80
+            size = int.from_bytes(data[at : at + width], "big")
+            at += width
+        found.append((tag, data[at : at + size]))
+        at += size
+    return found
+
+
+def joined(values: list[tuple[int, bytes]]) -> bytes:
+    parts = []
+    for tag, content in values:
+        size = len(content)
+        width = (size.bit_length() + 7) // 8
+        head = bytes((size,)) if size < 0x80 else bytes((0x80 + width,))
+        if size >= 0x80:
+            head += size.to_bytes(width, "big")
+        parts.append(bytes((tag,)) + head + content)
+    return b"".join(parts)
+
+
+def doubled(data: bytes) -> bytes:
+    """The same answer with its one status in it twice."""
+
+    def change(content: bytes, path: tuple[int, ...]) -> bytes:
+        values = children(content)
+        if not path:
+            return joined([*values, *values])
+        tag, inner = values[path[0]]
+        values[path[0]] = (tag, change(inner, path[1:]))
+        return joined(values)
+
+    # responder id, producedAt, responses: the list is the third of ResponseData.
+    return change(data, (0, 1, 0, 1, 0, 0, 2))
 
 
 def test_a_good_signature_is_remembered() -> None:

@@ -85,6 +85,16 @@ def test_every_form_holds_the_same_report(form: str) -> None:
         assert item["nonce"] == "07" * 32
 
 
+def test_a_wrapper_may_lack_the_nonce_and_holds_reports_only() -> None:
+    document = wrapper()
+    del document["gpu_0"]["nonce"]
+    (item,) = items_of_file(json.dumps(document).encode())
+    assert "nonce" not in item
+    document["gpu_0"]["evidence"][0] = "application/octet-stream"
+    with pytest.raises(MalformedError, match="evidence"):
+        items_of_file(json.dumps(document).encode())
+
+
 def test_a_pem_chain_may_be_wrapped_as_it_is() -> None:
     document = wrapper()
     chain = pem(*NVIDIA.device_chain(GPU)).encode()

@@ -327,9 +327,23 @@ def bare_signature_value() -> etree._Element:
     return root
 
 
+def odd_signature_value() -> etree._Element:
+    root = parsed()
+    root[-1][1].text = "A"
+    return root
+
+
+def no_key_info() -> etree._Element:
+    root = parsed()
+    del root[-1][2]
+    return root
+
+
 @pytest.mark.parametrize(
     "attack",
     [
+        odd_signature_value,
+        no_key_info,
         wrap_in_new_root,
         wrap_below_signature,
         second_payload,
@@ -428,6 +442,7 @@ def test_the_shelf_remembers_what_it_found() -> None:
     assert found[2].rim is None
     assert found[2].fault
     assert shelf.read(StoredRim(documents[2])) is found[2]
+    assert isinstance(RimShelf().read(StoredRim(written(no_certificates()))), str)
     again = shelf.read(StoredRim(GOOD))
     assert again == found[0]
     assert again is not found[0]

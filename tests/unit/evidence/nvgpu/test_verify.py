@@ -312,6 +312,11 @@ def test_a_report_that_does_not_name_its_manifest_is_not_checked(field: int) -> 
     assert "lacks" in detail(result, f"nvgpu.{which}_rim.id")
 
 
+def test_a_switch_without_a_version_is_not_checked() -> None:
+    result = verify(NVIDIA.item(replace(SWITCH, opaque={6: None})))
+    assert "lacks VBIOS_VERSION" in detail(result, "nvgpu.vbios_rim.id")
+
+
 def with_rims(*documents: bytes) -> Item:
     return NVIDIA.item() | {"rims": [b64(one) for one in documents]}
 
