@@ -74,8 +74,8 @@ class Collateral(Protocol):
         """Return every revocation list known."""
         ...
 
-    def ocsp_answers(self) -> tuple[ocsp.OCSPResponse, ...]:
-        """Return every OCSP answer known."""
+    def ocsp_answers(self, serial: int) -> tuple[ocsp.OCSPResponse, ...]:
+        """Return every OCSP answer about certificates with this serial number."""
         ...
 
     def rims(self) -> tuple[StoredRim, ...]:
@@ -91,6 +91,18 @@ class GivenCollateral:
     given_revocation_lists: tuple[x509.CertificateRevocationList, ...] = ()
     given_ocsp_answers: tuple[ocsp.OCSPResponse, ...] = ()
     given_rims: tuple[StoredRim, ...] = ()
+    _answers: Mapping[int, tuple[ocsp.OCSPResponse, ...]] = field(
+        init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        """Sort the answers by serial number once: there is one a device and day."""
+        answers: dict[int, tuple[ocsp.OCSPResponse, ...]] = {}
+        for answer in self.given_ocsp_answers:
+            for single in answer.responses:
+                known = answers.get(single.serial_number, ())
+                answers[single.serial_number] = (*known, answer)
+        object.__setattr__(self, "_answers", answers)
 
     def certificates(self) -> tuple[x509.Certificate, ...]:
         """Return every certificate given."""
@@ -100,9 +112,9 @@ class GivenCollateral:
         """Return every revocation list given."""
         return self.given_revocation_lists
 
-    def ocsp_answers(self) -> tuple[ocsp.OCSPResponse, ...]:
-        """Return every OCSP answer given."""
-        return self.given_ocsp_answers
+    def ocsp_answers(self, serial: int) -> tuple[ocsp.OCSPResponse, ...]:
+        """Return every OCSP answer given about certificates with this serial number."""
+        return self._answers.get(serial, ())
 
     def rims(self) -> tuple[StoredRim, ...]:
         """Return every manifest given."""

@@ -179,7 +179,9 @@ def _is_delegate(
 def _has_signature_of(
     given: ocsp.OCSPResponse, signer: x509.Certificate, cache: LinkCache
 ) -> bool:
-    left = _digest(hashes.SHA256(), given.public_bytes(Encoding.DER))
+    # What is signed and the signature: all that verifying it depends on.
+    signed = given.tbs_response_bytes + given.signature
+    left = _digest(hashes.SHA256(), signed)
     right = signer.fingerprint(hashes.SHA256())
     if cache.holds(left, right):
         return True

@@ -39,9 +39,16 @@ def check_revocation(
         log.unchecked(check_id, "there is no chain to look up")
         return
     lists = (*trust.collateral.revocation_lists(), *lists)
-    answers = (*trust.collateral.ocsp_answers(), *answers)
+    given = tuple(answers)
     found = [
-        status_of(one, issuer, lists=lists, answers=answers, now=trust.now, cache=cache)
+        status_of(
+            one,
+            issuer,
+            lists=lists,
+            answers=(*trust.collateral.ocsp_answers(one.serial_number), *given),
+            now=trust.now,
+            cache=cache,
+        )
         for one, issuer in zip(chain.certificates, chain.certificates[1:], strict=False)
     ]
     refused = _told(found, *_REFUSED)
