@@ -281,6 +281,11 @@ def test_gpus_and_switches_come_by_rcar_in_one_list(gpus: World, amd: FakeAmd) -
     answer = client.attest(message)
     assert answer.status == 401
     assert "binding." in answer.json["detail"]
+    # A whole chassis fits: eight GPUs and four switches beside the report.
+    chassis = [other(GPU, f"gpu-{number}") for number in range(8)]
+    chassis += [other(SWITCH, f"switch-{number}") for number in range(4)]
+    import_all(gpus, *chassis)
+    assert guest(gpus, amd, *chassis).fetch("default/rcar/key") == b"by rcar"
     many = [other(GPU, f"device-{number}") for number in range(16)]
     client = guest(gpus, amd, *many)
     client.auth()
