@@ -141,19 +141,26 @@ def import_rim(
 ) -> None:
     """Keep NVIDIA's reference integrity manifests; signed by NVIDIA, or refused."""
     from kbs.cli.admin_client import AdminClient
-    from kbs.cli.rim_files import checked_rims
+    from kbs.cli.rim_files import batches, checked_rims
 
     found = checked_rims(files, rim_id)
     with AdminClient.from_context(context) as client:
-        answer = client.post(
-            "/admin/v1/collateral", {"items": [one.item for one in found]}
-        )
-    document = {**answer, "rims": [one.to_json() for one in found]}
+        answers = [
+            client.post("/admin/v1/collateral", {"items": batch})
+            for batch in batches(found)
+        ]
+    added = sum(int(str(answer.get("added"))) for answer in answers)
+    document = {
+        "read": len(found),
+        "added": added,
+        "entries": [answer.get("entry") for answer in answers],
+        "rims": [one.to_json() for one in found],
+    }
 
     def human() -> None:
         for one in found:
             click.echo(one_line(one.line()))
-        click.echo(f"{answer.get('added')} of them new")
+        click.echo(f"{added} of them new")
 
     emit(context, document, human)
 

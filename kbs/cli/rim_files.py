@@ -7,6 +7,7 @@ which id it was published, so that the name of its file is taken where it is one
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from kbs.evidence.nvgpu.shelf import RimShelf
 from kbs.pki.cache import LinkCache
 
 _MAX_ID = 128
+_MAX_BATCH = 1024 * 1024
 _ID = re.compile(r"NV_[A-Z]+_[A-Za-z0-9._-]+", re.ASCII)
 
 
@@ -94,6 +96,19 @@ def checked_rims(paths: tuple[Path, ...], rim_id: str | None) -> list[CheckedRim
             "--id", got=f"{len(paths)} files", expected="one", code="usage"
         )
     return [_checked(path, rim_id) for path in paths]
+
+
+def batches(found: list[CheckedRim]) -> Iterator[list[str]]:
+    """Yield what the broker takes, in requests that are not too large for it."""
+    batch: list[str] = []
+    size = 0
+    for item in (one.item for one in found):
+        if batch and size + len(item) > _MAX_BATCH:
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += len(item)
+    yield batch
 
 
 def _checked(path: Path, rim_id: str | None) -> CheckedRim:

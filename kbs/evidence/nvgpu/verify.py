@@ -22,15 +22,23 @@ of these are claims for a policy. Binding is compared by the caller.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-from kbs.core.checks import CheckLog, Status
+from kbs.core.checks import Status
 from kbs.core.claims import ClaimSpec, ItemClaims
 from kbs.evidence.model import ItemResult, ParsedItem, Trust
-from kbs.evidence.nvgpu.abi import NONCE_BYTES, SIGNATURE_BYTES
+from kbs.evidence.nvgpu.abi import NONCE_BYTES
+from kbs.evidence.nvgpu.checks import (
+    NO_LEAF,
+    Case,
+    check_arch,
+    check_fwid,
+    check_measurements,
+    check_nonce,
+    check_signature,
+    check_validity,
+)
 from kbs.evidence.nvgpu.claims import VOCABULARY, claims_of, family_of
 from kbs.evidence.nvgpu.device import (
-    architecture_of,
     chip_of,
     claims_to_be_whole,
     device_certificate,
@@ -38,32 +46,19 @@ from kbs.evidence.nvgpu.device import (
 from kbs.evidence.nvgpu.inspection import inspect_item
 from kbs.evidence.nvgpu.item import KIND, DeviceItem, parse_item
 from kbs.evidence.nvgpu.manifests import Sources, find_rim, note_unnamed
-from kbs.evidence.nvgpu.measurements import Comparison, compare
+from kbs.evidence.nvgpu.measurements import Comparison
 from kbs.evidence.nvgpu.names import Unnamed, wanted_rims
-from kbs.evidence.nvgpu.opaque import Field
 from kbs.evidence.nvgpu.revocation import check_revocation
 from kbs.evidence.nvgpu.rim import Rim
 from kbs.evidence.nvgpu.shelf import RimShelf
 from kbs.pki.cache import LinkCache
 from kbs.pki.certificates import describe, spki_sha256
-from kbs.pki.chain import Chain, IssuerMissing, build_chain, out_of_date
-from kbs.pki.ecdsa import is_p384_signature
+from kbs.pki.chain import Chain, IssuerMissing, build_chain
 from kbs.pki.roots import Purpose, pinned_roots
 
 _BINDING_BYTES = 48
-_NO_LEAF = "no certificate came with the report"
 # Nobody but the device issued its leaf, so NVIDIA keeps no status of it.
 _UNASKED = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Case:
-    item: DeviceItem
-    trust: Trust
-    log: CheckLog = field(default_factory=CheckLog)
-
-    def has_passed(self, *check_ids: str) -> bool:
-        return all(self.log.status_of(name) is Status.PASS for name in check_ids)
 
 
 class NvGpuVerifier:
@@ -116,10 +111,10 @@ class NvGpuVerifier:
 
     def verify(self, parsed: ParsedItem, trust: Trust) -> ItemResult:
         """Run the nine checks; evidence that is wrong gives checks that say so."""
-        case = _Case(item=_body(parsed), trust=trust)
-        _check_signature(case)
+        case = Case(item=_body(parsed), trust=trust)
+        check_signature(case)
         chain = self._check_chain(case)
-        _check_validity(case, chain)
+        check_validity(case, chain)
         check = "nvgpu.revocation"
         check_revocation(
             case.log,
@@ -131,11 +126,11 @@ class NvGpuVerifier:
             answers=case.item.answers,
             unasked=_UNASKED,
         )
-        _check_fwid(case)
-        _check_nonce(case)
-        _check_arch(case, chain)
+        check_fwid(case)
+        check_nonce(case)
+        check_arch(case, chain)
         rims = self._check_rims(case, chain)
-        found = _check_measurements(case, rims)
+        found = check_measurements(case, rims)
         return ItemResult(
             checks=tuple(check.at(parsed.index) for check in case.log.checks),
             claims=_claims(case, chain, found, parsed.index),
@@ -143,10 +138,10 @@ class NvGpuVerifier:
             identities=_identities(case.item, chain),
         )
 
-    def _check_chain(self, case: _Case) -> Chain | None:
+    def _check_chain(self, case: Case) -> Chain | None:
         log, item = case.log, case.item
         if item.leaf is None:
-            log.unchecked("nvgpu.chain", _NO_LEAF)
+            log.unchecked("nvgpu.chain", NO_LEAF)
             return None
         outcome = build_chain(
             item.leaf,
@@ -167,7 +162,7 @@ class NvGpuVerifier:
             log.failed("nvgpu.chain", outcome.detail)
         return None
 
-    def _check_rims(self, case: _Case, chain: Chain | None) -> dict[str, Rim | None]:
+    def _check_rims(self, case: Case, chain: Chain | None) -> dict[str, Rim | None]:
         """Return the manifests that are needed, by role; None for a lacking one."""
         if chain is None:
             case.log.unchecked(
@@ -192,121 +187,6 @@ class NvGpuVerifier:
         return found
 
 
-def _check_signature(case: _Case) -> None:
-    log, item = case.log, case.item
-    check = "nvgpu.report.signature"
-    if item.leaf is None:
-        log.unchecked(check, _NO_LEAF)
-        return
-    report, name = item.report, describe(item.leaf.subject)
-    if is_p384_signature(
-        item.leaf.public_key(),
-        report.signature_r,
-        report.signature_s,
-        item.through_signature[:-SIGNATURE_BYTES],
-    ):
-        log.passed(check, f"signed by {name}")
-    else:
-        spki = spki_sha256(item.leaf)[:16]
-        log.failed(check, f"the report does not verify under {name} {spki}")
-
-
-def _check_validity(case: _Case, chain: Chain | None) -> None:
-    leaf = case.item.leaf
-    check = "nvgpu.validity"
-    if leaf is None:
-        case.log.unchecked(check, _NO_LEAF)
-        return
-    certificates = chain.certificates if chain else (leaf,)
-    complaints = out_of_date(certificates, case.trust.now)
-    at = case.trust.now.isoformat()
-    if complaints:
-        case.log.failed(check, "; ".join(complaints), got=at)
-    elif chain is None:
-        case.log.unchecked(check, f"the leaf is valid at {at}; no chain")
-    else:
-        case.log.passed(check, f"all certificates are valid at {at}")
-
-
-def _check_fwid(case: _Case) -> None:
-    item = case.item
-    check = "nvgpu.fwid"
-    fwid = item.report.opaque.value(Field.FWID)
-    if fwid is None:
-        case.log.skipped(check, "the report has no FWID")
-    elif item.leaf is None:
-        case.log.unchecked(check, _NO_LEAF)
-    elif fwid in item.fwids:
-        case.log.passed(check, "the leaf was made for this firmware")
-    else:
-        case.log.failed(
-            check,
-            "the leaf was made for other firmware",
-            got=fwid.hex(),
-            expected=" or ".join(one.hex() for one in item.fwids) or "none in the leaf",
-        )
-
-
-def _check_nonce(case: _Case) -> None:
-    nonce = case.item.nonce
-    if nonce is None:
-        case.log.skipped("nvgpu.nonce", "no nonce stands beside the report")
-    else:
-        case.log.compared(
-            "nvgpu.nonce",
-            "the nonce beside the report against the signed one",
-            nonce.hex(),
-            case.item.report.nonce.hex(),
-        )
-
-
-def _check_arch(case: _Case, chain: Chain | None) -> None:
-    item = case.item
-    check = "nvgpu.arch"
-    if chain is None:
-        case.log.unchecked(check, "the chip is not known without its chain")
-        return
-    chip = chip_of(chain)
-    named = item.report.opaque.text(Field.CHIP_INFO)
-    generation = architecture_of(chip)
-    said = [f"chain {chip}"]
-    said += [f"CHIP_INFO {named}"] if named is not None else []
-    said += [f"arch {item.arch}"] if item.arch is not None else []
-    agree = (named is None or architecture_of(named) is generation) and (
-        item.arch is None or item.arch == (generation and generation.value)
-    )
-    if generation is None:
-        case.log.unchecked(check, f"chip {chip[:20]} is of an unknown generation")
-    elif agree:
-        case.log.passed(check, ", ".join(said))
-    else:
-        case.log.failed(check, "generations", got=", ".join(said), expected="one")
-
-
-def _check_measurements(
-    case: _Case, rims: Mapping[str, Rim | None]
-) -> Comparison | None:
-    check = "nvgpu.measurements"
-    there = {role: rim for role, rim in rims.items() if rim is not None}
-    found = compare(case.item.report, there)
-    if len(there) < len(rims):
-        so_far = f"; of the other: {found.summary()}" if there else ""
-        case.log.unchecked(check, f"a manifest that is needed is not to hand{so_far}")
-        return None
-    if found.conflicts:
-        case.log.failed(
-            check,
-            "driver and VBIOS manifest both give values",
-            got="indices " + ", ".join(map(str, found.conflicts)),
-            expected="every index in one",
-        )
-    elif not found.compared:
-        case.log.failed(check, "nothing to compare: the manifests are empty")
-    else:
-        case.log.passed(check, found.summary())
-    return found
-
-
 def _body(parsed: ParsedItem) -> DeviceItem:
     if not isinstance(parsed.body, DeviceItem):
         message = f"an item of kind {parsed.kind} was given to the nvgpu verifier"
@@ -315,7 +195,7 @@ def _body(parsed: ParsedItem) -> DeviceItem:
 
 
 def _claims(
-    case: _Case, chain: Chain | None, found: Comparison | None, index: int
+    case: Case, chain: Chain | None, found: Comparison | None, index: int
 ) -> ItemClaims | None:
     open_or_failed = {Status.FAIL, Status.UNCHECKED}
     stopped = any(check.status in open_or_failed for check in case.log.checks)

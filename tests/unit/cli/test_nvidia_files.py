@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from kbs.cli.rim_files import CheckedRim, batches
 from kbs.core.encode import b64, b64u
+from kbs.evidence.model import StoredRim
+from kbs.evidence.nvgpu.rim import RimHeader
 from tests.fakes.admin_bench import Bench, Ran, run
 from tests.fakes.nvidia import NOW, Device, FakeNvidia, pem
 
@@ -219,6 +222,17 @@ def test_manifests_that_nvidia_did_not_sign_are_not(
     assert ran.code == 1
     ran.assert_one_error_line()
     assert len(shared_bench.requests) == before
+
+
+def test_many_manifests_go_in_several_requests() -> None:
+    stored = StoredRim(bytes(400_000))
+    header = RimHeader(product="GH100", edition="GPU", version="1")
+    found = [CheckedRim(stored, header, "") for _ in range(3)]
+    sent = list(batches(found))
+    assert [len(batch) for batch in sent] == [1, 1, 1]
+    assert [item for batch in sent for item in batch] == [one.item for one in found]
+    small = [CheckedRim(StoredRim(b"x"), header, "") for _ in range(3)]
+    assert [len(batch) for batch in batches(small)] == [3]
 
 
 @pytest.mark.enable_socket
