@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from kbs.core.errors import MalformedError
 from kbs.pki.cache import LinkCache
-from kbs.pki.chain import is_issued_by, is_strong, out_of_date
+from kbs.pki.chain import is_issued_by, is_strong, out_of_date, understands
 
 MAX_OCSP_BYTES = 16 * 1024
 """DER of one answer; NVIDIA's, with a responder's certificate, have under 2 KiB."""
@@ -171,6 +171,7 @@ def _is_delegate(
         return False
     return (
         ExtendedKeyUsageOID.OCSP_SIGNING in usages
+        and understands(signer)
         and not out_of_date((signer,), given.produced_at_utc)
         and is_issued_by(signer, issuer, cache)
     )

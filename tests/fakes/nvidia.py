@@ -144,6 +144,7 @@ def _certified(
     serial: int,
     begins: datetime,
     until: datetime,
+    critical: bool,
 ) -> x509.Certificate:
     builder = (
         x509.CertificateBuilder()
@@ -157,7 +158,7 @@ def _certified(
         .add_extension(_usage(ca=ca), critical=True)
     )
     for one in extensions:
-        builder = builder.add_extension(one, critical=False)
+        builder = builder.add_extension(one, critical=critical)
     return builder.sign(by, hashes.SHA384(), ecdsa_deterministic=True)
 
 
@@ -214,6 +215,7 @@ class FakeNvidia:
         ca: bool,
         extensions: tuple[x509.ExtensionType, ...] = (),
         until: datetime | None = None,
+        critical: bool = False,
     ) -> x509.Certificate:
         """A certificate for the key of `label` by that of `issuer`."""
         return _certified(
@@ -226,6 +228,7 @@ class FakeNvidia:
             serial=self.serial(label),
             begins=self.now - timedelta(days=1000),
             until=until or FOREVER,
+            critical=critical,
         )
 
     def key(self, label: str) -> ec.EllipticCurvePrivateKey:
@@ -411,6 +414,7 @@ class FakeNvidia:
         *,
         delegated: bool = True,
         usage: bool = True,
+        critical: bool = False,
         signer: str | None = None,
         this_update: datetime | None = None,
         next_update: datetime | None = None,
@@ -426,7 +430,9 @@ class FakeNvidia:
             status = ocsp.OCSPCertStatus.UNKNOWN
         responder, key = issuer, self.key(signer or issuer_label)
         if delegated:
-            responder = self.responder(issuer, signer or issuer_label, usage=usage)
+            responder = self.responder(
+                issuer, signer or issuer_label, usage=usage, critical=critical
+            )
             key = self.key(f"{signer or issuer_label} responder")
         return _answered(
             key,
@@ -441,7 +447,12 @@ class FakeNvidia:
         )
 
     def responder(
-        self, issuer: x509.Certificate, signer: str, *, usage: bool = True
+        self,
+        issuer: x509.Certificate,
+        signer: str,
+        *,
+        usage: bool = True,
+        critical: bool = False,
     ) -> x509.Certificate:
         """The certificate of a delegated responder."""
         extensions: list[x509.ExtensionType] = [x509.OCSPNoCheck()]
@@ -454,6 +465,7 @@ class FakeNvidia:
             issuer_name=issuer.subject,
             ca=False,
             extensions=tuple(extensions),
+            critical=critical,
         )
 
     def crl(

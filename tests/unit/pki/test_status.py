@@ -130,6 +130,10 @@ def test_a_delegate_needs_the_usage() -> None:
     assert state(answer(usage=False)) is State.MISSING
 
 
+def test_a_delegate_with_a_critical_extension_is_not_heard() -> None:
+    assert state(answer(critical=True)) is State.MISSING
+
+
 def test_a_delegate_of_another_issuer_is_not_heard() -> None:
     assert state(answer(signer="stranger")) is State.MISSING
 
