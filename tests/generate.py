@@ -22,6 +22,12 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 _TITLES: Mapping[str, str] = {
     "snp": "`snp`: AMD SEV-SNP reports",
     "vtpm": "`vtpm`: TPM 2.0 quotes",
+    "cca": "`cca`: Arm CCA realms",
+    "maa": "`maa`: tokens of Microsoft Azure Attestation",
+    "ita": "`ita`: tokens of Intel Trust Authority",
+    "nras": "`nras`: tokens of NVIDIA's Remote Attestation Service, one set a device",
+    "gcs": "`gcs`: tokens of Google Cloud Attestation for Confidential Space",
+    "ear": "`ear`: attestation results of any other verifier, one set a submodule",
     "sample": "`sample`: development mode only",
     "request": "`request`: the request itself",
 }

@@ -20,7 +20,19 @@ from kbs.policy.appraise import Appraisal, appraise
 from kbs.policy.decide import merge
 
 # Claims by these last words are launch measurements, which deny entries can name.
-MEASUREMENT_WORDS = frozenset({"measurement", "mr_td", "mr_enclave"})
+MEASUREMENT_WORDS = frozenset(
+    {
+        "measurement",
+        "mr_td",
+        "mr_enclave",
+        "initial_measurement",
+        # As attestation services call them in their tokens.
+        "tdx_mrtd",
+        "sgx_mrenclave",
+        "x_ms_sgx_mrenclave",
+        "x_ms_sevsnpvm_launchmeasurement",
+    }
+)
 
 NOT_FOUND = "key.not_found"
 """Reason of a key that is granted to this caller and does not exist."""
@@ -206,6 +218,9 @@ def _used(
     # matter here is read again, since there are few of them.
     scopes = {asked.key_id.tenant, "shared"}
     found.extend(ca for ca in state.cas.values() if ca.subject.tenant in scopes)
+    found.extend(
+        one for one in state.token_issuers.values() if one.subject.tenant in scopes
+    )
     return tuple(found)
 
 

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kbs.channel.recipient import Recipient, Suite, parse_recipient, parse_suite
+from kbs.core.binding import binding
 from kbs.core.encode import canonical_json, require_list, require_members, require_text
 from kbs.core.errors import MalformedError
 from kbs.core.ids import KeyRef, parse_key_ref
 
-BINDING_CONTEXT = b"kbs.binding/1\x00"
 RELEASE_CONTEXT = b"kbs.release/1\x00"
 
 MAX_KEYS = 64
@@ -147,11 +147,6 @@ def parse_audience(value: object) -> str:
         MalformedError: anything else.
     """
     return _matching(_AUDIENCE, value, "audience", "visible ASCII")
-
-
-def binding(value: object) -> bytes:
-    """Return B(value), 48 bytes."""
-    return hashlib.sha384(BINDING_CONTEXT + canonical_json(value)).digest()
 
 
 def device_binding(kind: str, runtime_data: RuntimeData) -> bytes:

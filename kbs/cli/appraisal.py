@@ -28,7 +28,7 @@ from kbs.core.claims import Claims, ClaimValue
 from kbs.core.encode import parse_b64u
 from kbs.core.errors import KbsError, MalformedError
 from kbs.evidence.bundle import Bundle, verify_bundle
-from kbs.evidence.model import GivenCollateral, Trust
+from kbs.evidence.model import GivenCollateral, Trust, TrustedIssuer
 from kbs.evidence.registry import VERIFIERS
 from kbs.evidence.vtpm.abi import Attest, parse_attest
 from kbs.evidence.vtpm.algorithms import bank_name
@@ -129,7 +129,7 @@ class Verification:
 
     def _trust(self, kind: str) -> Trust:
         collateral = self.files.given_collateral()
-        if kind == BUNDLE:
+        if kind in {BUNDLE, "token"}:
             collateral = GivenCollateral(
                 self.files.given_certificates() + collateral.given_certificates,
                 collateral.given_revocation_lists,
@@ -137,10 +137,15 @@ class Verification:
         return Trust(
             now=self.at,
             collateral=collateral,
+            issuers=self._issuers(kind),
             require_revocation=False,
             recorded=True,
             override_ak=self.files.named_ak(),
         )
+
+    def _issuers(self, kind: str) -> tuple[TrustedIssuer, ...]:
+        roots = self.files.given_roots() if kind == "token" else ()
+        return self.files.given_issuers() + roots
 
     def _run_log(self, data: bytes) -> Result:
         if self.nonce is not None:
@@ -301,7 +306,8 @@ def _bundle_nonce_check(text: str, bundle: Bundle) -> Check:
 
 def _raw_nonce_check(text: str, bound: bytes, kind: str) -> Check:
     nonce = _nonce_bytes(text)
-    expected = nonce.ljust(len(bound), b"\0") if kind == "snp" else nonce
+    padded = kind in {"snp", "cca"}
+    expected = nonce.ljust(len(bound), b"\0") if padded else nonce
     return _nonce_check(bound.hex(), expected.hex(), "the signed field", item=0)
 
 

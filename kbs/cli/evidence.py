@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kbs.cli.evidence_files import GivenFiles
 
 _FILE = click.Path(path_type=Path)
-_KINDS = ("bundle", "snp", "vtpm", "sample", "eventlog")
+_KINDS = ("bundle", "snp", "cca", "token", "vtpm", "sample", "eventlog")
 _INSPECTED = (*_KINDS, "certificate")
 
 

@@ -1,7 +1,8 @@
 """Evidence in files: what a file is, and a bundle's item made of loose files.
 
 `contract.md`, section 1: a bundle is JSON; an SNP report has 1184 bytes; a TPM quote
-starts with TPM_GENERATED; an event log is known by its first event, or by being one
+starts with TPM_GENERATED; a token is three words of base64url or a set of such; a CCA
+token starts with its tag; an event log is known by its first event, or by being one
 to its end; anything else has to be named with --kind. What the evidence
 itself lacks in shape is a finding about it (`Unparsed`), what an option's file lacks is
 a usage error.
@@ -16,15 +17,20 @@ from pathlib import Path
 from cryptography import x509
 
 from kbs.cli.inputs import read_input
+from kbs.cli.issuer_files import is_keys_file, vouched
 from kbs.cli.x509_files import certificates_in, crls_in, load_collateral
 from kbs.core.encode import b64, parse_json_object
 from kbs.core.errors import KbsError, MalformedError
 from kbs.evidence.bundle import MAX_BUNDLE_BYTES, Bundle, parse_bundle
-from kbs.evidence.model import GivenCollateral
+from kbs.evidence.cca.abi import is_cca_token
+from kbs.evidence.model import GivenCollateral, TrustedIssuer
 from kbs.evidence.snp.abi import REPORT_BYTES
+from kbs.evidence.token.item import is_token_file
+from kbs.evidence.token.item import item_from_file as token_from_file
 from kbs.evidence.vtpm.eventlog import parse_event_log
 from kbs.evidence.vtpm.item import item_from_files, load_ak
-from kbs.pki.certificates import der
+from kbs.pki.certificates import der, spki_sha256
+from kbs.pki.issuers import Profile
 
 BUNDLE = "bundle"
 EVENT_LOG = "eventlog"
@@ -87,6 +93,9 @@ class GivenFiles:
             unused["--ak"] = self.ak
         if kind in {"sample", EVENT_LOG}:
             unused |= signers
+        if kind == "cca":
+            # Its keys come with --collateral; there are no certificates.
+            unused |= {"--cert": signers["--cert"], "--crl": signers["--crl"]}
         for option, path in unused.items():
             if path is not None:
                 raise MalformedError(
@@ -121,7 +130,7 @@ class GivenFiles:
         for path in self.revocation_lists:
             data = read_input(path, "--crl", limit=4 * MAX_BUNDLE_BYTES)
             lists += crls_in(data, f"--crl {path}")
-        if self.collateral is not None:
+        if self.collateral is not None and not self._holds_keys():
             data = read_input(
                 self.collateral, "--collateral", limit=4 * MAX_BUNDLE_BYTES
             )
@@ -129,6 +138,35 @@ class GivenFiles:
             certificates += more.given_certificates
             lists += more.given_revocation_lists
         return GivenCollateral(certificates, lists)
+
+    def given_issuers(self) -> tuple[TrustedIssuer, ...]:
+        """Return the keys of issuers that --collateral holds, trusted this time only.
+
+        Raises:
+            MalformedError: the file cannot be read, or holds something else.
+        """
+        if self.collateral is None or not self._holds_keys():
+            return ()
+        return vouched(self.collateral, "--collateral")
+
+    def given_roots(self) -> tuple[TrustedIssuer, ...]:
+        """Return --cert as the pinned root of PKI tokens, trusted this time only.
+
+        Raises:
+            MalformedError: a file cannot be read, or holds no certificate.
+        """
+        pins = frozenset(spki_sha256(one) for one in self.given_certificates())
+        if not pins:
+            return ()
+        return (
+            TrustedIssuer(tenant=None, name="--cert", profile=Profile.GCS, roots=pins),
+        )
+
+    def _holds_keys(self) -> bool:
+        if self.collateral is None:
+            return False
+        limit = 4 * MAX_BUNDLE_BYTES
+        return is_keys_file(read_input(self.collateral, "--collateral", limit=limit))
 
     def named_ak(self) -> bytes | None:
         """Return the key that --ak vouches for.
@@ -152,6 +190,10 @@ def guess_kind(data: bytes) -> str | None:
     """Return what a file of evidence is, where its bytes leave no doubt."""
     if data.lstrip(b" \t\r\n")[:1] == b"{":
         return BUNDLE
+    if is_token_file(data):
+        return "token"
+    if is_cca_token(data):
+        return "cca"
     if data.startswith(_TPM_GENERATED):
         return "vtpm"
     if len(data) == REPORT_BYTES:
@@ -181,7 +223,8 @@ def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
         raise MalformedError(
             f"evidence {path}",
             got=f"{len(data)} bytes of no known shape",
-            expected="a bundle (JSON), an SNP report, a TPM quote or an event log",
+            expected="a bundle (JSON), an SNP report, a token, a CCA token, a TPM "
+            "quote or an event log",
             hint="say what it is with --kind",
             code=UNKNOWN_KIND,
         )
@@ -206,8 +249,12 @@ def bundle_from(kind: str, data: bytes, files: GivenFiles) -> Bundle:
     if kind == "snp":
         item: dict[str, object] = {"kind": "snp", "report": b64(data)}
         return Bundle(({**item, "certificates": certificates},))
+    if kind == "cca":
+        return Bundle(({"kind": "cca", "token": b64(data)},))
     if kind == "sample":
         return Bundle((_sample_item(data),))
+    if kind == "token":
+        return Bundle((_token_item(data),))
     return Bundle(({**_quote_item(data, files), "ak_certificates": certificates},))
 
 
@@ -220,6 +267,13 @@ def _sample_item(data: bytes) -> dict[str, object]:
         got = repr(item.get("kind"))[:40]
         raise Unparsed("sample", MalformedError("kind", got=got, expected="sample"))
     return item
+
+
+def _token_item(data: bytes) -> dict[str, object]:
+    try:
+        return token_from_file(data)
+    except MalformedError as exc:
+        raise Unparsed("token", exc) from exc
 
 
 def lacks_of_quote(files: GivenFiles) -> tuple[str, ...]:

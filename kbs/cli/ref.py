@@ -1,4 +1,4 @@
-"""`kbs ref`: what policies refer to: reference values, attestation keys, CAs."""
+"""`kbs ref`: what policies and evidence rest on: values, AKs, CAs, token issuers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path)
 _NAME = click.argument("name", metavar="TENANT/NAME")
-_WORDS = ("ak", "ca", "values")
+_WORDS = ("ak", "ca", "values", "issuer")
 _KIND = click.argument("kind", type=click.Choice(_WORDS))
 _MAX_PUBLIC = 4096
 
@@ -96,6 +96,44 @@ def add_ca(context: CliContext, *, name: str, file: Path, purpose: str) -> None:
     found = parse_ca({"purpose": purpose, "certificate": b64(der(certificates[0]))})
     with AdminClient.from_context(context) as client:
         _add(context, client, Kind.CA, subject, found.canonical())
+
+
+@add.command("issuer")
+@_NAME
+@click.option(
+    "--profile",
+    type=click.Choice(["maa", "ita", "nras", "gcs", "ear", "cca"]),
+    required=True,
+    help="Whose tokens they are.",
+)
+@click.option("--issuer", metavar="ISS", help="What its tokens say in `iss`.")
+@click.option("--audience", metavar="AUD", help="What they say in `aud`.")
+@click.option("--keys", multiple=True, type=_FILE, help="Its keys: JWK set, or JWK.")
+@click.option("--root", multiple=True, type=_FILE, help="Root of PKI tokens (gcs).")
+@common_options
+def add_issuer(
+    context: CliContext,
+    *,
+    name: str,
+    profile: str,
+    issuer: str | None,
+    audience: str | None,
+    keys: tuple[Path, ...],
+    root: tuple[Path, ...],
+) -> None:
+    """Trust tokens of a service, or of Arm CCA platforms, by their keys."""
+    from kbs.cli.admin_client import AdminClient
+    from kbs.cli.issuer_files import issuer_document
+    from kbs.governance.statement import Kind
+    from kbs.governance.token_issuer import parse_token_issuer
+
+    subject = parse_scoped_name(name)
+    document = issuer_document(
+        profile, issuer=issuer, audience=audience, keys=keys, roots=root
+    )
+    found = parse_token_issuer(document)
+    with AdminClient.from_context(context) as client:
+        _add(context, client, Kind.TOKEN_ISSUER, subject, found.canonical())
 
 
 @add.command("values")
@@ -244,7 +282,12 @@ def kind_of(word: str) -> Kind:
     """Return the kind of governed object that a word of the command line names."""
     from kbs.governance.statement import Kind
 
-    return {"ak": Kind.AK, "ca": Kind.CA, "values": Kind.REFERENCE_SET}[word]
+    return {
+        "ak": Kind.AK,
+        "ca": Kind.CA,
+        "values": Kind.REFERENCE_SET,
+        "issuer": Kind.TOKEN_ISSUER,
+    }[word]
 
 
 def _current_values(client: AdminClient, subject: ScopedName) -> ReferenceSet | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from kbs.core.encode import b64, parse_b64, require_list, require_object, require_text
 from kbs.core.errors import MalformedError
+from kbs.evidence.cca.abi import MAX_TOKEN as MAX_CCA_TOKEN
 from kbs.evidence.snp.fields import octets_of, report_of_fields
 from kbs.evidence.vtpm.abi import MAX_MESSAGE, PCR_COUNT, parse_attest
 from kbs.evidence.vtpm.algorithms import Algorithm
@@ -30,7 +31,8 @@ class Form:
     """How evidence of one TEE name is read.
 
     `init_data` is the register that carries the digest of the init-data: `host_data`
-    of SNP (32 bytes), PCR 8 of a TPM, None where nothing does.
+    of SNP (32 bytes), PCR 8 of a TPM, the personalization value of a CCA realm, None
+    where nothing does.
     """
 
     kind: str
@@ -98,6 +100,11 @@ def _certificate(entry: object) -> list[str]:
     return [b64(data)]
 
 
+def _cca(evidence: Evidence) -> Item:
+    token = octets_of(evidence.get("token"), "cca token", most=MAX_CCA_TOKEN)
+    return {"kind": "cca", "token": b64(token)}
+
+
 def _tpm(evidence: Evidence) -> Item:
     quote = require_object(evidence.get("tpm_quote"), "tpm_quote")
     message = parse_b64(quote.get("message"), "tpm_quote message", limit=MAX_MESSAGE)
@@ -120,6 +127,7 @@ def _tpm(evidence: Evidence) -> Item:
 FORMS: Mapping[str, Form] = {
     "sample": Form("sample", _sample("sample")),
     "sampledevice": Form("sampledevice", _sample("sampledevice")),
+    "cca": Form("cca", _cca, init_data="personalization_value"),
     "snp": Form("snp", _snp, init_data="host_data"),
     "tpm": Form("vtpm", _tpm, init_data="pcr8"),
 }

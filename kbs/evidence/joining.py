@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -43,6 +43,17 @@ class AppraisedItem:
         digest = hashlib.sha384(self.parsed.core).hexdigest()
         return (self.parsed.kind, digest)
 
+    @property
+    def is_primary(self) -> bool:
+        """Whether it is a primary by itself, as all CPU reports are."""
+        told = self.parsed.primary
+        return self.verifier.primary if told is None else told
+
+    @property
+    def bound_as(self) -> str:
+        """The kind in its D."""
+        return self.parsed.bound_as or self.parsed.kind
+
 
 @dataclass(frozen=True, slots=True)
 class Joined:
@@ -54,18 +65,16 @@ class Joined:
     checks: tuple[Check, ...] = ()
 
 
-def choose_primary(
-    kinds: Sequence[str], verifiers: Mapping[str, Verifier]
-) -> tuple[int, ...]:
+def choose_primary(items: Sequence[AppraisedItem]) -> tuple[int, ...]:
     """Return the indices of all items that claim to be primary; one is right.
 
     CPU reports come first; without one it is a vTPM; without that a sample.
     """
-    cpu = tuple(i for i, kind in enumerate(kinds) if verifiers[kind].primary)
+    cpu = tuple(i for i, one in enumerate(items) if one.is_primary)
     if cpu:
         return cpu
     for fallback in ("vtpm", "sample"):
-        found = tuple(i for i, kind in enumerate(kinds) if kind == fallback)
+        found = tuple(i for i, one in enumerate(items) if one.parsed.kind == fallback)
         if found:
             return found
     return ()
@@ -74,13 +83,15 @@ def choose_primary(
 def join_items(items: Sequence[AppraisedItem], binding: BundleBinding | None) -> Joined:
     """Run the checks across all items; `binding` is None for recorded evidence."""
     log = CheckLog()
-    found = choose_primary(
-        [one.parsed.kind for one in items],
-        {one.parsed.kind: one.verifier for one in items},
-    )
+    found = choose_primary(items)
     if len(found) == 1:
         log.passed("bundle.primary", f"item {found[0]}")
         joined = _bind(items, found[0], binding, log)
+    elif binding is None and not found:
+        # A GPU's report or token that somebody looks at; it never gets this far when
+        # a key is asked for.
+        log.skipped("bundle.primary", "recorded evidence of devices alone")
+        joined = Joined()
     else:
         log.failed(
             "bundle.primary",
@@ -111,7 +122,7 @@ def _bind(
         other.parsed.index
         for other in others
         if not other.verifier.bound_matches(
-            other.parsed, binding.device(other.parsed.kind)
+            other.parsed, binding.device(other.bound_as)
         )
     ]
     if one.verifier.bound_matches(one.parsed, expected):

@@ -16,6 +16,7 @@ from cryptography import x509
 
 from kbs.core.checks import Check
 from kbs.core.claims import ClaimSpec, ItemClaims
+from kbs.pki.issuers import IssuerKey, Profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,25 @@ class TrustedCA:
     name: str
     purpose: str
     certificate: x509.Certificate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedIssuer:
+    """A service (or CCA platforms) whose tokens count, with its pinned keys.
+
+    `issuer` is the `iss` of its tokens, `audience` the only `aud` that they may have.
+    `roots` are pins (hex SHA-256 of a SubjectPublicKeyInfo) for chains inside tokens.
+    `tenant` is None for keys that somebody vouches for at the command line, for one
+    verification; then `issuer` may be None too, and stands for any.
+    """
+
+    tenant: str | None
+    name: str
+    profile: Profile
+    issuer: str | None = None
+    audience: str | None = None
+    keys: tuple[IssuerKey, ...] = ()
+    roots: frozenset[str] = frozenset()
 
 
 class Collateral(Protocol):
@@ -90,6 +110,7 @@ class Trust:
     collateral: Collateral = field(default_factory=GivenCollateral)
     enrolled_keys: Mapping[bytes, tuple[EnrolledKey, ...]] = field(default_factory=dict)
     cas: tuple[TrustedCA, ...] = ()
+    issuers: tuple[TrustedIssuer, ...] = ()
     require_revocation: bool = True
     recorded: bool = False
     """Evidence that somebody looks at, not evidence that asks for a key."""
@@ -115,6 +136,10 @@ class ParsedItem:
     bound: bytes
     body: object
     """The family's own frozen dataclass; only that family's verifier looks inside."""
+    primary: bool | None = None
+    """Whether this item is a primary, where its kind alone does not say (tokens)."""
+    bound_as: str | None = None
+    """The kind in D, where it is not the item's own (tokens of GPU verifiers)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +157,8 @@ class ItemResult:
     claims: ItemClaims | None
     authenticated: bool
     identities: tuple[str, ...] = ()
+    further_claims: tuple[ItemClaims, ...] = ()
+    """Where one item speaks of several devices: the claims of all but the first."""
 
 
 class Verifier(Protocol):

@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from kbs.core.claims import ClaimSpec, ClaimType, Vocabulary
+from kbs.evidence.cca.verify import CcaVerifier
 from kbs.evidence.model import Verifier
 from kbs.evidence.sample.verify import DEVICE, SampleVerifier
 from kbs.evidence.snp.verify import SnpVerifier
+from kbs.evidence.token.verify import TokenVerifier
 from kbs.evidence.vtpm.verify import VtpmVerifier
 
 _FAMILIES: tuple[Verifier, ...] = (
     SnpVerifier(),
+    CcaVerifier(),
+    TokenVerifier(),
     VtpmVerifier(),
     SampleVerifier(),
     SampleVerifier(DEVICE),

@@ -42,9 +42,10 @@ SPKI_SHA256_BYTES = 32
 
 # What one deny entry can name. A Turin chip is known by its 8 bytes of HWID (AMD
 # 57230), which CHIP_ID pads with zeros. Launch measurements: 48 bytes are SNP's launch
-# digest and TDX's MRTD (SHA-384), 32 are SGX's MRENCLAVE (SHA-256).
+# digest and TDX's MRTD (SHA-384), 32 are SGX's MRENCLAVE (SHA-256); a CCA realm's has
+# the size of its hash, up to SHA-512.
 _CHIP_SIZES = (8, CHIP_ID_BYTES)
-_MEASUREMENT_SIZES = (32, 48)
+_MEASUREMENT_SIZES = (32, 48, 64)
 _GPU_SIZES = tuple(range(16, 65))
 
 _MAX_VALUES = 10_000
@@ -258,7 +259,7 @@ def _check_device(target: DenyTarget, text: str) -> None:
         expected = "CHIP_ID (128 hex digits) or Turin's HWID (16), not all zeros"
     elif target is DenyTarget.MEASUREMENT:
         fits = len(data) in _MEASUREMENT_SIZES
-        expected = "a launch measurement of 96 or 64 hex digits"
+        expected = "a launch measurement of 64, 96 or 128 hex digits"
     else:
         fits = len(data) in _GPU_SIZES
         expected = "32 to 128 hex digits"

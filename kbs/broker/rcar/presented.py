@@ -104,7 +104,8 @@ def check_init_data(presented: RcarPresented, claims: Claims | None) -> Check | 
     """Say whether the init-data is what its register holds; None where none came.
 
     Confidential Containers put its digest into HOST_DATA of an SNP guest (cut or
-    padded to 32 bytes), and extend PCR 8 by it in guests with a TPM.
+    padded to 32 bytes) or into the personalization value of a CCA realm (as it is),
+    and extend PCR 8 by it in guests with a TPM.
     """
     data = presented.init_data
     if data is None:
@@ -123,6 +124,8 @@ def check_init_data(presented: RcarPresented, claims: Claims | None) -> Check | 
     digest = data.digest()
     if register == "host_data":
         name, expected = "snp.host_data", digest[:32].ljust(32, b"\0")
+    elif register == "personalization_value":
+        name, expected = "cca.realm.personalization_value", digest
     else:
         name = "vtpm.pcr.sha256.8"
         expected = hashlib.sha256(bytes(32) + digest).digest()

@@ -24,7 +24,7 @@ from kbs.evidence.bundle import (
     parse_bundle,
     verify_bundle,
 )
-from kbs.evidence.joining import choose_primary
+from kbs.evidence.joining import AppraisedItem, choose_primary
 from kbs.evidence.model import ItemResult, ParsedItem, Trust, Verifier
 from kbs.evidence.registry import REQUEST_VOCABULARY, VERIFIERS, vocabulary
 
@@ -422,16 +422,51 @@ def test_any_bytes_are_malformed(data: bytes) -> None:
 
 
 def test_the_registry_names_each_family_by_its_kind() -> None:
-    assert list(VERIFIERS) == ["snp", "vtpm", "sample", "sampledevice"]
-    assert choose_primary(["sampledevice"], VERIFIERS) == ()
+    assert list(VERIFIERS) == [
+        "snp",
+        "cca",
+        "token",
+        "vtpm",
+        "sample",
+        "sampledevice",
+    ]
     assert all(verifier.kind == kind for kind, verifier in VERIFIERS.items())
-    assert choose_primary(["sample", "vtpm", "snp"], VERIFIERS) == (2,)
-    assert choose_primary(["sample", "vtpm"], VERIFIERS) == (1,)
-    assert choose_primary(["sample"], VERIFIERS) == (0,)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "found"),
+    [
+        (["sampledevice"], ()),
+        (["sample", "vtpm", "snp"], (2,)),
+        (["sample", "vtpm"], (1,)),
+        (["sample"], (0,)),
+    ],
+)
+def test_the_primary_is_a_cpu_report_else_a_vtpm_else_a_sample(
+    kinds: list[str], found: tuple[int, ...]
+) -> None:
+    assert choose_primary([appraised(kind) for kind in kinds]) == found
+
+
+@pytest.mark.parametrize("told", [True, False, None])
+def test_an_item_may_say_itself_whether_it_is_a_primary(*, told: bool | None) -> None:
+    items = [appraised("vtpm"), appraised("snp", primary=told)]
+    assert choose_primary(items) == ((0,) if told is False else (1,))
+
+
+def appraised(kind: str, *, primary: bool | None = None) -> AppraisedItem:
+    parsed = ParsedItem(
+        kind=kind, index=0, core=b"", bound=b"", body=None, primary=primary
+    )
+    result = ItemResult(checks=(), claims=None, authenticated=False)
+    return AppraisedItem(verifier=VERIFIERS[kind], parsed=parsed, result=result)
 
 
 def test_the_vocabulary_has_every_family_and_the_request() -> None:
     known = vocabulary()
-    assert known.families() == {"snp", "vtpm", "sample", "sampledevice", "request"}
+    assert known.families() == {
+        *("snp", "cca", "vtpm", "sample", "sampledevice", "request"),
+        *("maa", "ita", "nras", "gcs", "ear"),
+    }
     for spec in REQUEST_VOCABULARY:
         assert known.find(spec.name) == spec
