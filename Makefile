@@ -12,7 +12,7 @@ T ?= tests
 K ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt cover policies property conformance vectors kills flood bench run dist clean
+.PHONY: help setup demo test lint fmt cover policies property conformance vectors bits kills flood bench run dist clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
@@ -69,6 +69,10 @@ conformance: setup  ## Recorded evidence and published vectors only
 vectors: setup  ## Rebuild generated documents; fails when they were not up to date
 	$(BIN)/python -m tests.generate
 	git diff --exit-code docs/claims.md policies/schema.json
+
+bits: setup  ## Every bit of recorded CCA tokens and tokens of services flipped (minutes)
+	KBS_EVERY_BIT=1 $(BIN)/pytest -q tests/conformance/test_cca_vectors.py \
+	  tests/conformance/test_token_vectors.py -k any_
 
 # On each database a round kills once at each of nine steps of v1, and four times in rcar.
 kills: setup  ## Ten thousand kills in the middle of releases (hours)

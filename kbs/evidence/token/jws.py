@@ -137,7 +137,7 @@ def _object(part: str, what: str) -> dict[str, object]:
 
 
 def _kid(header: Mapping[str, object], what: str) -> str | None:
-    if header.get("kid") is None:
+    if "kid" not in header:
         return None
     return require_text(header["kid"], f"{what} kid", limit=_MAX_WORD)
 
