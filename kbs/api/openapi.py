@@ -234,12 +234,20 @@ def _schemas() -> dict[str, object]:
             }
         ),
         "EvidenceItem": {
-            "oneOf": [_ref("SnpItem"), _ref("VtpmItem"), _ref("SampleItem")],
+            "oneOf": [
+                _ref(f"{kind}Item")
+                for kind in ("Snp", "Cca", "Token", "Vtpm", "Sample")
+            ],
             "discriminator": {"propertyName": "kind"},
         },
         "SnpItem": _object(
             {"kind": {"const": "snp"}, "report": _B64},
             {"certificates": _list(_TEXT), "crl": _B64},
+        ),
+        "CcaItem": _object({"kind": {"const": "cca"}, "token": _B64}),
+        "TokenItem": _object(
+            {"kind": {"const": "token"}, "jwt": _TEXT},
+            {"submodules": {"type": "object", "additionalProperties": _TEXT}},
         ),
         "VtpmItem": _object(
             {

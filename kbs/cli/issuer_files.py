@@ -82,7 +82,7 @@ def issuer_document(
     if profile == Profile.CCA:
         if issuer is not None or audience is not None or roots:
             raise MalformedError(
-                "kbs ref add issuer --profile cca",
+                "kbs ref add issuer --service cca",
                 got="--issuer, --audience or --root",
                 expected="--keys only",
                 code="usage",

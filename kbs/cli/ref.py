@@ -101,7 +101,7 @@ def add_ca(context: CliContext, *, name: str, file: Path, purpose: str) -> None:
 @add.command("issuer")
 @_NAME
 @click.option(
-    "--profile",
+    "--service",
     type=click.Choice(["maa", "ita", "nras", "gcs", "ear", "cca"]),
     required=True,
     help="Whose tokens they are.",
@@ -115,7 +115,7 @@ def add_issuer(
     context: CliContext,
     *,
     name: str,
-    profile: str,
+    service: str,
     issuer: str | None,
     audience: str | None,
     keys: tuple[Path, ...],
@@ -129,7 +129,7 @@ def add_issuer(
 
     subject = parse_scoped_name(name)
     document = issuer_document(
-        profile, issuer=issuer, audience=audience, keys=keys, roots=root
+        service, issuer=issuer, audience=audience, keys=keys, roots=root
     )
     found = parse_token_issuer(document)
     with AdminClient.from_context(context) as client:

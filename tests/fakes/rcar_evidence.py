@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kbs.evidence.vtpm.public import parse_public
 from tests.fakes.amd import FakeAmd
+from tests.fakes.cca import FakeCca
 from tests.fakes.tpm import FakeTpm
 
 # A policy for samples, and a resource under it.
@@ -125,5 +126,14 @@ def tpm_evidence(tpm: FakeTpm) -> Evidence:
                 "pcrs": [quoted.get(str(pcr), "00" * 32) for pcr in range(24)],
             },
         }
+
+    return make
+
+
+def cca_evidence(fake: FakeCca) -> Evidence:
+    """Tokens of a fake Arm platform, as an array of numbers."""
+
+    def make(digest: bytes) -> dict[str, Any]:
+        return {"token": list(fake.token(digest.ljust(64, b"\0")))}
 
     return make

@@ -11,7 +11,7 @@ Every check whose inputs are to hand is made; none stops at the first that fails
 6. `cca.revocation`          there are no lists: a key is taken back by removing it
 
 Nothing is known of a platform but its key: Arm publishes no root, so CPAKs are
-registered by hand or from a maker's endorsements (`kbs ref add issuer --profile cca`).
+registered by hand or from a maker's endorsements (`kbs ref add issuer --service cca`).
 Left out on purpose: life cycle, firmware and measurements are claims for a policy.
 Tokens carry no times; freshness is the realm's challenge.
 """
@@ -177,7 +177,7 @@ def _check_trust(token: CcaToken, trust: Trust, log: CheckLog) -> tuple[_Anchor,
         log.unchecked(
             check,
             f"no key of platform {platform.instance_id.hex()} is registered: import "
-            "its CPAK (kbs ref add issuer --profile cca)",
+            "its CPAK (kbs ref add issuer --service cca)",
         )
     elif not anchors:
         log.failed(
