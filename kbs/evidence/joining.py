@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -45,9 +45,8 @@ class AppraisedItem:
 
     @property
     def is_primary(self) -> bool:
-        """Whether it is a primary by itself, as all CPU reports are."""
-        told = self.parsed.primary
-        return self.verifier.primary if told is None else told
+        """Whether it is a primary by itself, as CPU reports and tokens of them are."""
+        return self.verifier.primary or self.parsed.primary
 
     @property
     def bound_as(self) -> str:
@@ -65,16 +64,18 @@ class Joined:
     checks: tuple[Check, ...] = ()
 
 
-def choose_primary(items: Sequence[AppraisedItem]) -> tuple[int, ...]:
+def choose_primary(
+    kinds: Sequence[str], verifiers: Mapping[str, Verifier]
+) -> tuple[int, ...]:
     """Return the indices of all items that claim to be primary; one is right.
 
     CPU reports come first; without one it is a vTPM; without that a sample.
     """
-    cpu = tuple(i for i, one in enumerate(items) if one.is_primary)
+    cpu = tuple(i for i, kind in enumerate(kinds) if verifiers[kind].primary)
     if cpu:
         return cpu
     for fallback in ("vtpm", "sample"):
-        found = tuple(i for i, one in enumerate(items) if one.parsed.kind == fallback)
+        found = tuple(i for i, kind in enumerate(kinds) if kind == fallback)
         if found:
             return found
     return ()
@@ -83,14 +84,19 @@ def choose_primary(items: Sequence[AppraisedItem]) -> tuple[int, ...]:
 def join_items(items: Sequence[AppraisedItem], binding: BundleBinding | None) -> Joined:
     """Run the checks across all items; `binding` is None for recorded evidence."""
     log = CheckLog()
-    found = choose_primary(items)
+    # Some items say themselves what they are about, whatever else is of their kind.
+    found = tuple(i for i, one in enumerate(items) if one.is_primary)
+    found = found or choose_primary(
+        [one.parsed.kind for one in items],
+        {one.parsed.kind: one.verifier for one in items},
+    )
     if len(found) == 1:
         log.passed("bundle.primary", f"item {found[0]}")
         joined = _bind(items, found[0], binding, log)
-    elif binding is None and not found:
-        # A GPU's report or token that somebody looks at; it never gets this far when
-        # a key is asked for.
+    elif not found and binding is None:
+        # Nothing binds recorded evidence, so nothing is missing among devices alone.
         log.skipped("bundle.primary", "recorded evidence of devices alone")
+        log.skipped("binding.devices", "recorded evidence without runtime data")
         joined = Joined()
     else:
         log.failed(

@@ -136,8 +136,8 @@ class ParsedItem:
     bound: bytes
     body: object
     """The family's own frozen dataclass; only that family's verifier looks inside."""
-    primary: bool | None = None
-    """Whether this item is a primary, where its kind alone does not say (tokens)."""
+    primary: bool = False
+    """Whether it is a primary although not every item of its kind is one (tokens)."""
     bound_as: str | None = None
     """The kind in D, where it is not the item's own (tokens of GPU verifiers)."""
 

@@ -271,10 +271,13 @@ class FakeSet:
 class FakeGooglePKI:
     """Root, intermediate and leaf of PKI tokens."""
 
-    def __init__(self, now: datetime = NOW, leaf_days: int = 1) -> None:
-        self.root_key, self.middle_key, self.leaf_key = (
-            private_key("RS256", 100 + index) for index in range(3)
+    def __init__(
+        self, now: datetime = NOW, leaf_days: int = 1, leaf_key: Any = None
+    ) -> None:
+        self.root_key, self.middle_key = (
+            private_key("RS256", 100 + index) for index in range(2)
         )
+        self.leaf_key = leaf_key or private_key("RS256", 102)
         span = (now - timedelta(hours=1), now + timedelta(days=365))
         self.root = _certificate("root", "root", self.root_key, self.root_key, span)
         self.middle = _certificate(
@@ -292,6 +295,18 @@ class FakeGooglePKI:
     def x5c(self, *certificates: x509.Certificate) -> list[str]:
         given = certificates or (self.leaf, self.middle, self.root)
         return [b64(one.public_bytes(Encoding.DER)) for one in given]
+
+    def lists(
+        self, *revoked: x509.Certificate
+    ) -> tuple[x509.CertificateRevocationList, ...]:
+        """Current lists of both issuers."""
+        return tuple(
+            _list(issuer, key, revoked)
+            for issuer, key in (
+                (self.root, self.root_key),
+                (self.middle, self.middle_key),
+            )
+        )
 
     def trusted(self) -> TrustedIssuer:
         return GCS.trusted(keys=(), roots=frozenset({spki_sha256(self.root)}))
@@ -352,6 +367,22 @@ def _certificate(
         .add_extension(usage, critical=True)
         .sign(signer, hashes.SHA256())
     )
+
+
+def _list(
+    issuer: x509.Certificate, key: Any, revoked: tuple[x509.Certificate, ...]
+) -> x509.CertificateRevocationList:
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.subject)
+        .last_update(NOW - timedelta(hours=1))
+        .next_update(NOW + timedelta(days=7))
+        .add_extension(x509.CRLNumber(1), critical=False)
+    )
+    for one in revoked:
+        entry = x509.RevokedCertificateBuilder().serial_number(one.serial_number)
+        builder = builder.add_revoked_certificate(entry.revocation_date(NOW).build())
+    return builder.sign(key, hashes.SHA256())
 
 
 def unsigned(header: Mapping[str, object], claims: Mapping[str, object]) -> str:

@@ -202,7 +202,7 @@ def test_any_json_is_no_issuer_and_no_key(value: object) -> None:
             read(value)
 
 
-@given(st.lists(st.text(max_size=30), max_size=5))
+@given(st.lists(st.text('aA0_-.{}"é', max_size=30), max_size=5))
 def test_any_text_of_three_parts_is_read_or_malformed(parts: list[str]) -> None:
     fuzz_token(".".join(parts).encode("utf-8", "surrogatepass"))
     fuzz_token(".".join(b64u(one.encode("utf-8", "replace")) for one in parts).encode())

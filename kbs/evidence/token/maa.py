@@ -13,7 +13,6 @@ from collections.abc import Mapping
 
 from kbs.core.binding import binding
 from kbs.core.claims import ClaimType, ClaimValue, Safety
-from kbs.core.errors import MalformedError
 from kbs.evidence.token.fields import Table, any_true, object_at, read_fields, text_at
 from kbs.evidence.token.service import Service, Token
 from kbs.evidence.token.tee import (
@@ -140,10 +139,8 @@ def _may_migrate(body: Mapping[str, object]) -> bool:
 
 
 def _bound(token: Token) -> bytes:
-    try:
-        return binding(token.claims.get("x-ms-runtime"))
-    except MalformedError:
-        return b""
+    # What was parsed strictly can be written canonically.
+    return binding(token.claims.get("x-ms-runtime"))
 
 
 def _is_bound(token: Token, wanted: bytes) -> bool:

@@ -109,8 +109,6 @@ _TYPE = _TABLE.spec("device_type", ClaimType.TEXT, "gpu or switch")
 
 def _devices(token: Token) -> tuple[dict[str, ClaimValue], ...]:
     overall = read_fields(OVERALL_FIELDS, token.claims)
-    if not token.submodules:
-        return (overall,)
     return tuple(
         {
             **overall,

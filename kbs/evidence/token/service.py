@@ -33,8 +33,8 @@ class Token:
 class Service:
     """One row of the table of services.
 
-    `devices` returns the claims of each device that the token speaks of, by full name,
-    never nothing. `bound` returns the bytes that stand for the binding (for messages),
+    `devices` returns the claims of each device that the token speaks of, by full name.
+    `bound` returns the bytes that stand for the binding (for messages),
     `is_bound` compares them, whole. `primary`: it speaks of a CPU; tokens about GPUs
     are devices, bound by D of the kind `bound_as`.
     """

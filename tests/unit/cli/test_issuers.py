@@ -171,7 +171,6 @@ def test_a_cca_token_is_verified_with_a_key_of_a_file(
         "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
         json.dumps([{**anchors()[0], "instance-id": 7}]),
         json.dumps([{**anchors()[0], "instance-id": "zz"}]),
-        # An RSA key that does not say with which algorithm, for no profile in doubt.
         json.dumps({"kty": "OKP", "crv": "X25519", "x": "AAAA"}),
     ],
 )
@@ -246,6 +245,14 @@ def test_options_that_mean_nothing_are_refused(
     with pytest.raises(MalformedError) as caught:
         issuer_document(profile, **given)  # type: ignore[arg-type]
     assert caught.value.code == "usage"
+
+
+def test_an_anchor_may_name_no_implementation(tmp_path: Path) -> None:
+    (anchor,) = anchors()
+    del anchor["implementation-id"]
+    path = written(tmp_path / "ta.json", [anchor])
+    (found,) = read_keys(path, "--keys")
+    assert set(found) == {"key", "instance_id"}
 
 
 def test_keys_of_a_set_are_read_as_they_are_registered(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from kbs.evidence.bundle import (
     parse_bundle,
     verify_bundle,
 )
-from kbs.evidence.joining import AppraisedItem, choose_primary
+from kbs.evidence.joining import AppraisedItem, choose_primary, join_items
 from kbs.evidence.model import ItemResult, ParsedItem, Trust, Verifier
 from kbs.evidence.registry import REQUEST_VOCABULARY, VERIFIERS, vocabulary
 
@@ -431,35 +431,25 @@ def test_the_registry_names_each_family_by_its_kind() -> None:
         "sampledevice",
     ]
     assert all(verifier.kind == kind for kind, verifier in VERIFIERS.items())
+    assert choose_primary(["sampledevice"], VERIFIERS) == ()
+    assert choose_primary(["sample", "vtpm", "snp"], VERIFIERS) == (2,)
+    assert choose_primary(["sample", "vtpm"], VERIFIERS) == (1,)
+    assert choose_primary(["sample"], VERIFIERS) == (0,)
 
 
-@pytest.mark.parametrize(
-    ("kinds", "found"),
-    [
-        (["sampledevice"], ()),
-        (["sample", "vtpm", "snp"], (2,)),
-        (["sample", "vtpm"], (1,)),
-        (["sample"], (0,)),
-    ],
-)
-def test_the_primary_is_a_cpu_report_else_a_vtpm_else_a_sample(
-    kinds: list[str], found: tuple[int, ...]
-) -> None:
-    assert choose_primary([appraised(kind) for kind in kinds]) == found
-
-
-@pytest.mark.parametrize("told", [True, False, None])
-def test_an_item_may_say_itself_whether_it_is_a_primary(*, told: bool | None) -> None:
-    items = [appraised("vtpm"), appraised("snp", primary=told)]
-    assert choose_primary(items) == ((0,) if told is False else (1,))
-
-
-def appraised(kind: str, *, primary: bool | None = None) -> AppraisedItem:
-    parsed = ParsedItem(
-        kind=kind, index=0, core=b"", bound=b"", body=None, primary=primary
-    )
-    result = ItemResult(checks=(), claims=None, authenticated=False)
-    return AppraisedItem(verifier=VERIFIERS[kind], parsed=parsed, result=result)
+@pytest.mark.parametrize(("told", "found"), [(True, "item 1"), (False, "item 0")])
+def test_an_item_may_say_itself_that_it_is_a_primary(*, told: bool, found: str) -> None:
+    items = []
+    for index, (kind, primary) in enumerate([("vtpm", False), ("nvgpu", told)]):
+        core = bytes([index])
+        parsed = ParsedItem(
+            kind=kind, index=index, core=core, bound=b"", body=None, primary=primary
+        )
+        result = ItemResult(checks=(), claims=None, authenticated=False)
+        verifier = FAMILIES[kind]
+        items.append(AppraisedItem(verifier=verifier, parsed=parsed, result=result))
+    (check, *_) = join_items(items, None).checks
+    assert (check.id, check.detail) == ("bundle.primary", found)
 
 
 def test_the_vocabulary_has_every_family_and_the_request() -> None:

@@ -117,6 +117,15 @@ def test_other_platforms_are_refused(changes: dict[str, object]) -> None:
         parse_token_issuer({**given, "platforms": [platform]})
 
 
+def test_a_platform_may_be_of_any_implementation() -> None:
+    given: Any = FakeCca().document()
+    (platform,) = given["platforms"]
+    del platform["implementation_id"]
+    issuer = parse_token_issuer(given)
+    assert issuer.keys[0].implementation_id is None
+    assert issuer.to_json() == given
+
+
 def test_one_key_may_be_of_two_instances() -> None:
     given: Any = FakeCca().document()
     (first,) = given["platforms"]

@@ -82,6 +82,8 @@ def test_others_are_refused(value: object) -> None:
 
 
 def test_keys_of_other_kinds_are_refused() -> None:
+    given = private_key("EdDSA").public_key()
+    assert check_public_key(given, "key") == given
     for key in (
         ec.generate_private_key(ec.SECP256K1()).public_key(),
         dsa.generate_private_key(2048).public_key(),

@@ -52,7 +52,7 @@ def stopping(result: ItemResult) -> dict[str, str]:
         GOOD,
         FakeCca(draft=False),
         FakeCca(wrapped=True),
-        FakeCca(realm={265: None}),
+        FakeCca(realm={265: None}, platform={2400: "https://verifier.example.org"}),
         FakeCca(
             realm={265: "tag:arm.com,2024:realm#2.0.0"},
             platform={265: "tag:arm.com,2024:cca_platform#2.0.0", 2394: 1},

@@ -10,6 +10,7 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kbs.core.checks import Status
@@ -428,6 +429,35 @@ def test_a_chain_that_ran_out_is_refused() -> None:
     assert stopping(verify(item, given)) == {"token.validity": "fail"}
 
 
+@pytest.mark.parametrize("revoked", ["leaf", "middle", None])
+def test_a_chain_is_held_against_the_lists_of_its_issuers(revoked: str | None) -> None:
+    lists = PKI.lists(*([getattr(PKI, revoked)] if revoked else []))
+    given = trust(PKI.trusted(), collateral=GivenCollateral((), lists))
+    found = stopping(verify(PKI.sign(gcs_claims()), given))
+    assert found == ({"token.revocation": "fail"} if revoked else {})
+
+
+def test_a_leaf_with_a_weak_key_signs_nothing() -> None:
+    small = rsa.generate_private_key(65537, 1024)  # noqa: S505 - on purpose
+    weak = FakeGooglePKI(leaf_key=small)
+    item = {
+        "kind": "token",
+        "jwt": unsigned(
+            {"alg": "RS256", "x5c": weak.x5c()},
+            {"iss": GCS.iss, "aud": "kbs", "exp": _NOW + 60},
+        ),
+    }
+    given = trust(weak.trusted(), require_revocation=False)
+    assert stopping(verify(item, given))["token.signature"] == "fail"
+
+
+def test_only_issuers_with_a_root_vouch_for_a_chain() -> None:
+    given = trust(PKI.trusted(), GCS.trusted(tenant="rival"), require_revocation=False)
+    result = verify(PKI.sign(gcs_claims()), given)
+    assert result.claims is not None
+    assert result.claims.trusted_in == frozenset({"acme"})
+
+
 def test_the_chain_fixes_the_algorithm_too() -> None:
     token = unsigned({"alg": "none", "x5c": PKI.x5c()}, {"iss": GCS.iss, "aud": "kbs"})
     given = trust(PKI.trusted(), require_revocation=False)
@@ -537,6 +567,47 @@ def test_version_2_of_intels_tokens_has_the_same_claims() -> None:
     assert values["ita.debug"] is False
 
 
+def test_policies_of_another_form_are_no_claim() -> None:
+    values = claims_of(ITA.item(ita_claims(policy_ids_matched={"id": "x"})))
+    assert "ita.policy_ids_matched" not in values
+    mixed = claims_of(ITA.item(ita_claims(policy_ids_matched=["x", {"id": 7}])))
+    assert mixed["ita.policy_ids_matched"] == ()
+
+
+@pytest.mark.parametrize(
+    ("device", "kind"),
+    [
+        ({}, "gpu"),
+        (
+            {
+                "x-nvidia-gpu-driver-version": None,
+                "x-nvidia-gpu-attestation-report-signature-verified": None,
+                "x-nvidia-switch-bios-version": "96.10",
+            },
+            "switch",
+        ),
+        (
+            {
+                "x-nvidia-gpu-driver-version": None,
+                "x-nvidia-gpu-attestation-report-signature-verified": None,
+            },
+            None,
+        ),
+    ],
+)
+def test_a_device_is_a_gpu_or_a_switch(
+    device: dict[str, object], kind: str | None
+) -> None:
+    values = claims_of(FakeSet(nonce=NONCE, device=device).item())
+    assert values.get("nras.device_type") == kind
+
+
+@pytest.mark.parametrize("ueid", [None, "0x10", "", "１", 7])
+def test_a_device_without_a_plain_identity_has_none(ueid: object) -> None:
+    result = verify(FakeSet(nonce=NONCE, device={"ueid": ueid}).item())
+    assert result.identities == ()
+
+
 def test_variables_that_the_host_set_are_told_sorted() -> None:
     values = claims_of(GOOD["gcs"])
     assert values["gcs.submods.container.env_override"] == ("A=1", "B=2")
@@ -639,6 +710,13 @@ def test_a_set_has_a_most_of_devices(count: int) -> None:
     item["submodules"] = {f"GPU-{index}": one for index in range(count)}
     with pytest.raises(MalformedError):
         VERIFIER.parse(item, 0)
+
+
+def test_only_nvidias_tokens_come_in_sets() -> None:
+    item: dict[str, Any] = dict(GOOD["nras"])
+    with pytest.raises(MalformedError):
+        VERIFIER.parse({**GOOD["ear"], "submodules": item["submodules"]}, 0)
+    assert not VERIFIER.bound_matches(VERIFIER.parse(item, 0), bytes(47))
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a b", "x" * 65, "-"])
