@@ -145,6 +145,7 @@ def held(digest: str) -> bytes:
             }
         ),
         ITA.item(ita_claims(held(P_TOKEN))),
+        ITA.item({"tdx": ita_claims(held(P_TOKEN)), "ver": "2.0.0"}),
         GCS.item(gcs_claims(text(P_TOKEN))),
         EAR.item(ear_claims(text(P_TOKEN))),
     ],
@@ -190,6 +191,9 @@ RCAR = {"nonce": RUNTIME_DATA["nonce"], "tee-pubkey": RUNTIME_DATA["recipient"]}
         ITA.item(ita_claims(held(P_TOKEN) + b"\n")),
         ITA.item(ita_claims(held(P_CCA))),
         ITA.item(ita_claims(eat_nonce=text(P_TOKEN))),
+        ITA.item(ita_claims(held(P_TOKEN), attester_type="TPM")),
+        ITA.item(ita_claims(held(P_TOKEN), attester_type="NVGPU")),
+        ITA.item({"tpm": ita_claims(held(P_TOKEN)), "verifier_instance_ids": []}),
         GCS.item(gcs_claims(text(P_CCA))),
         GCS.item(gcs_claims(text(P_TOKEN)[:-1])),
         GCS.item(gcs_claims(text(P_TOKEN) + "=")),

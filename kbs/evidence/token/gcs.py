@@ -23,7 +23,15 @@ FIELDS = (
     _ROW("sub", ClaimType.TEXT, "the instance, as a URL"),
     _ROW("eat_profile", ClaimType.TEXT, "EAT profile"),
     _ROW("eat_nonce", ClaimType.TEXT, "the nonce, where there is exactly one"),
-    _ROW("hwmodel", ClaimType.TEXT, "TEE of the instance, such as GCP_INTEL_TDX"),
+    _ROW(
+        "hwmodel",
+        ClaimType.TEXT,
+        "TEE of the instance",
+        safety=Safety(
+            reason="a shielded VM (GCP_SHIELDED_VM) has no encrypted memory",
+            default=("GCP_INTEL_TDX", "GCP_AMD_SEV", "GCP_AMD_SEV_ES"),
+        ),
+    ),
     _ROW(
         "swname",
         ClaimType.TEXT,

@@ -100,7 +100,9 @@ def _bound(token: Token) -> bytes:
 
 
 def _is_bound(token: Token, binding: bytes) -> bool:
-    return is_nonce(_held(token), binding)
+    # The service attests to TPMs without a TEE as well.
+    kind = text_at(_body(token), "attester_type") or ""
+    return kind.lower() in _TEES and is_nonce(_held(token), binding)
 
 
 SERVICE = Service(
