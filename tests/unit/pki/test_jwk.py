@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import dsa, ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed448
 
 from kbs.core.errors import MalformedError
 from kbs.pki.issuers import ALGORITHMS, Profile, issuer_key
@@ -86,7 +86,7 @@ def test_keys_of_other_kinds_are_refused() -> None:
     assert check_public_key(given, "key") == given
     for key in (
         ec.generate_private_key(ec.SECP256K1()).public_key(),
-        dsa.generate_private_key(2048).public_key(),
+        ed448.Ed448PrivateKey.generate().public_key(),
     ):
         with pytest.raises(MalformedError):
             check_public_key(key, "key")
