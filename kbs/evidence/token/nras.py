@@ -9,6 +9,7 @@ own, so that a policy says `every: nras` and `count: nras`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from kbs.core.claims import ClaimType, ClaimValue, Safety
@@ -47,6 +48,8 @@ _SWITCH_FLAGS = (
     ("bios-rim-version-match", "the BIOS's RIM is of its version"),
 )
 _CHAIN = "x-nvidia-cert-status"
+# The serial number of a certificate, at most 20 bytes (RFC 5280, section 4.1.2.2).
+_UEID = re.compile(r"[0-9]{1,49}", re.ASCII)
 
 OVERALL_FIELDS = (
     _ROW("iss", ClaimType.TEXT, "the service"),
@@ -139,7 +142,7 @@ def ueid(claims: Mapping[str, object]) -> str | None:
     Decimal digits only: another text would be another spelling of the same device.
     """
     text = text_at(claims, "ueid")
-    if text is None or not (text.isascii() and text.isdecimal()):
+    if text is None or not _UEID.fullmatch(text):
         return None
     return text
 

@@ -602,7 +602,7 @@ def test_a_device_is_a_gpu_or_a_switch(
     assert values.get("nras.device_type") == kind
 
 
-@pytest.mark.parametrize("ueid", [None, "0x10", "", "１", 7])
+@pytest.mark.parametrize("ueid", [None, "0x10", "", "１", 7, "1" * 5000])
 def test_a_device_without_a_plain_identity_has_none(ueid: object) -> None:
     result = verify(FakeSet(nonce=NONCE, device={"ueid": ueid}).item())
     assert result.identities == ()
