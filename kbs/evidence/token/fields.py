@@ -146,7 +146,9 @@ def _converted(value: object, spec: ClaimSpec) -> ClaimValue | None:
 def _texts(value: object) -> tuple[str, ...] | None:
     if not isinstance(value, list) or len(value) > _MAX_LISTED:
         return None
-    texts = tuple(one for one in value if isinstance(one, str))
+    texts = tuple(
+        one for one in value if isinstance(one, str) and len(one) <= _MAX_TEXT
+    )
     return texts if len(texts) == len(value) else None
 
 

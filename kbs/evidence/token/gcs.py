@@ -8,7 +8,7 @@ Bound by `eat_nonce`: one nonce, never a list of them.
 from __future__ import annotations
 
 from kbs.core.claims import ClaimType, ClaimValue, Safety
-from kbs.evidence.token.fields import Table, read_fields
+from kbs.evidence.token.fields import Table, read_fields, value_at
 from kbs.evidence.token.service import Service, Token, eat_nonce, is_eat_nonce
 from kbs.pki.issuers import Profile
 
@@ -102,13 +102,17 @@ _ENVIRONMENT = _TABLE.spec(
 
 def _devices(token: Token) -> tuple[dict[str, ClaimValue], ...]:
     values = read_fields(FIELDS, token.claims)
-    container = token.claims.get("submods")
-    for step in ("container", "env_override"):
-        container = container.get(step) if isinstance(container, dict) else None
-    if isinstance(container, dict):
-        pairs = (f"{name}={value}" for name, value in container.items())
+    path = ("submods", "container", "env_override")
+    variables = value_at(token.claims, path)
+    if isinstance(variables, dict) and all(map(_is_variable, variables.items())):
+        pairs = (f"{name}={value}" for name, value in variables.items())
         values[_ENVIRONMENT.name] = tuple(sorted(pairs))
     return (values,)
+
+
+def _is_variable(pair: tuple[str, object]) -> bool:
+    # One spelling: `A=1` is never a name.
+    return "=" not in pair[0] and isinstance(pair[1], str)
 
 
 SERVICE = Service(

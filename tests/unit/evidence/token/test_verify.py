@@ -616,6 +616,13 @@ def test_variables_that_the_host_set_are_told_sorted() -> None:
     )
 
 
+@pytest.mark.parametrize("variables", [[], {"A": 1}, {"A=1": "2"}, {"A": None}])
+def test_variables_of_another_form_are_no_claim(variables: object) -> None:
+    changed = {"container": {"env_override": variables}}
+    values = claims_of(GCS.item(gcs_claims(submods=changed)))
+    assert "gcs.submods.container.env_override" not in values
+
+
 def test_submodules_of_a_result_are_judged_one_by_one() -> None:
     good = ear_claims()["submods"]
     assert isinstance(good, dict)
