@@ -96,6 +96,9 @@ class GivenFiles:
         if kind == "cca":
             # Its keys come with --collateral; there are no certificates.
             unused |= {"--cert": signers["--cert"], "--crl": signers["--crl"]}
+        if kind not in {BUNDLE, "cca", "token"} and self._holds_keys():
+            # Keys of issuers, which only tokens have.
+            unused["--collateral"] = self.collateral
         for option, path in unused.items():
             if path is not None:
                 raise MalformedError(

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from kbs.cli.evidence_files import guess_kind
 from kbs.core.cbor import write_cbor
-from kbs.core.encode import b64, b64u
+from kbs.core.encode import b64, b64u, parse_json
 from kbs.core.errors import MalformedError
 from kbs.evidence.cca.abi import is_cca_token, parse_token
 from kbs.evidence.cca.verify import CcaVerifier
 from kbs.evidence.model import Trust, Verifier
 from kbs.evidence.token.item import is_token_file, item_from_file
 from kbs.evidence.token.verify import TokenVerifier
+from kbs.governance.objects import MAX_OBJECT_BYTES
 from kbs.governance.token_issuer import parse_token_issuer
 from kbs.pki.jwk import parse_jwk_set
 from tests.fakes.amd import NOW
@@ -103,10 +104,18 @@ def fuzz_cca(data: bytes) -> None:
         return
 
 
+def fuzz_issuer(data: bytes) -> None:
+    """Read any file as a governed issuer and as a JWK set: only our errors come out."""
+    for read in (parse_token_issuer, lambda one: parse_jwk_set(one, "keys")):
+        with contextlib.suppress(MalformedError):
+            read(parse_json(data, "keys", limit=MAX_OBJECT_BYTES))
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_token_or_malformed(data: bytes) -> None:
     fuzz_token(data)
     fuzz_cca(data)
+    fuzz_issuer(data)
     guess_kind(data)
 
 

@@ -81,6 +81,15 @@ def test_a_token_is_verified_with_the_keys_of_a_file(tmp_path: Path) -> None:
     assert (late.code, statuses(late)["token.validity"]) == (1, "fail")
 
 
+def test_keys_beside_other_evidence_are_not_ignored(tmp_path: Path) -> None:
+    keys = written(tmp_path / "keys.json", MAA.jwk())
+    report = tmp_path / "report.bin"
+    report.write_bytes(bytes(1184))
+    ran = run("evidence", "verify", str(report), "--collateral", str(keys))
+    assert (ran.code, ran.out) == (2, "")
+    assert "--collateral" in ran.err
+
+
 def test_a_nonce_is_compared_with_the_tokens(tmp_path: Path) -> None:
     token = written(tmp_path / "t.jwt", EAR.sign(ear_claims("bm9uY2Ux")))
     keys = written(tmp_path / "keys.json", EAR.jwk())
