@@ -31,6 +31,7 @@ from kbs.pki.issuers import IssuerKey, Profile, issuer_key
 from kbs.pki.jwk import PublicJwk, check_public_key, parse_jwk, parse_jwk_set
 
 _PEM_KEY = b"-----BEGIN PUBLIC KEY-----"
+_MARKS = (b'"kty"', b'"keys"', b'"pkey"')
 
 MAX_FILE = 4 * 1024 * 1024
 _MAX_ANCHORS = 4096
@@ -38,9 +39,14 @@ _MAX_ID = 256
 
 
 def is_keys_file(data: bytes) -> bool:
-    """Whether a file is JSON or a PEM key, as keys are and certificates are not."""
+    """Whether a file is a PEM key, or JSON that speaks of keys.
+
+    Other JSON may be collateral of a vendor; what it is, its own reader says.
+    """
     start = data.lstrip(b" \t\r\n")
-    return start[:1] in {b"{", b"["} or start.startswith(_PEM_KEY)
+    if start.startswith(_PEM_KEY):
+        return True
+    return start[:1] in {b"{", b"["} and any(mark in data for mark in _MARKS)
 
 
 def read_keys(path: Path, what: str) -> list[dict[str, object]]:

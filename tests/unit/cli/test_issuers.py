@@ -185,7 +185,7 @@ def test_a_cca_token_is_verified_with_a_key_of_a_file(
 )
 def test_a_file_without_usable_keys_is_told(tmp_path: Path, text: str) -> None:
     path = written(tmp_path / "keys", text)
-    assert is_keys_file(path.read_bytes())
+    assert is_keys_file(path.read_bytes()) is (text not in {"{}", "[]", "[7]"})
     with pytest.raises(MalformedError):
         vouched(path, "--collateral")
 
