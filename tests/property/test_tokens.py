@@ -8,7 +8,7 @@ from typing import Any
 
 import cbor2
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kbs.cli.evidence_files import guess_kind
@@ -26,6 +26,9 @@ from kbs.pki.jwk import parse_jwk_set
 from tests.fakes.amd import NOW
 from tests.fakes.cca import FakeCca, cca_key, sign1
 from tests.fakes.tokens import EAR, GCS, MAA, NRAS, FakeSet, unsigned
+
+# Signatures take the time that they take on a machine with other work.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 TOKENS = TokenVerifier()
 CCA = CcaVerifier()
@@ -111,6 +114,7 @@ def fuzz_issuer(data: bytes) -> None:
             read(parse_json(data, "keys", limit=MAX_OBJECT_BYTES))
 
 
+@unhurried
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_token_or_malformed(data: bytes) -> None:
     fuzz_token(data)
@@ -119,6 +123,7 @@ def test_any_bytes_are_a_token_or_malformed(data: bytes) -> None:
     guess_kind(data)
 
 
+@unhurried
 @given(st.dictionaries(NAMES, claim_values, max_size=6), ISSUERS)
 def test_any_claims_are_read_and_none_is_believed(
     claims: dict[str, object], issuer: str
@@ -127,6 +132,7 @@ def test_any_claims_are_read_and_none_is_believed(
     fuzz_token(unsigned({"alg": "ES256", "kid": "key-1"}, document).encode())
 
 
+@unhurried
 @given(st.dictionaries(NAMES, claim_values, max_size=6))
 def test_any_signed_claims_give_claims_of_the_vocabulary(
     claims: dict[str, object],
@@ -143,11 +149,13 @@ def test_any_signed_claims_give_claims_of_the_vocabulary(
         assert one is None or set(one.values) <= known
 
 
+@unhurried
 @given(st.dictionaries(st.text(max_size=6), json_values, max_size=4))
 def test_any_header_is_read_or_malformed(header: dict[str, object]) -> None:
     fuzz_token(unsigned({"alg": "ES256", **header}, {"iss": EAR.iss}).encode())
 
 
+@unhurried
 @given(json_values)
 def test_any_item_is_malformed_or_read(value: object) -> None:
     for item in (
@@ -160,6 +168,7 @@ def test_any_item_is_malformed_or_read(value: object) -> None:
             assert verifier.parse(item, 0).kind == item["kind"]
 
 
+@unhurried
 @given(
     st.lists(
         st.tuples(st.integers(0, len(CCA_TOKEN) - 1), st.integers(0, 255)),
@@ -188,6 +197,7 @@ LABELS = st.sampled_from(
 )
 
 
+@unhurried
 @given(st.dictionaries(LABELS, cbor_values), st.dictionaries(LABELS, cbor_values))
 def test_any_claims_of_a_realm_are_read_or_malformed(
     realm: dict[int, Any], platform: dict[int, Any]
@@ -196,6 +206,7 @@ def test_any_claims_of_a_realm_are_read_or_malformed(
     fuzz_cca(fake.token(bytes(64)))
 
 
+@unhurried
 @given(cbor_values)
 def test_any_collection_is_malformed(value: object) -> None:
     members = {44234: value, 44241: sign1(b"\xa0", cca_key(1))}
@@ -204,6 +215,7 @@ def test_any_collection_is_malformed(value: object) -> None:
             parse_token(write_cbor(cbor2.CBORTag(tag, members)))
 
 
+@unhurried
 @given(json_values)
 def test_any_json_is_no_issuer_and_no_key(value: object) -> None:
     for read in (parse_token_issuer, lambda one: parse_jwk_set(one, "keys")):
@@ -211,6 +223,7 @@ def test_any_json_is_no_issuer_and_no_key(value: object) -> None:
             read(value)
 
 
+@unhurried
 @given(st.lists(st.text('aA0_-.{}"é', max_size=30), max_size=5))
 def test_any_text_of_three_parts_is_read_or_malformed(parts: list[str]) -> None:
     fuzz_token(".".join(parts).encode("utf-8", "surrogatepass"))
