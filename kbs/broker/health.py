@@ -13,6 +13,7 @@ from kbs.broker.collateral import CollateralTable
 from kbs.broker.commit import refuse_clock_behind
 from kbs.broker.governance import Governance, Snapshot
 from kbs.broker.ports import Database, Transaction
+from kbs.broker.refresh import Refresher
 from kbs.broker.vault import Vault
 from kbs.core.clock import Clock
 from kbs.core.errors import KbsError
@@ -88,8 +89,10 @@ class Health:
         clock: Clock,
         free_bytes: Callable[[], int],
         development: bool,
+        refresher: Refresher | None = None,
     ) -> None:
         """Ask `free_bytes` how much room the data folder has."""
+        self._refresher = refresher
         self._database = database
         self._governance = governance
         self._vault = vault
@@ -110,6 +113,12 @@ class Health:
         if free < DISK_RESERVE_BYTES:
             detail = f"{free} bytes free, expected at least {DISK_RESERVE_BYTES}"
             missing.append(Missing(what="disk", detail=detail))
+        if self._refresher is not None:
+            # Details, like who asks a vendor what, are for the broker's own log.
+            late = len(self._refresher.overdue())
+            if late:
+                text = f"{late} items could not be fetched anew yet: see the log"
+                missing.append(Missing(what="refresh", detail=text, blocking=False))
         if self._development:
             notes.append(("development", "sample evidence is accepted"))
         return HealthReport(
