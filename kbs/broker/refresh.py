@@ -7,7 +7,8 @@ worker, so that each can say in its health what could not be fetched in time.
 Only what runs out by design is fetched anew, like revocation lists: kinds in
 `RUNNING_OUT`. It is due in the last third of its validity, so that a service may be
 away for a while. A source that fails is left alone for a minute, then two, up to an
-hour, or for as long as the service asks.
+hour, or for as long as the service asks; one that has nothing newer, for a tenth of
+what is left, a day at most.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ REFRESH_SECONDS = 30.0
 
 _FIRST_PAUSE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(hours=1)
+_LONGEST_QUIET = timedelta(days=1)
 _DUE_PART = 3
 
 
@@ -130,22 +132,26 @@ class Refresher:
             items = self._vendors.fetch(one.source, self._known())
             added = self._table.keep(one.source, items)
         except KbsError as exc:
-            self._note(one.source, exc)
+            self._note(one, exc)
             return
         if added:
             self._failures.pop(one.source, None)
             log.info("fetched %s: %d new", one.source.log_name, added)
         else:
-            self._note(one.source, None)
+            self._note(one, None)
 
-    def _note(self, source: Source, error: KbsError | None) -> None:
+    def _note(self, one: Due, error: KbsError | None) -> None:
+        source, now = one.source, self._clock.now()
         before = self._failures.get(source)
         count = 1 if before is None else before.count + 1
         pause = min(_FIRST_PAUSE * 2 ** min(count - 1, 16), _LONGEST_PAUSE)
         if isinstance(error, BusyError):
             pause = max(pause, timedelta(seconds=error.retry_seconds))
         text = "the vendor has nothing newer yet" if error is None else str(error)
-        until = self._clock.now() + pause
+        if error is None:
+            # It may come any day of months to come: nobody is asked each hour of them.
+            pause = max(pause, min((one.ends - now) / 10, _LONGEST_QUIET))
+        until = now + pause
         self._failures[source] = _Failure(count, until, text)
         level = logging.INFO if error is None else logging.WARNING
         log.log(level, "%s: %s; again after %s", source.log_name, text, _short(until))
