@@ -177,9 +177,7 @@ class HttpFetcher:
             if self._monotonic() > deadline:
                 total = f"no end in {self._patience.total:g} s"
                 raise _TryAgainError(_unreachable(url, total))
-        if length.isdigit() and len(body) != int(length):
-            got = f"{len(body)} of {length} bytes"
-            raise _TryAgainError(_unreachable(url, got))
+        # That it is as long as it was said to be, urllib3 has seen to.
         return bytes(body)
 
 

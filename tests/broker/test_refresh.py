@@ -15,7 +15,7 @@ from sqlalchemy import text
 from kbs.adapters.http import PATIENCE, HttpFetcher
 from kbs.adapters.lock import FileLock
 from kbs.app import Composed, compose
-from kbs.broker.refresh import Refresher
+from kbs.broker.refresh import Refresher, due
 from kbs.broker.vendors import amd as kds_routes
 from kbs.broker.vendors.source import parse_services
 from kbs.core.encode import b64, parse_b64
@@ -244,3 +244,28 @@ def test_an_offline_broker_does_not_refresh(world: World) -> None:
     assert compose(world.parts, world.settings).refresher is None
     with pytest.raises(ConfigurationError, match="--refresh-collateral"):
         replace(world.settings, refresh_collateral=True, offline=True)
+
+
+def test_of_several_lists_the_newest_says_when(world: World, amd: FakeAmd) -> None:
+    older = amd.crl(number=6, this_update=amd.now - 20 * DAY, next_update=amd.now)
+    world.clock.advance(1)
+    world.must("POST", "/admin/v1/collateral", {"items": [b64(der(older))]})
+    rows = world.broker.collateral.rows()
+    assert len(rows) == 4
+    (one,) = due(rows, amd.now + 4 * DAY)
+    assert (one.source, one.ends) == (CRL, amd.now + 10 * DAY)
+
+
+def test_a_table_that_cannot_be_read_is_said_and_harms_nothing(
+    refresher: Refresher, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    with writer(world) as connection:
+        connection.execute(text("DROP TABLE collateral"))
+    with caplog.at_level(logging.ERROR, "kbs.collateral"):
+        refresher.run()
+    assert "collateral: " in caplog.text
+
+
+def test_an_item_that_is_not_there(world: World) -> None:
+    assert world.call("GET", f"/admin/v1/collateral/{'00' * 32}").status_code == 404
+    assert world.call("GET", "/admin/v1/collateral/zz").status_code == 400

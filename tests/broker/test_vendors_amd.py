@@ -244,3 +244,43 @@ def test_services_by_name() -> None:
     assert services.url_of(CRL) == CRL.url
     with pytest.raises(MalformedError, match="expected kds, pcs, intel, rim, ocsp"):
         parse_services({"amd": "https://mirror"})
+
+
+def test_issuers_that_are_kept_are_not_fetched_again(
+    vendors: Vendors, service: VendorService, amd: FakeAmd
+) -> None:
+    source = vcek_path(amd)
+    items = vendors.fetch(source, GivenCollateral((amd.ask, amd.ark)))
+    assert items[1:] == (der(amd.ask), der(amd.ark))
+    assert service.asked == [source.path]
+    # Somebody of the same name in the table stands in nobody's way.
+    stranger = FakeAmd(realm="stranger")
+    vendors.fetch(source, GivenCollateral((stranger.ask, stranger.ark)))
+    assert service.asked[1:] == [source.path, CHAIN.path]
+
+
+def test_issuers_that_have_run_out(
+    vendors: Vendors, service: VendorService, amd: FakeAmd
+) -> None:
+    ended = amd.now - timedelta(days=1)
+    old = amd.authority("SEV-Milan", "ask", 0x10001, not_after=ended)
+    service.answers[CHAIN.path] = Served(pem(old, amd.ark))
+    assert "expected certificates that are valid now" in wrong(vendors, CHAIN)
+
+
+def test_an_issuer_of_the_right_name_below_the_root_of_another_line(
+    service: VendorService, amd: FakeAmd
+) -> None:
+    turin = FakeAmd(product="Turin")
+    service.answers[CHAIN.path] = Served(pem(amd.ask, amd.ark))
+    pins = {next(iter(amd.pins())): "AMD ARK Turin"} | turin.pins()
+    with serving(service) as url:
+        services = parse_services({"kds": url})
+        vendors = Vendors(HttpFetcher(QUICK), FakeClock(), services, pins=pins)
+        assert "expected one to AMD ARK Milan" in wrong(vendors, CHAIN)
+
+
+def test_a_leaf_with_damaged_extensions_comes_from_nowhere(amd: FakeAmd) -> None:
+    extensions = amd.extensions() | {"1.3.6.1.4.1.3704.1.4": b"short"}
+    damaged = amd.leaf(0, extensions)
+    assert origin_of("certificate", der(damaged)) is None

@@ -125,7 +125,7 @@ def _fetch_vcek(visit: Visit, match: re.Match[str]) -> tuple[bytes, ...]:
         raise visit.wrong(str(exc), "a VCEK in DER") from exc
     _check_vcek(visit, key, match, wanted)
     pool = visit.known.certificates()
-    if not any(one.subject == leaf.issuer for one in pool):
+    if not visit.has_chain(leaf, pool, Purpose.SNP):
         pool = _issuer_chain(visit, match["line"], "vcek").certificates
     chain = visit.proven_chain(leaf, pool, Purpose.SNP)
     _check_line(visit, chain, match["line"])

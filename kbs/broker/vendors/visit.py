@@ -62,6 +62,16 @@ class Visit:
             code=WRONG,
         )
 
+    def has_chain(
+        self,
+        leaf: x509.Certificate,
+        pool: tuple[x509.Certificate, ...],
+        purpose: Purpose,
+    ) -> bool:
+        """Whether a certificate chains to a pinned root through what is to hand."""
+        roots = pinned_roots(purpose, self.pins)
+        return isinstance(build_chain(leaf, pool, roots=roots, cache=self.cache), Chain)
+
     def proven_chain(
         self,
         leaf: x509.Certificate,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from kbs.cli.collateral import _age
 from kbs.cli.collateral_file import FORMAT, batches, read_items
 from kbs.core.encode import b64
 from kbs.core.errors import MalformedError
@@ -176,3 +177,23 @@ def test_a_request_holds_what_the_broker_takes() -> None:
     assert [len(batch) for batch in batches([*many, *many])] == [256, 256, 88]
     large = [bytes([place]) * 600_000 for place in range(3)]
     assert [len(batch) for batch in batches(large)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "age"),
+    [(5, "now"), (61, "1 min"), (7200, "2 h"), (86400 * 40, "40 d")],
+)
+def test_ages_are_for_people(seconds: int, age: str) -> None:
+    row: dict[str, object] = {"imported": "2026-11-22T08:00:00Z"}
+    now = datetime(2026, 11, 22, 8, 0, tzinfo=UTC) + timedelta(seconds=seconds)
+    assert _age(row, now) == age
+    assert _age({}, now) is None
+
+
+def test_a_file_that_is_too_large_for_a_vendors_own(tmp_path: Path) -> None:
+    path = tmp_path / "large.der"
+    path.write_bytes(bytes(4 * 1024 * 1024 + 1))
+    ran = run("collateral", "import", str(path))
+    assert ran.code == 2
+    assert "expected at most 4194304" in ran.err
+    assert list(batches([])) == []
