@@ -10,9 +10,11 @@ export PYTHON
 # T: a path, K: a pattern, for a part of the tests.
 T ?= tests
 K ?=
+FUZZ_SECONDS ?= 3600
+TARGETS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt cover policies property conformance vectors kills flood bench run dist clean
+.PHONY: help setup demo test lint fmt cover policies property conformance vectors kills readers flood fuzz bench run dist clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
@@ -71,11 +73,21 @@ vectors: setup  ## Rebuild generated documents; fails when they were not up to d
 	git diff --exit-code docs/claims.md policies/schema.json
 
 # On each database a round kills once at each of nine steps of v1, and four times in rcar.
-kills: setup  ## Ten thousand kills in the middle of releases (hours)
-	KBS_KILL_ROUNDS=390 $(BIN)/pytest -q tests/e2e/test_kill.py -k every_step
+kills: setup  ## Ten thousand kills in the middle of releases (about an hour)
+	KBS_KILL_ROUNDS=390 $(BIN)/pytest -q -n 2 tests/e2e/test_kill.py -k every_step
 
-flood: setup  ## A million and a half challenges that nobody answers, and the memory after (long)
+readers: setup  ## Ten thousand reads of a key that is rotated without a pause, on each database
+	KBS_READS=10000 $(BIN)/pytest -q -s tests/e2e/test_at_once.py -k readers
+
+flood: setup  ## A million and a half challenges that nobody answers, in a process and through a server (long)
 	@$(BIN)/python -m tests.flood
+	@$(BIN)/python -m tests.flood_served
+
+# atheris (libFuzzer) has wheels for few Pythons and processors, and nothing else needs it.
+fuzz: setup  ## Every parser under atheris, FUZZ_SECONDS each (default an hour); TARGETS= for some
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements/fuzz.txt
+	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(TARGETS)
+	@KBS_SCHEMA_EXAMPLES=200 $(BIN)/pytest -q tests/e2e/test_schemathesis.py
 
 bench: setup  ## What it costs, beside one P-256 verification (under three minutes)
 	@$(BIN)/python -m tests.bench
@@ -87,4 +99,4 @@ dist: setup  ## A wheel in dist/
 	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w dist .
 
 clean:  ## Remove what make made, the virtual environment included
-	rm -rf $(VENV) build dist .demo .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf $(VENV) build dist .demo .fuzz .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -10,6 +10,7 @@ swtpm_setup:swtpm-tools
 pkg-config:pkg-config
 cc:build-essential
 strace:strace
+faketime:faketime
 "
 missing=""
 for pair in $wanted; do

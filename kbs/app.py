@@ -39,8 +39,9 @@ from kbs.broker.initialise import require_instance, settle_mode
 from kbs.broker.journal import Journal
 from kbs.broker.keeping import Keeping
 from kbs.broker.key_ledger import KeyLedger
-from kbs.broker.lines import DecisionLines
+from kbs.broker.lines import UNPAID_SECONDS, DecisionLines
 from kbs.broker.mark import MarkKeeper, Ticker
+from kbs.broker.pace import Pace
 from kbs.broker.pending import PendingSeal
 from kbs.broker.ports import Database, Highwater
 from kbs.broker.rcar.attest import RcarAttestation
@@ -55,12 +56,13 @@ from kbs.broker.replies import Replies
 from kbs.broker.reserve import DiskReserve
 from kbs.broker.sealing import Sealer
 from kbs.broker.service import Broker, Rcar
+from kbs.broker.steady import SteadyClock
 from kbs.broker.upkeep import Upkeep
 from kbs.broker.vault import Vault
 from kbs.broker.vendors.fetching import Vendors
 from kbs.core.claims import Vocabulary
 from kbs.core.clock import Clock, SystemClock
-from kbs.core.errors import IntegrityError, KbsError
+from kbs.core.errors import IntegrityError, KbsError, UnavailableError
 from kbs.core.fetch import Fetcher
 from kbs.core.ids import new_decision_id
 from kbs.evidence.model import GivenCollateral, Verifier
@@ -162,7 +164,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         database, parts.highwater, identity, genesis_digest=parts.genesis_digest
     )
 
-    def declare(source: str, fault: IntegrityError | None) -> None:
+    def declare(source: str, fault: UnavailableError | None) -> None:
         governance.declare(source, fault)
 
     def fresh_head() -> int:
@@ -177,6 +179,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         locker=locker,
         reserve=reserve,
         clock=clock,
+        steady=SteadyClock(clock, parts.monotonic),
         declare=declare,
     )
     governance = Governance(
@@ -247,6 +250,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
             identity=identity,
             ledger=ledger,
             sealer=Sealer(vault),
+            journal=journal,
             recorder=Recorder(
                 journal=journal,
                 identity=identity,
@@ -265,7 +269,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         ),
         rcar=Rcar(
             attestation=RcarAttestation(tools, attestation, locker, reserve),
-            fetch=RcarFetch(tools, governance, ledger, reserve),
+            fetch=RcarFetch(tools, governance, ledger, locker, reserve),
             upload=RcarUpload(actors, keeping),
         ),
         enrolment=Enrolment(
@@ -312,6 +316,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
             collateral=collateral,
             clock=clock,
             free_bytes=parts.free_bytes,
+            unwritten=lambda: journal.fault,
             development=settings.development,
             refresher=refresher,
         ),
@@ -414,6 +419,7 @@ def create_app_with(
     app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.extensions["kbs"] = composed.broker
+    app.extensions["kbs.strangers"] = Pace(parts.monotonic, UNPAID_SECONDS)
     problems.install(app)
     app.before_request(
         rate_limited(

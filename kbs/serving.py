@@ -8,6 +8,7 @@ threads do not survive one.
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import os
 import socket
@@ -149,6 +150,8 @@ def run(
     loader = functools.partial(
         load_application, settings, create, composed, connections=connections
     )
+    # What workers are forked with is left alone, or collecting would copy it to each.
+    gc.freeze()
     with held:
         _serve(settings, str(held_address[0]), loader, connections=connections)
 
@@ -165,6 +168,8 @@ def load_application(
     configure_logging(settings)
     application = Gateway(create(settings), threads=settings.threads)
     _watch_connections(settings, connections)
+    gc.freeze()
+    gc.enable()
     composed.tell()
     return application
 

@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from kbs.core.clients import client_of
+
 log = logging.getLogger("kbs.connections")
 
 IDLE_SECONDS = 30.0
@@ -30,6 +32,13 @@ IDLE_SECONDS = 30.0
 A body arrives within 20 s and our clients wait 30 s for an answer's first byte; long
 answers are streamed, so that data flows."""
 
+UNANSWERED_SECONDS = 60.0
+"""How long a client may go on sending and get nothing back.
+
+Headers have 10 s, a body 20 s, and our clients wait 30 s for an answer. What is left is
+a client that sends a byte now and then of a TLS handshake or of a header in HTTP/2, for
+which the server has no deadlines."""
+
 SLOW_READER_SECONDS = 300.0
 """How long nothing may reach a client that answers, while data waits for it."""
 
@@ -37,7 +46,7 @@ LOOK_SECONDS = 1.0
 """How often connections are looked at."""
 
 SURPLUS_SECONDS = 2.0
-"""How long a connection is silent before it counts as one too many of its client."""
+"""How long a connection got nothing before it counts as one too many of its client."""
 
 STUCK_LOOKS = 8
 """After so many looks without a descriptor the process is given up. Longer than the
@@ -47,8 +56,8 @@ MAX_CONNECTIONS = 1024
 """Connections of a worker; further clients wait until one ends."""
 
 CLIENT_SHARE = 4
-"""One client address gets no more than this part (a quarter) of a worker's connections;
-those of it that were silent for longest go first."""
+"""One client (an address, in IPv6 a /64 network) gets no more than this part, a
+quarter, of a worker's connections; those silent for longest go first."""
 
 SPARE_DESCRIPTORS = 64
 """Descriptors that a worker needs for other things than clients and databases."""
@@ -75,6 +84,7 @@ class _Connection:
     client: str
     peer: object
     idle: float
+    unanswered: float
 
 
 class ConnectionWatch:
@@ -85,6 +95,7 @@ class ConnectionWatch:
         port: int,
         *,
         idle_seconds: float = IDLE_SECONDS,
+        unanswered_seconds: float = UNANSWERED_SECONDS,
         per_client: int | None = None,
         surplus_seconds: float = SURPLUS_SECONDS,
         stuck: Callable[[], object] = lambda: None,
@@ -97,6 +108,7 @@ class ConnectionWatch:
         """
         self._port = port
         self._idle_seconds = idle_seconds
+        self._unanswered_seconds = unanswered_seconds
         self._per_client = per_client
         self._surplus_seconds = surplus_seconds
         self._stuck = stuck
@@ -112,7 +124,7 @@ class ConnectionWatch:
         self._failed = 0
         seen = [self._read(descriptor) for descriptor in descriptors]
         found = [one for one in seen if one is not None]
-        silent = [one for one in found if one.idle >= self._idle_seconds]
+        silent = [one for one in found if self._is_silent(one)]
         surplus = self._surplus(found)
         ended = sum(self._end(one) for one in {*silent, *surplus})
         if ended:
@@ -128,6 +140,11 @@ class ConnectionWatch:
         if self._failed >= STUCK_LOOKS:
             self._stuck()
 
+    def _is_silent(self, one: _Connection) -> bool:
+        return (
+            one.idle >= self._idle_seconds or one.unanswered >= self._unanswered_seconds
+        )
+
     def _surplus(self, found: Iterable[_Connection]) -> list[_Connection]:
         if self._per_client is None:
             return []
@@ -136,10 +153,10 @@ class ConnectionWatch:
             clients[one.client].append(one)
         surplus: list[_Connection] = []
         for theirs in clients.values():
-            theirs.sort(key=lambda one: one.idle, reverse=True)
-            many = theirs[: max(0, len(theirs) - self._per_client)]
-            # What speaks is at work, and ends by itself.
-            surplus += [one for one in many if one.idle >= self._surplus_seconds]
+            # What is answered is at work, and ends by itself.
+            waiting = [one for one in theirs if one.unanswered >= self._surplus_seconds]
+            waiting.sort(key=lambda one: one.idle, reverse=True)
+            surplus += waiting[: max(0, len(theirs) - self._per_client)]
         return surplus
 
     def _read(self, descriptor: int) -> _Connection | None:
@@ -153,8 +170,11 @@ class ConnectionWatch:
         try:
             with _borrowed(known.descriptor) as borrowed:
                 now = _connection(known.descriptor, borrowed, self._port)
-                # No other one under the same number, nor one that spoke meanwhile.
-                if now is None or now.peer != known.peer or now.idle < known.idle:
+                # No other one under the same number, nor one that spoke or was
+                # answered meanwhile.
+                if now is None or now.peer != known.peer:
+                    return False
+                if now.idle < known.idle or now.unanswered < known.unanswered:
                     return False
                 borrowed.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -192,9 +212,10 @@ def _connection(
     idle = min(sent, received)
     if _has_unsent(borrowed) and idle < SLOW_READER_SECONDS * 1000:
         # The kernel holds back what a slow reader has no room for yet.
-        idle = min(idle, acknowledged)
+        idle = sent = min(idle, acknowledged)
     peer = borrowed.getpeername()
-    return _Connection(descriptor, str(peer[0]), peer, idle / 1000)
+    client = client_of(str(peer[0]))
+    return _Connection(descriptor, client, peer, idle / 1000, sent / 1000)
 
 
 def _has_unsent(borrowed: socket.socket) -> bool:

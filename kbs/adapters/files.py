@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import final
 
+from kbs.broker.ports import TRUST_AWAY
 from kbs.core.errors import ConfigurationError, UnavailableError
 
 HIGHWATER_NAME = "highwater"
@@ -225,10 +226,13 @@ def _unusable(path: Path, exc: OSError) -> ConfigurationError:
 
 
 def _away(path: Path, exc: OSError) -> UnavailableError:
+    # Guests are told as well, whom the folder's name does not concern.
     return UnavailableError(
-        f"high-water mark {path}",
+        f"trust folder: {path.name}",
         got=_reason(exc),
-        hint="nothing is acknowledged before it can be written",
+        expected="a trust folder that can be read and written",
+        hint="look at its disk, owner and mode; nothing is released before that",
+        code=TRUST_AWAY,
     )
 
 

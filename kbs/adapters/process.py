@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,13 @@ from pathlib import Path
 
 # Linux, include/uapi/linux/prctl.h
 _PR_SET_DUMPABLE = 4
+
+# glibc, malloc/malloc.h; mallopt(3): what is freed is overwritten by this byte.
+_M_PERTURB = -6
+_WIPED = 0xA5
+
+# Granian's allocator, jemalloc, reads its options here when it is loaded.
+_JEMALLOC_OPTIONS = "_RJEM_MALLOC_CONF"
 
 
 def harden() -> None:
@@ -23,6 +31,20 @@ def harden() -> None:
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def wipe_freed_memory() -> None:
+    """Have the allocators overwrite what is freed: bodies and keys are among it.
+
+    To be called before Granian is imported. Best effort: glibc spares blocks up to a
+    KiB that it gives out again soon, Python those up to 512 bytes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_PERTURB, _WIPED)
+    given = os.environ.get(_JEMALLOC_OPTIONS)
+    options = [given] if given else []
+    os.environ[_JEMALLOC_OPTIONS] = ",".join([*options, "junk:free"])
 
 
 def raise_descriptor_limit() -> int:

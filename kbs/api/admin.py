@@ -16,9 +16,12 @@ from kbs.api.requests import (
     body_object,
     broker,
     integer_argument,
+    known_arguments,
     no_members,
+    strangers,
 )
 from kbs.broker.actors import Actor
+from kbs.broker.auditing import Auditing
 from kbs.core.errors import ForbiddenError
 from kbs.core.ids import parse_hex32, parse_key_id
 from kbs.wire.problem import problem_of
@@ -29,6 +32,14 @@ blueprint = Blueprint("admin", __name__, url_prefix="/admin/v1")
 
 MAX_PAGE = 1000
 """Most entries in one page of a query."""
+
+_ARGUMENTS = {
+    "admin.statements": {"after"},
+    "admin.objects": {"kind", "tenant", "name"},
+    "admin.audit_entries": {*Auditing.QUERY_ARGUMENTS, "limit"},
+    "admin.audit_consistency": {"first", "second"},
+}
+"""What a query may have; a misspelt filter would answer with everything."""
 
 
 @blueprint.before_request
@@ -42,17 +53,24 @@ def authenticate() -> None:
         path=path,
         body=request.get_data(cache=True),
     )
+    known_arguments(_ARGUMENTS.get(request.endpoint or "", set()))
 
 
 @blueprint.after_request
 def note(response: Response) -> Response:
-    """Write a log line of every call, read or write; bodies stay out of it."""
+    """Write a log line of every call, read or write; bodies stay out of it.
+
+    Of strangers' calls only some are at INFO, so that a flood does not fill the log.
+    """
     administrator = getattr(g, "administrator", None)
-    name = administrator.name if isinstance(administrator, Actor) else "nobody"
+    name, level = "nobody", logging.INFO
+    if isinstance(administrator, Actor):
+        name = administrator.name
+    elif not strangers().is_due():
+        level = logging.DEBUG
     # What a stranger may spell freely is escaped: one call is one line.
-    log.info(
-        "%s: %s %a: %d", name, request.method, request.path[:200], response.status_code
-    )
+    path, status = request.path[:200], response.status_code
+    log.log(level, "%s: %s %a: %d", name, request.method, path, status)
     return response
 
 

@@ -13,6 +13,7 @@ import asyncio
 import io
 import logging
 import sys
+import time
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]
 
 from kbs.api.limits import MAX_BODY_BYTES
 from kbs.api.problems import refusal, too_large
+from kbs.broker.pace import Pace
 from kbs.wire.problem import problem
 
 log = logging.getLogger("kbs.gateway")
@@ -37,6 +39,9 @@ that still sends when the connection closes sees a broken pipe and never the ans
 
 MAX_READING = 256
 """Bodies that are read at once; further requests wait for their turn."""
+
+LEFT_SECONDS = 0.1
+"""Shortest time between two lines of the log about clients that left."""
 
 _END = b""
 
@@ -64,6 +69,7 @@ class Gateway:
         self._body_seconds = body_seconds
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kbs-request")
         self._reading = asyncio.Semaphore(MAX_READING)
+        self._left = Pace(time.monotonic, LEFT_SECONDS)
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """Answer one request; a client that leaves meanwhile is no error of ours."""
@@ -71,7 +77,8 @@ class Gateway:
             await self._answer(scope, protocol)
         except ProtocolClosed:
             # What a stranger may spell freely is escaped: one call is one line.
-            log.info("client left: %s %a", scope.method, scope.path[:200])
+            level = logging.INFO if self._left.is_due() else logging.DEBUG
+            log.log(level, "client left: %s %a", scope.method, scope.path[:200])
 
     async def _answer(self, scope: Any, protocol: Any) -> None:
         async with self._reading:

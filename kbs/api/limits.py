@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,23 +15,6 @@ MAX_CLIENTS = 10_000
 
 BURST_SECONDS = 4
 """A client that was quiet may send this many seconds' worth at once."""
-
-
-# RFC 4291, section 2.5.4: one subscriber has a network of this length to itself.
-_NETWORK_BITS = 64
-
-
-def client_of(address: str) -> str:
-    """Return whom an address stands for: itself, or its /64 network in IPv6."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.IPv6Network((int(parsed), _NETWORK_BITS), strict=False))
 
 
 @dataclass(slots=True)

@@ -1,63 +1,75 @@
-"""The OpenAPI 3.1 document of the v1 door, at `/v1/openapi.json`."""
+"""The OpenAPI 3.1 document of the v1 door, at `/v1/openapi.json`; the other two doors'.
+
+`/v1/openapi/rcar.json` and `/v1/openapi/admin.json` describe `/kbs/v0` and `/admin/v1`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 
 from flask import Blueprint, Response
 
-from kbs import __version__
+from kbs.api.openapi_admin import admin_document
+from kbs.api.openapi_rcar import rcar_document
 from kbs.api.problems import answer
-from kbs.wire.problem import MEDIA_TYPE
+from kbs.api.schemas import B64 as _B64
+from kbs.api.schemas import B64U as _B64U
+from kbs.api.schemas import HEX32 as _HEX32
+from kbs.api.schemas import HEX64 as _HEX64
+from kbs.api.schemas import KEY as _KEY
+from kbs.api.schemas import TEXT as _TEXT
+from kbs.api.schemas import TIME as _TIME
+from kbs.api.schemas import Schema, in_path, operation, problem_response
+from kbs.api.schemas import closed as _object
+from kbs.api.schemas import document as _document
+from kbs.api.schemas import listed as _list
+from kbs.api.schemas import ref as _ref
 
 blueprint = Blueprint("openapi", __name__, url_prefix="/v1")
-
-Schema = Mapping[str, object]
-
-_TEXT: Schema = {"type": "string"}
-_TIME: Schema = {"type": "string", "format": "date-time"}
-_HEX32: Schema = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
-_HEX64: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-_B64U: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_-]*$"}
-_B64: Schema = {"type": "string", "contentEncoding": "base64"}
-_KEY: Schema = {
-    "type": "string",
-    "pattern": "^[a-z0-9._-]+/[a-z0-9._-]+/[a-z0-9._-]+(@[1-9][0-9]*)?$",
-    "examples": ["acme/model/chat", "acme/model/chat@2"],
-}
 
 
 @blueprint.get("/openapi.json")
 def document() -> Response:
-    """Answer with the document."""
+    """Answer with the document of this door."""
     return answer(openapi())
+
+
+@blueprint.get("/openapi/rcar.json")
+def rcar() -> Response:
+    """Answer with the document of the RCAR door."""
+    return answer(rcar_document())
+
+
+@blueprint.get("/openapi/admin.json")
+def admin() -> Response:
+    """Answer with the document of the administrators' door."""
+    return answer(admin_document())
 
 
 @cache
 def openapi() -> dict[str, object]:
-    """Return the document; it depends on nothing."""
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "kbs: attestation-gated key broker, front door v1",
-            "version": __version__,
-            "description": (
-                "A workload asks for a challenge, binds its evidence to it, to a fresh "
-                "key pair and to the keys that it wants, and gets them sealed to that "
-                "key pair, or a refusal that says which checks failed."
-            ),
-            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    """Return the document of the v1 door; it depends on nothing."""
+    return _document(
+        "kbs: attestation-gated key broker, front door v1",
+        "A workload asks for a challenge, binds its evidence to it, to a fresh key "
+        "pair and to the keys that it wants, and gets them sealed to that key pair, or "
+        "a refusal that says which checks failed.",
+        paths=_paths(),
+        schemas=_schemas(),
+        responses={
+            "Problem": problem_response(),
+            "NotReady": {
+                "description": "It cannot release, and says why.",
+                "content": {"application/json": {"schema": _ref("Ready")}},
+            },
         },
-        "paths": _paths(),
-        "components": {"schemas": _schemas(), "responses": _responses()},
-    }
+    )
 
 
 def _paths() -> dict[str, object]:
     return {
         "/v1/challenge": {
-            "post": _operation(
+            "post": operation(
                 "challenge",
                 "Get a fresh, signed challenge; nothing is stored.",
                 body={"type": "object", "additionalProperties": False},
@@ -66,7 +78,7 @@ def _paths() -> dict[str, object]:
             )
         },
         "/v1/release": {
-            "post": _operation(
+            "post": operation(
                 "release",
                 "Send evidence and get keys sealed to the recipient that it binds. "
                 "Sending the same bytes again gets the same answer again.",
@@ -76,7 +88,7 @@ def _paths() -> dict[str, object]:
             )
         },
         "/v1/enrolments": {
-            "post": _operation(
+            "post": operation(
                 "beginEnrolment",
                 "Ask for a credential that only the TPM with this EK and AK can open.",
                 body=_ref("EnrolmentRequest"),
@@ -85,98 +97,59 @@ def _paths() -> dict[str, object]:
             )
         },
         "/v1/enrolments/activate": {
-            "post": _operation(
+            "post": operation(
                 "activateEnrolment",
                 "Return the credential's secret; the enrolment is then pending.",
                 body=_ref("ActivationRequest"),
                 ok="PendingEnrolment",
-                created=True,
+                status=201,
                 errors=(401,),
             )
         },
         "/v1/broker": {
-            "get": _operation(
+            "get": operation(
                 "broker", "Who this broker is; information, not trust.", ok="Broker"
             )
         },
         "/v1/log/checkpoint": {
-            "get": _raw("checkpoint", "The latest checkpoint (C2SP).", "text/plain")
+            "get": operation(
+                "checkpoint", "The latest checkpoint (C2SP).", media_type="text/plain"
+            )
         },
         "/v1/log/tile/{path}": {
-            "get": {
-                **_raw("tile", "A tile of the log (C2SP).", "application/octet-stream"),
-                "parameters": [
-                    {"name": "path", "in": "path", "required": True, "schema": _TEXT}
-                ],
-            }
+            "get": operation(
+                "tile",
+                "A tile of the log (C2SP).",
+                media_type="application/octet-stream",
+                errors=(400, 404),
+                parameters=(in_path("path"),),
+            )
+        },
+        "/health": {
+            "get": operation("health", "Whether it runs, and can release.", ok="Health")
+        },
+        "/health/live": {"get": operation("live", "Whether it runs.", ok="Live")},
+        "/health/ready": {
+            "get": operation(
+                "ready",
+                "Whether it can release, and what is missing.",
+                ok="Ready",
+                errors=(503,),
+                refusal="NotReady",
+            )
         },
     }
 
 
-def _operation(
-    name: str,
-    summary: str,
-    *,
-    ok: str,
-    body: Schema | None = None,
-    optional: bool = False,
-    created: bool = False,
-    errors: tuple[int, ...] = (),
-) -> dict[str, object]:
-    responses: dict[str, object] = {
-        "201" if created else "200": {
-            "description": "Done.",
-            "content": {"application/json": {"schema": _ref(ok)}},
-        }
-    }
-    always = (400, 408, 413, 415, 429, 503) if body is not None else (429, 503)
-    for status in sorted({*errors, *always}):
-        responses[str(status)] = {"$ref": "#/components/responses/Problem"}
-    operation: dict[str, object] = {
-        "operationId": name,
-        "summary": summary,
-        "responses": responses,
-    }
-    if body is not None:
-        operation["requestBody"] = {
-            "required": not optional,
-            "content": {"application/json": {"schema": body}},
-        }
-    return operation
-
-
-def _raw(name: str, summary: str, media_type: str) -> dict[str, object]:
-    problem = {"$ref": "#/components/responses/Problem"}
-    return {
-        "operationId": name,
-        "summary": summary,
-        "responses": {
-            "200": {"description": "Done.", "content": {media_type: {}}},
-            "400": problem,
-            "404": problem,
-            "429": problem,
-            "503": problem,
-        },
-    }
-
-
-def _ref(name: str) -> dict[str, object]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _object(
-    members: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None
-) -> dict[str, object]:
-    return {
-        "type": "object",
-        "properties": {**members, **(optional or {})},
-        "required": sorted(members),
-        "additionalProperties": False,
-    }
-
-
-def _list(items: Schema) -> dict[str, object]:
-    return {"type": "array", "items": items}
+_READY: dict[str, Schema] = {
+    "ready": {"type": "boolean"},
+    "development": {"type": "boolean"},
+    "kek": _TEXT,
+    "missing": _list(
+        _object({"what": _TEXT, "detail": _TEXT, "blocking": {"type": "boolean"}})
+    ),
+    "notes": _list(_object({"what": _TEXT, "detail": _TEXT})),
+}
 
 
 def _schemas() -> dict[str, object]:
@@ -344,6 +317,9 @@ def _schemas() -> dict[str, object]:
                 "development": {"type": "boolean"},
             }
         ),
+        "Live": _object({"live": {"const": True}}),
+        "Ready": _object(_READY),
+        "Health": _object({"live": {"const": True}, **_READY}),
         "Problem": {
             "description": "RFC 9457; a workload learns which checks failed, no more.",
             "type": "object",
@@ -372,13 +348,4 @@ def _schemas() -> dict[str, object]:
             },
             "required": ["type", "title", "status", "detail", "code"],
         },
-    }
-
-
-def _responses() -> dict[str, object]:
-    return {
-        "Problem": {
-            "description": "Refused, malformed, or not to be checked now.",
-            "content": {MEDIA_TYPE: {"schema": _ref("Problem")}},
-        }
     }

@@ -61,16 +61,18 @@ def _response(body: str, status: int, media_type: str) -> Response:
 
 def install(app: Flask) -> None:
     """Answer every error with a problem document; only ours say why."""
-    app.register_error_handler(KbsError, _ours)
+    app.register_error_handler(KbsError, partial(_ours, _traces()))
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, partial(_unexpected, _traces()))
 
 
-def _ours(error: KbsError) -> Response:
+def _ours(lines: Pace, error: KbsError) -> Response:
     administrator = getattr(g, "administrator", None) is not None
     document = problem_of(error, reveal=administrator)
     if isinstance(error, UnavailableError):
-        log.error("could not answer: %s", error)
+        # Strangers cause it as often as they ask while something is away.
+        level = logging.ERROR if lines.is_due() else logging.DEBUG
+        log.log(level, "could not answer: %s", error)
     return refusal(document)
 
 

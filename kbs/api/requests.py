@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from http import HTTPStatus
 
 from flask import Response, current_app, request
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-from kbs.api.limits import MAX_BODY_BYTES, RateLimit, client_of
+from kbs.api.limits import MAX_BODY_BYTES, RateLimit
 from kbs.api.problems import refusal
+from kbs.broker.pace import Pace
 from kbs.broker.service import Broker
+from kbs.core.clients import client_of
 from kbs.core.encode import parse_json_object, require_members
 from kbs.core.errors import MalformedError
 from kbs.wire.problem import problem
@@ -24,6 +26,14 @@ def broker() -> Broker:
     found = current_app.extensions["kbs"]
     if not isinstance(found, Broker):
         raise TypeError("this application was composed without a broker")
+    return found
+
+
+def strangers() -> Pace:
+    """Return how often strangers may cause a line of the broker's own log."""
+    found = current_app.extensions["kbs.strangers"]
+    if not isinstance(found, Pace):
+        raise TypeError("this application was composed without a pace for strangers")
     return found
 
 
@@ -72,6 +82,21 @@ def argument(name: str) -> str | None:
     if len(values) > 1:
         raise MalformedError(f"query argument {name}", got="it twice", expected="once")
     return values[0] if values else None
+
+
+def known_arguments(names: Set[str]) -> None:
+    """Return if the query has no other arguments.
+
+    Raises:
+        MalformedError: it has.
+    """
+    unknown = sorted(set(request.args) - names)
+    if unknown:
+        raise MalformedError(
+            "query",
+            got="unknown argument " + ", ".join(f"{one[:40]!a}" for one in unknown[:5]),
+            expected="only " + ", ".join(sorted(names)) if names else "no arguments",
+        )
 
 
 def integer_argument(name: str, default: int, *, most: int) -> int:

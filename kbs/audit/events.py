@@ -26,13 +26,27 @@ def plain_members(event: object) -> dict[str, object]:
         TypeError: it is no dataclass.
     """
     members: dict[str, object] = {}
-    for field in fields(event):  # type: ignore[arg-type]  # the caller's dataclass
-        value = getattr(event, field.name)
-        empty = value is None or value is False or value == ()
-        if field.name == "kind" or (field.default is not MISSING and empty):
+    for name, may_be_left_out in _names(type(event)):
+        value = getattr(event, name)
+        if may_be_left_out and (value is None or value is False or value == ()):
             continue
-        members[field.name] = _plain(value)
+        members[name] = value if type(value) is str else _plain(value)
     return members
+
+
+_NAMES: dict[type, tuple[tuple[str, bool], ...]] = {}
+
+
+def _names(event: type) -> tuple[tuple[str, bool], ...]:
+    """Return the fields of an event, and whether each is left out when empty."""
+    known = _NAMES.get(event)
+    if known is None:
+        known = _NAMES[event] = tuple(
+            (field.name, field.default is not MISSING)
+            for field in fields(event)
+            if field.name != "kind"
+        )
+    return known
 
 
 def _plain(value: object) -> object:

@@ -94,7 +94,7 @@ def check_members(kind: Kind, members: Mapping[str, object]) -> None:
     what = f"log entry {kind.value}"
     require_members(members, what, required=required, optional=optional)
     for name, value in members.items():
-        _SHAPES[name](value, f"{what} {name}")
+        _check(_SHAPES[name], value, what, name)
     for name, allowed in _IMPLIED.get(kind, {}).items():
         if members[name] not in allowed:
             raise MalformedError(
@@ -112,7 +112,18 @@ def _names(kind: Kind) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(required), frozenset({field.name for field in known} - required)
 
 
+def _check(shape: Shape, value: object, what: str, part: str | int) -> None:
+    # Names are spelled out for those that fail only: every release passes here.
+    try:
+        shape(value, what)
+    except MalformedError:
+        shape(value, f"{what}[{part}]" if isinstance(part, int) else f"{what} {part}")
+        raise
+
+
 def _text(value: object, what: str) -> str:
+    if type(value) is str and len(value) <= MAX_TEXT:
+        return value
     return require_text(value, what, limit=MAX_TEXT)
 
 
@@ -160,7 +171,7 @@ def _word(words: type[StrEnum]) -> Shape:
 def _each(shape: Shape) -> Shape:
     def check(value: object, what: str) -> None:
         for place, element in enumerate(require_list(value, what, limit=MAX_LIST)):
-            shape(element, f"{what}[{place}]")
+            _check(shape, element, what, place)
 
     return check
 
@@ -175,7 +186,7 @@ def _object(
     def check(value: object, what: str) -> None:
         members = require_members(value, what, required=names, optional=others)
         for name, member in members.items():
-            shapes[name](member, f"{what} {name}")
+            _check(shapes[name], member, what, name)
 
     return check
 

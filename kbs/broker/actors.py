@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from kbs.broker.governance import Governance
 from kbs.broker.ports import Database
+from kbs.broker.reading import read_latest
 from kbs.channel.token import SignedRequest, VerifiedToken, verify_token
 from kbs.channel.upload_token import verify_upload_token
 from kbs.core.clock import Clock
@@ -181,8 +182,8 @@ class Actors:
             raise
 
     def _authenticate_upload(self, text: str) -> Actor:
-        with self._database.read() as tx:
-            authority = self._governance.snapshot(tx).state.authority.content
+        snapshot = read_latest(self._database, self._governance.snapshot)
+        authority = snapshot.state.authority.content
         keys = {
             one.keyid: key
             for one in authority.administrators
@@ -205,11 +206,9 @@ class Actors:
         self, header: str | None, *, method: str, path: str, body: bytes
     ) -> Actor:
         text = _bearer(header)
-        with self._database.read() as tx:
-            if method in SAFE_METHODS:
-                snapshot = self._governance.proven(tx)
-            else:
-                snapshot = self._governance.snapshot(tx)
+        is_safe, governance = method in SAFE_METHODS, self._governance
+        find = governance.proven if is_safe else governance.snapshot
+        snapshot = read_latest(self._database, find)
         authority = snapshot.state.authority.content
 
         def find_key(keyid: str) -> Ed25519PublicKey | None:

@@ -208,6 +208,17 @@ class Attestation:
             imports=self._collateral.imports(tx),
         )
 
+    def is_current(self, tx: Transaction, attested: Attested[Presented]) -> bool:
+        """Whether all is in force under which this evidence was verified.
+
+        Raises:
+            IntegrityError: governance is not what was signed.
+        """
+        return (
+            self._governance.snapshot(tx) is attested.snapshot
+            and self._collateral.imports(tx) == attested.imports
+        )
+
     def reason(self, asked: Presented, check: Check) -> str:
         """Return what a refusal is counted under: strangers invent no reasons."""
         known = check.item is None or asked.bundle.kind(check.item) in self._verifiers

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeGuard, TypeVar
 
 from kbs.audit import merkle
 from kbs.audit.log import (
@@ -157,9 +157,24 @@ class Committer:
         self._steps = steps
         self._committed = committed
         self._durable: tuple[int, bytes] | None = None
+        self._fault: UnavailableError | None = None
         self._queue: list[_Job] = []
         self._queue_lock = threading.Lock()
         self._turn = threading.Lock()
+
+    @property
+    def fault(self) -> UnavailableError | None:
+        """Why the database took no writes when last asked; None: it took them."""
+        return self._fault
+
+    def probe(self) -> None:
+        """Write what is there already, to find a fault, or that it is over.
+
+        Raises:
+            UnavailableError: the database takes no writes.
+        """
+        self.submit(_write_again)
+        self._fault = None
 
     def submit(self, run: Callable[[Work], T]) -> Committed[T]:
         """Run `run` in a write transaction and return when it is durable.
@@ -173,15 +188,38 @@ class Committer:
             self._queue.append(job)
         with self._turn:
             while not job.done:
-                self._run_batch()
+                self._run_batch(self._next_batch())
+        if job.error is not None:
+            if _is_fault(job.error):
+                self._fault = job.error
+            raise job.error
+        if job.placed:
+            self._fault = None
+        return Committed(job.value, job.placed)  # type: ignore[arg-type]
+
+    def submit_alone(self, run: Callable[[Work], T]) -> Committed[T]:
+        """Run `run` as `submit` does, in a transaction that holds nothing else.
+
+        The lock is held and nothing is written yet: what a reading transaction finds
+        that `run` begins, nobody changes before this one ends.
+
+        Raises:
+            KbsError: as `submit`.
+        """
+        job = _Job(run)
+        with self._turn:
+            self._run_batch([job])
         if job.error is not None:
             raise job.error
         return Committed(job.value, job.placed)  # type: ignore[arg-type]
 
-    def _run_batch(self) -> None:
+    def _next_batch(self) -> list[_Job]:
         # Called with the turn held: our own job is in the queue, perhaps behind others.
         with self._queue_lock:
             batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
+        return batch
+
+    def _run_batch(self, batch: list[_Job]) -> None:
         try:
             size = self._commit(batch)
         except KbsError as exc:
@@ -280,3 +318,14 @@ class Committer:
                 hint="the log was taken back in the database; restore the newest one",
                 code="audit.log",
             )
+
+
+def _write_again(work: Work) -> None:
+    latest = work.tx.log.latest_checkpoint()
+    if latest is not None:
+        work.tx.log.store_checkpoint(latest)
+
+
+def _is_fault(error: BaseException) -> TypeGuard[UnavailableError]:
+    # Of the database, not of what somebody wanted to write.
+    return isinstance(error, UnavailableError) and error.code.startswith("database.")

@@ -2,10 +2,12 @@
 
 The log names evidence by digest only; here lie the bytes as they came, so that a
 decision can be recomputed. Kept is what authenticated; strangers cannot fill the
-store. Who did authenticate cannot fill it either: a large bundle is not kept, and when
-all of them together pass the cap, the oldest go before their time, which the log tells
-(an `evidence.expired` whose `before` lies ahead). The newest are worth most, and what
-is kept no more can still be recognised by its digest in the log.
+store. And only what an entry names: evidence of an RCAR session waits in the session,
+and ends with it where no resource was asked for. Who did authenticate cannot fill the
+store either: a large bundle is not kept, and when all of them together pass the cap,
+the oldest go before their time, which the log tells (an `evidence.expired` whose
+`before` lies ahead). The newest are worth most, and what is kept no more can still be
+recognised by its digest in the log.
 """
 
 from __future__ import annotations
@@ -49,22 +51,61 @@ class EvidenceLocker:
         self, tx: Transaction, attested: Attested[Presented], decision: str
     ) -> None:
         """Keep the bundle of one request, if evidence like it is kept at all."""
-        body = attested.asked.body
-        if not (self._retention and self._max_bytes) or len(body) > MAX_KEPT_BYTES:
-            return
-        digest = attested.asked.evidence_digest
-        sealed = self._vault.seal(Secret(body), purpose=PURPOSE, blob_id=digest.hex())
+        sealed = self.seal(attested.asked)
+        if sealed is not None:
+            self._insert(
+                tx,
+                sealed,
+                digest=attested.asked.evidence_digest,
+                decision=decision,
+                created=attested.now,
+            )
+
+    def seal(self, asked: Presented) -> bytes | None:
+        """Return a bundle sealed, None if evidence like it is not kept."""
+        if not (self._retention and self._max_bytes):
+            return None
+        if len(asked.body) > MAX_KEPT_BYTES:
+            return None
+        sealed = self._vault.seal(
+            Secret(asked.body), purpose=PURPOSE, blob_id=asked.evidence_digest.hex()
+        )
+        # Too much if it is not stored after all: then it is only measured sooner.
+        self._added += len(sealed)
+        return sealed
+
+    def keep_of_session(
+        self,
+        tx: Transaction,
+        session: bytes,
+        *,
+        digest: bytes,
+        decision: str,
+        created: datetime,
+    ) -> None:
+        """Keep what waits in a session: the entry of a decision names it now."""
+        sealed = tx.sessions.take_evidence(session)
+        if sealed is not None and self._retention:
+            self._insert(tx, sealed, digest=digest, decision=decision, created=created)
+
+    def _insert(
+        self,
+        tx: Transaction,
+        sealed: bytes,
+        *,
+        digest: bytes,
+        decision: str,
+        created: datetime,
+    ) -> None:
         tx.evidence.insert(
             StoredEvidence(
                 digest=digest,
                 sealed=sealed,
                 decision=decision,
-                created=attested.now,
-                expires=attested.now + self._retention,
+                created=created,
+                expires=created + self._retention,
             )
         )
-        # Too much if the transaction fails: then it is only measured sooner.
-        self._added += len(sealed)
 
     def expired_before(self, database: Database, now: datetime) -> datetime:
         """Return the time up to which evidence may expire and has to go now.

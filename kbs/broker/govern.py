@@ -6,7 +6,7 @@ signatures decide, not who carries it here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
@@ -28,6 +28,7 @@ from kbs.broker.journal import Journal
 from kbs.broker.objects import read_source
 from kbs.broker.pending import PendingSeal
 from kbs.broker.ports import Database, StoredObject, StoredStatement, Transaction
+from kbs.broker.reading import read_latest
 from kbs.broker.view import GovernedView
 from kbs.core.clock import Clock, format_time
 from kbs.core.encode import b64, parse_b64, require_members
@@ -107,8 +108,7 @@ class Governing:
     def head(self, actor: Actor) -> dict[str, object]:
         """Return what the next statement must follow, and the authority in force."""
         actor.require_any()
-        with self._database.read() as tx:
-            state = self._governance.snapshot(tx).state
+        state = read_latest(self._database, self._governance.snapshot).state
         return {
             "instance": state.instance,
             "seq": state.head_seq,
@@ -191,8 +191,7 @@ class Governing:
         envelope = parse_envelope(members["envelope"])
         # Proven outside the write transaction: what a transaction sees that is then
         # rolled back must never be taken for what is in force.
-        with self._database.read() as tx:
-            snapshot = self._governance.snapshot(tx)
+        snapshot = read_latest(self._database, self._governance.snapshot)
         done = self._journal.change(lambda work: self._accept(work, envelope, snapshot))
         statement = envelope.statement
         self._require_in_force(statement.seq, envelope.canonical())
@@ -211,8 +210,7 @@ class Governing:
 
     def _require_in_force(self, seq: int, envelope: bytes) -> None:
         """Prove what is about to be acknowledged, from what is now stored."""
-        with self._database.read() as tx:
-            snapshot = self._governance.snapshot(tx)
+        snapshot = read_latest(self._database, self._governance.snapshot)
         if snapshot.envelopes.get(seq) != envelope:
             raise IntegrityError(
                 f"governance statement {seq}",
@@ -297,14 +295,17 @@ class Governing:
         kinds = [_parse_kind(kind)] if kind is not None else list(Kind)
         tenant = None if tenant is None else _parse_any_tenant(tenant)
         name = None if name is None else parse_name(name, "object name")
-        with self._database.read() as tx:
+
+        def read(tx: Transaction) -> tuple[GovernanceState, list[StoredObject]]:
             state = self._governance.snapshot(tx).state
-            rows = [
+            return state, [
                 row
                 for one in kinds
                 for row in tx.governance.objects(one.value, tenant, name)
                 if row.tenant == EVERY_TENANT or actor.may_see(row.tenant)
             ]
+
+        state, rows = read_latest(self._database, read)
         active = _active(state)
         return {
             "seq": state.head_seq,
@@ -322,13 +323,17 @@ class Governing:
             NotFoundError: there is none, or the caller may not see it.
         """
         actor.require_any()
-        with self._database.read() as tx:
-            active = _active(self._governance.snapshot(tx).state)
-            rows = tx.governance.objects(
+
+        def read(
+            tx: Transaction,
+        ) -> tuple[set[InForceName], Sequence[StoredObject]]:
+            return _active(self._governance.snapshot(tx).state), tx.governance.objects(
                 _parse_kind(kind).value,
                 _parse_any_tenant(tenant),
                 parse_name(name, "object name"),
             )
+
+        active, rows = read_latest(self._database, read)
         for row in rows:
             visible = row.tenant == EVERY_TENANT or actor.may_see(row.tenant)
             if row.version == version and visible:

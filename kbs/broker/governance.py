@@ -152,7 +152,7 @@ class Governance:
         """
         self._anchor = anchor
         self._fresh_head = fresh_head
-        self._declared: dict[str, IntegrityError] = {}
+        self._declared: dict[str, UnavailableError] = {}
         self._anchored: tuple[Snapshot, Floor] | None = None
         self._instance = instance
         self._genesis_digest = genesis_digest
@@ -169,18 +169,22 @@ class Governance:
         return self._vocabulary
 
     @property
-    def fault(self) -> IntegrityError | None:
+    def fault(self) -> UnavailableError | None:
         """What was found wrong and is not mended yet."""
         return next(iter(self._declared.values()), self._fault)
 
-    def declare(self, source: str, fault: IntegrityError | None) -> None:
-        """Stop every release until `source` withdraws its fault with None."""
+    def declare(self, source: str, fault: UnavailableError | None) -> None:
+        """Stop every release until `source` withdraws its fault with None.
+
+        Those that say that stored state is wrong are reported as well.
+        """
         if fault is None:
             self._declared.pop(source, None)
             return
         known = self._declared.get(source)
         self._declared[source] = fault
-        if known is None or str(known) != str(fault):
+        is_new = known is None or str(known) != str(fault)
+        if isinstance(fault, IntegrityError) and is_new:
             self._tampered(fault)
 
     def snapshot(self, tx: Transaction) -> Snapshot:
@@ -188,9 +192,11 @@ class Governance:
 
         Raises:
             IntegrityError: the chain or an object is not what was signed.
+            UnavailableError: a fault of another kind was declared.
         """
-        for fault in self._declared.values():
-            raise fault
+        for fault in tuple(self._declared.values()):
+            # One that is raised again and again would collect the frames of all.
+            raise fault.with_traceback(None)
         head = tx.governance.head()
         cached = self._cached
         floor = self._floor()
@@ -255,12 +261,12 @@ class Governance:
         whose database was changed; never for deciding what is released or changed.
 
         Raises:
-            IntegrityError: nothing was ever proven.
+            UnavailableError: nothing was ever proven, or the view is too old.
         """
         try:
             return self.snapshot(tx)
-        except IntegrityError:
-            if self._cached is None:
+        except UnavailableError as exc:
+            if self._cached is None or isinstance(exc, StaleReadError):
                 raise
             return self._cached
 

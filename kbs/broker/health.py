@@ -16,7 +16,7 @@ from kbs.broker.ports import Database, Transaction
 from kbs.broker.refresh import Refresher
 from kbs.broker.vault import Vault
 from kbs.core.clock import Clock
-from kbs.core.errors import KbsError
+from kbs.core.errors import KbsError, UnavailableError
 from kbs.evidence.model import GivenCollateral
 from kbs.evidence.snp.products import ProductLine
 from kbs.governance.objects import Purpose
@@ -88,10 +88,14 @@ class Health:
         collateral: CollateralTable,
         clock: Clock,
         free_bytes: Callable[[], int],
+        unwritten: Callable[[], UnavailableError | None],
         development: bool,
         refresher: Refresher | None = None,
     ) -> None:
-        """Ask `free_bytes` how much room the data folder has."""
+        """Ask `free_bytes` how much room the data folder has.
+
+        `unwritten` says why the last write failed, if it did.
+        """
         self._refresher = refresher
         self._database = database
         self._governance = governance
@@ -102,6 +106,7 @@ class Health:
         self._needing: tuple[Snapshot, bool] | None = None
         self._clock = clock
         self._free_bytes = free_bytes
+        self._unwritten = unwritten
         self._development = development
 
     def report(self) -> HealthReport:
@@ -109,6 +114,9 @@ class Health:
         missing: list[Missing] = []
         notes: list[tuple[str, str]] = []
         self._look_at_database(missing, notes)
+        unwritten = self._unwritten()
+        if unwritten is not None and all(one.what != "database" for one in missing):
+            missing.append(Missing(what="database", detail=unwritten.code))
         free = self._free_bytes()
         if free < DISK_RESERVE_BYTES:
             detail = f"{free} bytes free, expected at least {DISK_RESERVE_BYTES}"
@@ -151,6 +159,7 @@ class Health:
                 "keys.kek": "key-encryption key",
                 "keys.ciphertext": "key-encryption key",
                 "collateral.tampered": "collateral",
+                "trust.away": "trust folder",
             }.get(exc.code, "governance" if "governance" in exc.code else "database")
             # Details are for the broker's own log; strangers learn what is missing.
             missing.append(Missing(what=what, detail=exc.code))

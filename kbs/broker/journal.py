@@ -11,7 +11,7 @@ from kbs.audit.log import PreparedEntry
 from kbs.broker.actors import Actor
 from kbs.broker.commit import Committed, Committer, Work
 from kbs.core.clock import Clock
-from kbs.core.errors import ForbiddenError
+from kbs.core.errors import ForbiddenError, UnavailableError
 
 T = TypeVar("T")
 
@@ -28,6 +28,19 @@ class Journal:
         """Return an event as an entry of now."""
         return prepare(event, time=self._clock.now(), entry_id=entry_id)
 
+    @property
+    def fault(self) -> UnavailableError | None:
+        """Why nothing could be written when last asked; None: it could."""
+        return self._committer.fault
+
+    def probe(self) -> None:
+        """Find out whether anything can be written.
+
+        Raises:
+            UnavailableError: it cannot.
+        """
+        self._committer.probe()
+
     def record(self, event: Event) -> Committed[int]:
         """Append one event and return when it is durable."""
         entry = self.entry(event)
@@ -36,6 +49,10 @@ class Journal:
     def change(self, run: Callable[[Work], T]) -> Committed[T]:
         """Run a change that appends its own entries."""
         return self._committer.submit(run)
+
+    def change_alone(self, run: Callable[[Work], T]) -> Committed[T]:
+        """Run a change before which nothing is written in its transaction."""
+        return self._committer.submit_alone(run)
 
     def administer(
         self,

@@ -12,6 +12,7 @@ from kbs.broker.journal import Journal
 from kbs.broker.key_ledger import KeyLedger
 from kbs.broker.mark import MarkKeeper
 from kbs.broker.ports import Database, Transaction
+from kbs.broker.reading import read_latest
 from kbs.broker.vault import Vault
 from kbs.core.clock import Clock
 from kbs.core.encode import parse_b64, require_integer, require_members
@@ -55,7 +56,8 @@ class Keeping:
         """Return every key of the tenants that the caller's roles reach."""
         actor.require_any()
         tenants = actor.tenants(*Role)
-        with self._database.read() as tx:
+
+        def read(tx: Transaction) -> list[dict[str, object]]:
             # A key that somebody took away whole would be missing without a word.
             self._ledger.check(tx)
             names = (
@@ -63,10 +65,11 @@ class Keeping:
                 if tenants is None
                 else [key for name in tenants for key in tx.keys.list_keys(name)]
             )
-            keys = [
+            return [
                 self._summary(self._ledger.versions(tx, key_id)) for key_id in names
             ]
-        return {"keys": keys}
+
+        return {"keys": read_latest(self._database, read)}
 
     def show(self, actor: Actor, key_id: KeyId) -> dict[str, object]:
         """Return the versions of one key; never a secret.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
+from kbs.broker.governance import StaleReadError
 from kbs.broker.identity import Identity
 from kbs.broker.key_state import digest_keys, key_seal, read_key_state, tampered
 from kbs.broker.mark import MarkKeeper
@@ -60,9 +61,9 @@ class KeyLedger:
 
         Raises:
             IntegrityError: they are not, or the table went back; reported as well.
-            StaleReadError: the transaction began before the last change.
+            StaleReadError: keys change faster than they can be read.
         """
-        return self._reporting(lambda: self._versions(tx, key_id, writing))
+        return self._reporting(lambda: self._newest_versions(tx, key_id, writing))
 
     def check(self, tx: Transaction) -> None:
         """Return if the table has the rows that the last change left, by their MACs.
@@ -111,6 +112,21 @@ class KeyLedger:
         tx.keys.set_state((state.seq, state.digest, state.mac))
         # Found again by the state alone: one that is rolled back is never asked for.
         self._snapshot = (state, macs)
+
+    def _newest_versions(
+        self,
+        tx: Transaction,
+        key_id: KeyId,
+        writing: bool,  # noqa: FBT001 - of the method above
+    ) -> tuple[StoredKeyVersion, ...]:
+        try:
+            return self._versions(tx, key_id, writing)
+        except StaleReadError:
+            # Some key changed since the transaction began, this one or another: what
+            # it is by now counts, and what is released is compared again when it is
+            # recorded (`kbs.broker.recheck`).
+            with self._database.read() as fresh:
+                return self._versions(fresh, key_id, writing)
 
     def _versions(
         self,

@@ -6,6 +6,7 @@ entries come in. At start the database must extend it.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
@@ -24,6 +25,8 @@ from kbs.broker.key_state import key_seal, read_key_state
 from kbs.broker.ports import Database, Highwater, Transaction
 from kbs.core.errors import IntegrityError, MalformedError
 from kbs.governance.statement import read_envelope
+
+log = logging.getLogger("kbs.upkeep")
 
 INTERVAL_SECONDS = 1.0
 """How old the mark may get while entries come in."""
@@ -224,5 +227,12 @@ class Ticker:
 
     def _loop(self) -> None:
         while not self._stop.wait(self._seconds):
+            self._run_once()
+        self._run_once()
+
+    def _run_once(self) -> None:
+        try:
             self._run()
-        self._run()
+        except Exception:
+            # A bug; upkeep that ended for it would be missed by nobody.
+            log.exception("%s: an internal error; tried again", self._thread.name)

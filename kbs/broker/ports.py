@@ -17,6 +17,9 @@ from typing import Protocol
 from kbs.audit.log import LogStore
 from kbs.keys.store import KeyStore
 
+TRUST_AWAY = "trust.away"
+"""Code of a high-water mark that cannot be read or written now."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpentChallenge:
@@ -60,13 +63,15 @@ class StoredSession:
     """A session of the RCAR door that has attested, well or not, until it ends.
 
     `session` is the SHA-256 of its cookie; `sealed` holds what the evidence proved, and
-    which message spent the session (`kbs.broker.rcar.sessions`).
+    which message spent the session (`kbs.broker.rcar.sessions`). `has_evidence`: its
+    evidence waits in it, sealed, for an entry that names it.
     """
 
     session: bytes
     decision: str
     sealed: bytes
     expires: datetime
+    has_evidence: bool = False
 
 
 class SessionStore(Protocol):
@@ -80,12 +85,20 @@ class SessionStore(Protocol):
         """Return the session whose attestation had this decision id."""
         ...
 
-    def insert(self, session: StoredSession) -> None:
-        """Keep one.
+    def insert(self, session: StoredSession, evidence: bytes | None = None) -> None:
+        """Keep one, with evidence that waits in it if given.
 
         Raises:
             ConflictError: it has attested already.
         """
+        ...
+
+    def take_evidence(self, session: bytes) -> bytes | None:
+        """Remove the evidence that waits in a session, and return it."""
+        ...
+
+    def drop_evidence(self, before: datetime) -> int:
+        """Erase what waits in sessions that ended before, and return how many."""
         ...
 
     def purge(self, before: datetime) -> int:
@@ -118,7 +131,8 @@ class EvidenceStore(Protocol):
     def overflow(self, most: int) -> datetime | None:
         """Return the time before which enough expires that the others fit.
 
-        None when all of it together has at most so many bytes.
+        What waits in sessions counts, and goes with them. None when all of it together
+        has at most so many bytes.
         """
         ...
 

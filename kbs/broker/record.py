@@ -16,7 +16,7 @@ from kbs.audit.kinds import Mode as EntryMode
 from kbs.audit.kinds import Outcome as EntryOutcome
 from kbs.broker.attest import Asked, Attested
 from kbs.broker.collateral import CollateralTable
-from kbs.broker.commit import Placed, Work
+from kbs.broker.commit import Work
 from kbs.broker.decide import KeyOutcome
 from kbs.broker.evidence import EvidenceLocker
 from kbs.broker.identity import Identity
@@ -78,21 +78,19 @@ class Recorder:
         self._development = development
         self._steps = steps
 
-    def record(self, ready: Ready) -> Placed:
-        """Record one decision and return its entry, durable.
+    def recording(self, ready: Ready) -> Callable[[Work], None]:
+        """Return what records one decision with its entry.
 
-        Where only the reserve of the disk is left, grants alone are recorded.
+        It raises MovedError where what the decision rests on changed, and a
+        ConflictError of `SPENT` where another request spent the challenge.
 
         Raises:
-            MovedError: what it rests on changed; nothing is recorded.
-            ConflictError: `SPENT`, by another request.
-            UnavailableError: it cannot be recorded, or may not have been.
+            UnavailableError: only the reserve of the disk is left, and it is no grant.
         """
         if ready.answer.outcome is not Outcome.GRANTED:
             self._reserve.require()
         stored = canonical_json(ready.reply.document)
-        done = self._journal.change(lambda work: self._spend(work, ready, stored))
-        return done.placed[0]
+        return lambda work: self._spend(work, ready, stored)
 
     def _spend(self, work: Work, ready: Ready, stored: bytes) -> None:
         attested = ready.attested

@@ -10,6 +10,7 @@
     5 governance at G, key versions; appraise each key
     6 grant: unwrap, seal, digest of the answer
     7 ONE transaction: spend · recheck G, keys, denials · append · keep the answer
+      moved on: back to 5, at last under the lock (`kbs.broker.settling`)
     8 durable commit, checkpoint, receipt      9 send
 """
 
@@ -25,19 +26,20 @@ from kbs.broker.attest import (
     parse_request,
     refusal_of,
 )
-from kbs.broker.commit import refuse_clock_behind
+from kbs.broker.commit import Placed, refuse_clock_behind
 from kbs.broker.decide import Grounds, KeyOutcome, decide_key
-from kbs.broker.governance import Governance, StaleReadError
+from kbs.broker.governance import Governance
 from kbs.broker.identity import Identity
+from kbs.broker.journal import Journal
 from kbs.broker.key_ledger import KeyLedger
 from kbs.broker.lines import DecisionLine, DecisionLines
 from kbs.broker.outcomes import releasable
 from kbs.broker.ports import Database, Transaction
-from kbs.broker.recheck import MovedError
 from kbs.broker.record import SPENT, Ready, Recorder
 from kbs.broker.refusals import Refusal, RefusalCounter
 from kbs.broker.replies import Replies, Reply
 from kbs.broker.sealing import Sealer
+from kbs.broker.settling import Draft, settle
 from kbs.channel.challenge import (
     Challenge,
     Door,
@@ -53,9 +55,6 @@ from kbs.core.errors import (
 )
 from kbs.core.ids import new_decision_id
 
-ATTEMPTS = 3
-"""How often a decision is made anew because governance moved on meanwhile."""
-
 
 class Release:
     """Challenges and releases of the v1 door."""
@@ -69,6 +68,7 @@ class Release:
         identity: Identity,
         ledger: KeyLedger,
         sealer: Sealer,
+        journal: Journal,
         recorder: Recorder,
         refusals: RefusalCounter,
         replies: Replies,
@@ -84,6 +84,7 @@ class Release:
         self._identity = identity
         self._ledger = ledger
         self._sealer = sealer
+        self._journal = journal
         self._recorder = recorder
         self._refusals = refusals
         self._replies = replies
@@ -156,37 +157,37 @@ class Release:
     def _decide_and_record(
         self, asked: Asked, challenge: Challenge, line: DecisionLine
     ) -> Reply:
-        for _ in range(ATTEMPTS):
-            try:
-                return self._decide_once(asked, challenge, line)
-            except (MovedError, StaleReadError):
-                continue
-        raise UnavailableError(
-            "release",
-            got=f"governance or a key that changed {ATTEMPTS} times meanwhile",
-            expected="one state to decide under",
-            hint="try again",
-            code="governance.moved",
-        )
+        attested: Attested[Asked] | None = None
 
-    def _decide_once(
-        self, asked: Asked, challenge: Challenge, line: DecisionLine
-    ) -> Reply:
-        with self._database.read() as tx:
-            again = self._answered_before(tx, asked, challenge, line)
-            if again is not None:
-                return again
-            self._steps("challenge")
-            now = self._clock.now()
-            refuse_clock_behind(now, tx.log.head().time)
-            attested = self._attestation.attest(tx, asked, challenge, now)
-            self._steps("verified")
-            early = self._refused_early(attested, line)
-            if early is not None:
-                return early
-            ready = self._decide(tx, attested, line.decision)
-        self._steps("sealed")
-        return self._record(ready, line)
+        def decide() -> Draft[Ready | Reply]:
+            nonlocal attested
+            with self._database.read() as tx:
+                again = self._answered_before(tx, asked, challenge, line)
+                if again is not None:
+                    return Draft(again)
+                self._steps("challenge")
+                now = self._clock.now()
+                refuse_clock_behind(now, tx.log.head().time)
+                if attested is None or not self._attestation.is_current(tx, attested):
+                    attested = self._attestation.attest(tx, asked, challenge, now)
+                    self._steps("verified")
+                early = self._refused_early(attested, line)
+                if early is not None:
+                    return Draft(early)
+                ready = self._decide(tx, attested, line.decision)
+            self._steps("sealed")
+            return Draft(ready, self._recorder.recording(ready))
+
+        try:
+            settled = settle(self._journal, decide)
+        except ConflictError as exc:
+            if exc.code != SPENT:
+                raise
+            return self._lost_race(asked, challenge, line)
+        decided = settled.decided
+        if isinstance(decided, Reply):
+            return decided
+        return self._recorded(decided, settled.placed[0], line)
 
     def _refused_early(
         self, attested: Attested[Asked], line: DecisionLine
@@ -243,21 +244,16 @@ class Release:
             checks=attested.result.checks,
         )
 
-    def _record(self, ready: Ready, line: DecisionLine) -> Reply:
-        """Step 7, then the receipt."""
-        try:
-            placed = self._recorder.record(ready)
-        except ConflictError as exc:
-            if exc.code != SPENT:
-                raise
-            return self._lost_race(ready, line)
+    def _recorded(self, ready: Ready, placed: Placed, line: DecisionLine) -> Reply:
+        """Step 8: the receipt."""
         self._steps("committed")
         line.recorded(ready, placed, self._attestation.reasons(ready.attested))
         return self._replies.receipted(ready.reply, placed)
 
-    def _lost_race(self, ready: Ready, line: DecisionLine) -> Reply:
+    def _lost_race(
+        self, asked: Asked, challenge: Challenge, line: DecisionLine
+    ) -> Reply:
         # Another request spent the challenge between step 3 and step 7.
-        asked, challenge = ready.attested.asked, ready.attested.challenge
         with self._database.read() as tx:
             again = self._answered_before(tx, asked, challenge, line)
         if again is None:

@@ -13,11 +13,12 @@ from kbs.broker.evidence import ERASED_AT_ONCE, EvidenceLocker
 from kbs.broker.journal import Journal
 from kbs.broker.lines import listed
 from kbs.broker.mark import MarkKeeper
-from kbs.broker.ports import Database
+from kbs.broker.ports import TRUST_AWAY, Database
 from kbs.broker.refusals import Aggregate, RefusalCounter
 from kbs.broker.reserve import DiskReserve
+from kbs.broker.steady import SteadyClock
 from kbs.core.clock import Clock, format_time
-from kbs.core.errors import IntegrityError, KbsError
+from kbs.core.errors import IntegrityError, KbsError, UnavailableError
 
 log = logging.getLogger("kbs.upkeep")
 told = logging.getLogger("kbs.release")
@@ -45,7 +46,8 @@ class Upkeep:
         locker: EvidenceLocker,
         reserve: DiskReserve,
         clock: Clock,
-        declare: Callable[[str, IntegrityError | None], None],
+        steady: SteadyClock,
+        declare: Callable[[str, UnavailableError | None], None],
     ) -> None:
         """Use what the composition root made; `declare` stops releases."""
         self._declare = declare
@@ -56,6 +58,7 @@ class Upkeep:
         self._locker = locker
         self._reserve = reserve
         self._clock = clock
+        self._steady = steady
         self._faults: deque[IntegrityError] = deque(maxlen=MAX_FAULTS)
 
     def flush(self) -> None:
@@ -103,8 +106,8 @@ class Upkeep:
     def purge(self) -> None:
         """Erase what expired: challenges, tokens, enrolments, evidence."""
         now = self._clock.now()
-        self._journal.change(lambda work: _forget(work, now))
         before = self._locker.expired_before(self._database, now)
+        self._journal.change(lambda work: _forget(work, now, before))
         while self._journal.change(lambda work: self._erase(work, before)).value:
             pass
 
@@ -117,23 +120,40 @@ class Upkeep:
         return event.count >= ERASED_AT_ONCE
 
     def every_second(self) -> None:
-        """Keep the high-water mark up with the log."""
+        """Keep the high-water mark up with the log; notice that a fault is over."""
+        _guarded("database", self._try_again)
         _guarded("integrity report", self._flush_faults)
         _guarded("high-water mark", self._keep_mark)
 
+    def _try_again(self) -> None:
+        """Write while nothing can be written, so that whoever asks hears of the end."""
+        if self._journal.fault is not None:
+            self._journal.probe()
+            log.info("database: it takes writes again")
+
     def _keep_mark(self) -> None:
-        """Advance the mark; a database that went back stops every release."""
+        """Advance the mark.
+
+        A database that went back stops every release, and so does a mark that cannot
+        follow the log: what is released then could be taken back unnoticed.
+        """
         try:
             self._mark.write_if_behind()
-        except IntegrityError as exc:
-            self._declare(MARK, exc)
+        except UnavailableError as exc:
+            if isinstance(exc, IntegrityError) or exc.code == TRUST_AWAY:
+                self._declare(MARK, exc)
+            if not isinstance(exc, IntegrityError):
+                raise
         else:
             self._declare(MARK, None)
 
     def every_minute(self) -> None:
-        """Flush and purge."""
+        """Flush and purge, and see that anything can be written where nobody asks."""
+        _guarded("database", self._journal.probe)
         _guarded("refusals", self._flush_refusals)
-        _guarded("purge", self.purge)
+        # Evidence and enrolments that a wrong clock takes for old would be lost.
+        if self._steady.is_steady():
+            _guarded("purge", self.purge)
 
     def report_integrity(self, fault: IntegrityError) -> None:
         """Say at once, and log soon, that stored state does not match its proof.
@@ -157,12 +177,14 @@ class Upkeep:
             self._faults.popleft()
 
 
-def _forget(work: Work, now: datetime) -> None:
+def _forget(work: Work, now: datetime, before: datetime) -> None:
     """Forget what nobody can use again.
 
     A challenge or token that was spent may be forgotten only when it can never count
     again, also if the clock jumps back: the log's time says what is past for good,
-    since nothing is decided by a clock that is behind it.
+    since nothing is decided by a clock that is behind it. Evidence in a session counts
+    for nothing: it goes when the session ends, or as far as the cap asks, and no entry
+    tells of what none named.
     """
     tx = work.tx
     if work.latest is not None:
@@ -170,6 +192,7 @@ def _forget(work: Work, now: datetime) -> None:
         tx.spent.purge(past)
         tx.sessions.purge(past)
         tx.tokens.purge(past)
+    tx.sessions.drop_evidence(before)
     tx.enrolments.purge(now)
 
 

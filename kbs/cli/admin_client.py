@@ -30,10 +30,11 @@ from kbs.governance.statement import Action, Envelope, Kind, Statement
 
 T = TypeVar("T")
 
-STATEMENT_RETRIES = 5
+STATEMENT_RETRIES = 20
 """How often a statement is signed anew when another administrator was faster."""
 
 _RETRY_SECONDS = 0.2
+_LONGEST_SECONDS = 1.0
 _OK = range(200, 300)
 
 
@@ -184,7 +185,8 @@ class AdminClient:
                 if exc.code != "statement.sequence" or attempt == STATEMENT_RETRIES:
                     raise
             # Apart from each other, or the same ones would meet again.
-            self._sleep(_RETRY_SECONDS * (attempt + 1) * random.random())  # noqa: S311
+            longest = min(_RETRY_SECONDS * (attempt + 1), _LONGEST_SECONDS)
+            self._sleep(longest * random.random())  # noqa: S311
         raise AssertionError("the last attempt returns or raises")
 
     def submit(self, statement: Statement) -> dict[str, object]:

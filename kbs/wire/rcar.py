@@ -33,7 +33,8 @@ MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 MAX_DEVICES = 15
 """Entries in `additional_evidence`: with the primary, what a bundle takes."""
 
-_MAX_EXTRA = 4096
+# The first message comes from anybody: three short members.
+_MAX_REQUEST = 16 * 1024
 _MAX_NONCE = 256
 _MAX_INIT_DATA = 512 * 1024
 _INIT_DATA_VERSION = "0.1.0"
@@ -115,7 +116,8 @@ def parse_auth_request(data: bytes) -> AuthRequest:
         AuthenticationError: another version of the protocol (`rcar.version`).
         MalformedError: it lacks the promised shape.
     """
-    members = _members(data, "request", {"version", "tee", "extra-params"})
+    required = {"version", "tee", "extra-params"}
+    members = _members(data, "request", required, limit=_MAX_REQUEST)
     version = require_text(members["version"], "request version", limit=64)
     if version != VERSION:
         shown = version if _SEMVER.fullmatch(version) else "malformed"
@@ -154,10 +156,10 @@ def parse_attestation(data: bytes) -> Attestation:
     )
 
 
-def _members(data: bytes, what: str, required: set[str]) -> dict[str, object]:
-    return _require(
-        parse_json_object(data, what, limit=MAX_MESSAGE_BYTES), what, required
-    )
+def _members(
+    data: bytes, what: str, required: set[str], *, limit: int = MAX_MESSAGE_BYTES
+) -> dict[str, object]:
+    return _require(parse_json_object(data, what, limit=limit), what, required)
 
 
 def _require(value: object, what: str, required: set[str]) -> dict[str, object]:

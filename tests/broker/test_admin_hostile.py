@@ -170,6 +170,16 @@ def _state(world: World) -> tuple[object, ...]:
         )
 
 
+@pytest.mark.parametrize(
+    "path", ["objects?tennant=acme", "keys?tenant=acme", "audit/entries?key=a&limits=1"]
+)
+def test_a_misspelt_argument_is_refused(target: World, path: str) -> None:
+    """Rather than to answer with everything."""
+    answer = target.call("GET", f"/admin/v1/{path}")
+    assert answer.status_code == 400
+    assert "unknown argument" in answer.get_json()["detail"]
+
+
 @KNOBS
 @given(path=st.sampled_from(sorted(POSTS)), data=st.binary(max_size=200))
 def test_any_bytes_are_refused_whole(target: World, path: str, data: bytes) -> None:

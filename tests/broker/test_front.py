@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from kbs.api.limits import BURST_SECONDS, MAX_CLIENTS, RateLimit, client_of
+from kbs.api.limits import BURST_SECONDS, MAX_CLIENTS, RateLimit
+from kbs.core.clients import client_of
 from kbs.core.encode import b64
 from tests.fakes.amd import FakeAmd
 from tests.fakes.answers import Seen, releases, see

@@ -53,17 +53,6 @@ def test_a_denial_that_comes_into_force_meanwhile(bench: Bench) -> None:
     assert "release.granted" not in kinds
 
 
-def test_governance_that_never_rests(bench: Bench) -> None:
-    turns = iter([Action.DEACTIVATE, Action.ACTIVATE] * 2)
-    request = bench.request()
-    bench.probe.at("sealed", lambda: _policy(bench.other, next(turns)), times=3)
-    seen = bench.send(request)
-    assert (seen.status, seen.code) == (503, "governance.moved")
-    assert releases(bench.other) == []
-    _policy(bench.other, Action.ACTIVATE)
-    assert bench.send(request).status == 200
-
-
 @pytest.mark.parametrize("step", ["appraised", "sealed"])
 def test_a_key_rotated_meanwhile(bench: Bench, step: str) -> None:
     request = bench.request()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import json
 import random
 from collections.abc import Iterator
 from contextlib import closing
@@ -171,6 +172,14 @@ def test_a_body_over_the_cap_is_413(target: Target) -> None:
     answer = client.call("POST", "/attest", b" " * (2 * 1024 * 1024 + 1))
     assert answer.status == 413
     assert {"type", "detail"} <= set(answer.json)
+
+
+def test_a_first_message_is_short(target: Target) -> None:
+    message = {"version": "0.4.0", "tee": "sample", "extra-params": "x" * 16 * 1024}
+    body = json.dumps(message).encode()
+    answer = target.guest("sample").call("POST", "/auth", body)
+    assert answer.status == 401
+    assert "16384" in answer.json["detail"]
 
 
 @pytest.mark.parametrize("tee", ["snp", "tpm"])

@@ -127,23 +127,23 @@ def test_what_expired_is_erased(bench: Bench) -> None:
             spent = tx.spent.find(hashlib.sha256(nonce).digest())
             return spent is not None, tx.evidence.find(digest) is not None
 
-    upkeep.every_minute()
+    upkeep.purge()
     assert kept() == (True, True)
     # A spent challenge outlives its expiry by twice the clocks' skew, and an hour of
     # the log's time, which moves with its entries.
     lives = CHALLENGE_LIFETIME_SECONDS + 2 * CLOCK_SKEW_SECONDS
     world.clock.advance(lives + PURGE_MARGIN.total_seconds())
     world.create_key("acme/model/later")
-    upkeep.every_minute()
+    upkeep.purge()
     assert kept() == (True, True)
     world.clock.advance(2)
-    upkeep.every_minute()
+    upkeep.purge()
     assert kept() == (True, True)
     world.create_key("acme/model/latest")
-    upkeep.every_minute()
+    upkeep.purge()
     assert kept() == (False, True)
     world.clock.advance(30 * 24 * 3600)
-    upkeep.every_minute()
+    upkeep.purge()
     assert kept() == (False, False)
 
 

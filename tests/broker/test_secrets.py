@@ -20,6 +20,7 @@ from kbs.keys.secret import Secret
 from kbs.keys.wrap import LocalKEK
 from tests.fakes.answers import see
 from tests.fakes.databases import Place
+from tests.fakes.postgres import PostgresServer
 from tests.fakes.steps import STEPS, Bench
 from tests.fakes.world import World
 
@@ -70,7 +71,9 @@ def test_no_file_ever_holds_it(tmp_path: Path, sqlite_place: Place) -> None:
         assert not _found_in(data), name
 
 
-def test_no_row_of_postgresql_holds_it(tmp_path: Path, postgresql_place: Place) -> None:
+def test_no_row_or_file_of_postgresql_holds_it(
+    tmp_path: Path, postgresql_place: Place, postgresql_server: PostgresServer
+) -> None:
     with closing(postgresql_place.connect()) as opened:
         world = World.create(tmp_path, database=opened)
         tpm = world.standard()
@@ -78,6 +81,13 @@ def test_no_row_of_postgresql_holds_it(tmp_path: Path, postgresql_place: Place) 
         assert world.released(world.request(tpm, [KEY])) == {f"{KEY}@1": MARKER}
         for data in _rows(opened):
             assert not _found_in(data)
+        with opened.engine.connect() as connection:
+            connection.exec_driver_sql("CHECKPOINT")
+    names = set()
+    for name, data in _files(postgresql_server.folder):
+        names.add(name)
+        assert not _found_in(data), name
+    assert {"PG_VERSION", "log"} <= names
 
 
 def _rows(database: SqlDatabase) -> Iterator[bytes]:

@@ -303,6 +303,43 @@ def test_how_much_is_free_is_asked_once_a_second(disk: Disk) -> None:
     assert full.value.code == "disk.reserve"
 
 
+class Ticks:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.passed = 0.0
+
+    def __call__(self) -> float:
+        return self.passed
+
+
+def test_a_clock_that_jumps_erases_nothing(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    ticks = Ticks()
+    again = world.restarted_with(monotonic=ticks)
+    request = _send(again, again.request(again.standard()))
+    upkeep = _upkeep(again)
+    upkeep.every_minute()
+    again.clock.time += RETENTION + timedelta(seconds=1)
+    upkeep.every_minute()
+    assert "clock: it jumped by 2592001 s" in caplog.text
+    assert _is_kept(again, request)
+    # Set right within the hour, it is as if nothing had been.
+    again.clock.time -= RETENTION + timedelta(seconds=1)
+    upkeep.every_minute()
+    assert _is_kept(again, request)
+    # A clock that stays where it is was right.
+    again.clock.time += RETENTION + timedelta(seconds=1)
+    upkeep.every_minute()
+    for _ in range(60):
+        again.clock.advance(60)
+        ticks.passed += 60
+        assert _is_kept(again, request)
+        upkeep.every_minute()
+    assert not _is_kept(again, request)
+
+
 # -- what was spent --------------------------------------------------------------------
 
 SPENT_FOR = timedelta(seconds=CHALLENGE_LIFETIME_SECONDS + 2 * CLOCK_SKEW_SECONDS)

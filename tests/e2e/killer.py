@@ -42,6 +42,7 @@ class Call:
     method: str = "POST"
     path: str = "/v1/release"
     cookie: str | None = None
+    authorization: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,13 +173,14 @@ def _serve(order: Order) -> None:
         client = app.test_client(use_cookies=False)
         for place in places:
             call = order.calls[place]
-            cookie = {} if call.cookie is None else {"Cookie": call.cookie}
+            given = {"Cookie": call.cookie, "Authorization": call.authorization}
+            headers = {name: value for name, value in given.items() if value}
             response = client.open(
                 call.path,
                 method=call.method,
                 data=parse_b64(call.body, "request", limit=_LIMIT),
                 content_type="application/json",
-                headers=cookie,
+                headers=headers,
             )
             answered = [place, response.status_code, b64(response.get_data())]
             os.write(handle, json.dumps(answered).encode() + b"\n")

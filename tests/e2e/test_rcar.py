@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 
-from tests.fakes.rcar_client import Answer, RcarClient, Send
+from tests.fakes.rcar_client import RcarClient
 from tests.fakes.rcar_evidence import PATH, POLICY, SECRET
-from tests.fakes.served import Folders, Served, kbs, made, serving
+from tests.fakes.served import Folders, kbs, made, serving
 
 GUESTS = 8
-
-
-def sender(served: Served) -> Send:
-    """A connection for each request: any worker may get it."""
-
-    def send(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        connection = http.client.HTTPSConnection(
-            "127.0.0.1", served.port, timeout=20, context=served.context
-        )
-        try:
-            connection.request(method, path, body=body, headers=dict(headers))
-            answer = connection.getresponse()
-            names = {name.title(): value for name, value in answer.getheaders()}
-            return Answer(answer.status, names, answer.read())
-        finally:
-            connection.close()
-
-    return send
 
 
 def must(folders: Folders, *arguments: str) -> str:
@@ -54,7 +34,7 @@ def test_guests_get_what_is_granted_and_the_log_shows_it(tmp_path: Path) -> None
         lines: list[list[str]] = []
 
         def run() -> None:
-            client = RcarClient(sender(served))
+            client = RcarClient(served.send)
             got.append(client.fetch(PATH))
             lines.append(client.requests)
 

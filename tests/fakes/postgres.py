@@ -62,6 +62,11 @@ class PostgresServer:
         )
 
     @property
+    def folder(self) -> Path:
+        """Where all of its files are, the write-ahead log too."""
+        return self._folder
+
+    @property
     def _data(self) -> Path:
         return self._folder / "data"
 
@@ -100,6 +105,23 @@ class PostgresServer:
                 extra_groups=self._user and [],
             )
         self._await_answer(log)
+
+    @contextlib.contextmanager
+    def standby(self, **settings: str) -> Iterator[None]:
+        """Be one that follows nobody, and a primary again: what only reads.
+
+        It needs `wal_level=replica` from its first start on.
+        """
+        signal_file = self._data / "standby.signal"
+        self.stop()
+        signal_file.touch()
+        self.start(**settings)
+        try:
+            yield
+        finally:
+            self.stop()
+            signal_file.unlink()
+            self.start(**settings)
 
     def stop(self) -> None:
         """Stop at once: open transactions end, what was committed stays."""

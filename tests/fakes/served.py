@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -15,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.fakes.rcar_client import Answer
 
 READY_SECONDS = 30.0
 
@@ -116,6 +119,27 @@ class Served:
         except urllib.error.HTTPError as exc:
             return exc.code, exc.headers.get_content_type(), exc.read()
 
+    def send(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> Answer:
+        """Ask over a connection of its own: any worker may get it."""
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", self.port, timeout=40, context=self.context
+        )
+        try:
+            connection.request(method, path, body=body, headers=dict(headers))
+            answer = connection.getresponse()
+            names = {name.title(): value for name, value in answer.getheaders()}
+            return Answer(answer.status, names, answer.read())
+        finally:
+            connection.close()
+
+    def workers(self) -> list[int]:
+        """Return the worker processes."""
+        parent = self.process.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text()
+        return [int(number) for number in children.split()]
+
     def terminate(self) -> float:
         """End it with SIGTERM; return how long that took."""
         started = time.monotonic()
@@ -143,14 +167,16 @@ def serving(
     environ: Mapping[str, str] | None = None,
     plain: bool = False,
     descriptors: tuple[int, int] | None = None,
+    name: str = "",
     program: Sequence[str] = ("-m", "kbs", "serve"),
 ) -> Iterator[Served]:
     """Run `kbs serve` on a free port until the block ends.
 
     `descriptors`: its soft and hard limit, where that is not this process's.
+    `name`: what tells its files from those of another process on the same folders.
     `program`: another composition that takes the same options.
     """
-    stdout, stderr = folders.base / "stdout", folders.base / "stderr"
+    stdout, stderr = (folders.base / f"{one}{name}" for one in ("stdout", "stderr"))
     command: Sequence[str] = [
         *(sys.executable, *program, *folders.options()),
         *("--listen", "127.0.0.1:0", "--json", *options),

@@ -14,7 +14,10 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    null,
     select,
+    union_all,
+    update,
 )
 
 from kbs.adapters.sql.cursor import Cursor, pieces, upserts, values_of
@@ -43,9 +46,19 @@ _SPENT = Prepared(
     )
 )
 _KEEP_SESSION = Prepared(insert(sessions))
-_SESSION = Prepared(select(sessions).where(sessions.c.session == bindparam("session")))
-_SESSION_OF = Prepared(
-    select(sessions).where(sessions.c.decision == bindparam("decision"))
+_STORED = select(
+    *(sessions.c[name] for name in ("session", "decision", "sealed", "expires")),
+    sessions.c.evidence.is_not(None).label("has_evidence"),
+)
+_THIS_SESSION = sessions.c.session == bindparam("of_session")
+_SESSION = Prepared(_STORED.where(_THIS_SESSION))
+_SESSION_OF = Prepared(_STORED.where(sessions.c.decision == bindparam("decision")))
+_WAITING = Prepared(select(sessions.c.evidence).where(_THIS_SESSION))
+_EMPTY_SESSION = Prepared(update(sessions).where(_THIS_SESSION).values(evidence=null()))
+_DROP_WAITING = (
+    update(sessions)
+    .where(sessions.c.expires < bindparam("before"), sessions.c.evidence.is_not(None))
+    .values(evidence=None)
 )
 _EVIDENCE = select(evidence).where(evidence.c.digest == bindparam("digest"))
 _ENROLMENT = select(enrolments).where(enrolments.c.id == bindparam("enrolment_id"))
@@ -76,11 +89,17 @@ _EXPIRING = (
 _ERASE = delete(evidence).where(
     evidence.c.digest.in_(bindparam("digests", expanding=True))
 )
+_KEPT = union_all(
+    select(evidence.c.expires, func.length(evidence.c.sealed).label("size")),
+    select(sessions.c.expires, func.length(sessions.c.evidence)).where(
+        sessions.c.evidence.is_not(None)
+    ),
+).subquery()
 # What each bundle and all that expire after it take together.
 _SIZES = select(
-    evidence.c.expires,
-    func.sum(func.length(evidence.c.sealed))
-    .over(order_by=evidence.c.expires.desc(), range_=(None, 0))
+    _KEPT.c.expires,
+    func.sum(_KEPT.c.size)
+    .over(order_by=_KEPT.c.expires.desc(), range_=(None, 0))
     .label("size"),
 ).subquery()
 _OVERFLOW = select(func.max(_SIZES.c.expires).label("latest")).where(
@@ -141,7 +160,7 @@ class SqlSessionStore:
 
     def find(self, session: bytes) -> StoredSession | None:
         """Return the session with this digest."""
-        row = self._cursor.first(_SESSION, {"session": session})
+        row = self._cursor.first(_SESSION, {"of_session": session})
         return None if row is None else StoredSession(**row)
 
     def find_decision(self, decision: str) -> StoredSession | None:
@@ -149,13 +168,29 @@ class SqlSessionStore:
         row = self._cursor.first(_SESSION_OF, {"decision": decision})
         return None if row is None else StoredSession(**row)
 
-    def insert(self, session: StoredSession) -> None:
-        """Keep one.
+    def insert(self, session: StoredSession, evidence: bytes | None = None) -> None:
+        """Keep one, with evidence that waits in it if given.
 
         Raises:
             ConflictError: it has attested already.
         """
-        self._cursor.run(_KEEP_SESSION, values_of(session), what="session")
+        values = {**values_of(session), "evidence": evidence}
+        del values["has_evidence"]
+        self._cursor.run(_KEEP_SESSION, values, what="session")
+
+    def take_evidence(self, session: bytes) -> bytes | None:
+        """Remove the evidence that waits in a session, and return it."""
+        row = self._cursor.first(_WAITING, {"of_session": session})
+        waiting: bytes | None = None if row is None else row["evidence"]
+        if waiting is not None:
+            self._cursor.run(_EMPTY_SESSION, {"of_session": session})
+        return waiting
+
+    def drop_evidence(self, before: datetime) -> int:
+        """Erase what waits in sessions that ended before, and return how many."""
+        dropped = self._cursor.run(_DROP_WAITING, {"before": before})
+        self._cursor.erased |= bool(dropped)
+        return dropped
 
     def purge(self, before: datetime) -> int:
         """Remove those that ended before, and return how many."""

@@ -7,6 +7,8 @@ https://www.postgresql.org/docs/15/errcodes-appendix.html).
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -49,6 +51,16 @@ _AWAY = _Fault(
 _BUSY_POOL = _Fault(
     "database.busy", "no free connection", "too many requests at once; try again"
 )
+_DISK = _Fault(
+    "database.disk",
+    "a disk that does not read or write",
+    "look at the disk below the data folder and at the system's log of it",
+)
+_DESCRIPTORS = _Fault(
+    "database.descriptors",
+    "no file descriptor left",
+    "too many connections at once; if it stays so, raise the limit of open files",
+)
 _OTHER = _Fault(
     "database.failed", "an error of the database", "see the log of the server"
 )
@@ -60,6 +72,7 @@ _SQLITE = {
     "SQLITE_FULL": _FULL,
     "SQLITE_READONLY": _READ_ONLY,
     "SQLITE_CANTOPEN": _AWAY,
+    "SQLITE_IOERR": _DISK,
 }
 # Five-digit codes, or classes of two digits, of PostgreSQL.
 _POSTGRESQL = {
@@ -67,7 +80,10 @@ _POSTGRESQL = {
     "40P01": _LOCKED,
     "40001": _LOCKED,
     "53100": _FULL,
+    "58030": _DISK,
     "25006": _READ_ONLY,
+    # What a standby says to a transaction that begins in order to write.
+    "0A000": _READ_ONLY,
     "08": _AWAY,
     "57": _AWAY,
 }
@@ -179,14 +195,22 @@ def _is_damage(exc: DBAPIError, name: str, state: str) -> bool:
 
 def _known(exc: DBAPIError, name: str, state: str) -> _Fault:
     primary = "_".join(name.split("_")[:2])
-    if primary in _SQLITE:
-        return _SQLITE[primary]
-    found = _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2])
-    if found is not None:
-        return found
-    # psycopg has no code to give when it could not connect at all.
-    never_answered = not name and not state and type(exc.orig).__name__ in _NO_ANSWER
-    return _AWAY if exc.connection_invalidated or never_answered else _OTHER
+    found = _SQLITE.get(primary) or _POSTGRESQL.get(state)
+    found = found or _POSTGRESQL.get(state[:2])
+    if found is None:
+        # psycopg has no code to give when it could not connect at all.
+        unheard = not name and not state and type(exc.orig).__name__ in _NO_ANSWER
+        found = _AWAY if exc.connection_invalidated or unheard else _OTHER
+    # Drivers that cannot open anything do not say why.
+    return _DESCRIPTORS if found is _AWAY and _has_no_descriptor() else found
+
+
+def _has_no_descriptor() -> bool:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as exc:
+        return exc.errno in {errno.EMFILE, errno.ENFILE}
+    return False
 
 
 def _unstorable(what: str) -> MalformedError:

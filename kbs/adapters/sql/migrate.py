@@ -24,7 +24,7 @@ from kbs.adapters.sql.engine import begun
 from kbs.adapters.sql.faults import translated
 from kbs.core.errors import ConfigurationError
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every migration in order, oldest first; the last one is the schema of this code."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -121,6 +121,7 @@ sessions = _table(
     Column("decision", TEXT, nullable=False),
     Column("sealed", BYTES, nullable=False),
     Column("expires", TIME, nullable=False),
+    Column("evidence", BYTES),
     UniqueConstraint("decision"),
     Index(None, "expires"),
 )

@@ -8,6 +8,7 @@ begin again. What did not authenticate costs no entry and spends nothing.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -16,7 +17,6 @@ from kbs.audit.kinds import Mode, Outcome
 from kbs.broker.attest import Attestation, Attested, refusal_of
 from kbs.broker.commit import Work, refuse_clock_behind
 from kbs.broker.evidence import EvidenceLocker
-from kbs.broker.governance import StaleReadError
 from kbs.broker.lines import DecisionLine, listed
 from kbs.broker.outcomes import report_of
 from kbs.broker.ports import Transaction
@@ -34,10 +34,10 @@ from kbs.broker.rcar.sessions import (
 )
 from kbs.broker.rcar.token import issue_token
 from kbs.broker.rcar.tools import Tools, recipient_digest
-from kbs.broker.recheck import MovedError, recheck
+from kbs.broker.recheck import recheck
 from kbs.broker.refusals import Refusal
-from kbs.broker.release import ATTEMPTS
 from kbs.broker.reserve import DiskReserve
+from kbs.broker.settling import Draft, settle
 from kbs.channel.challenge import Door
 from kbs.channel.session import Session, mint_session, verify_session
 from kbs.core.checks import Check, Status, Verdict
@@ -65,6 +65,14 @@ class Begun:
 
     session: Session
     challenge: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class _New:
+    """An attestation that no row tells of yet."""
+
+    attested: Attested[RcarPresented]
+    proven: Proven
 
 
 class RcarAttestation:
@@ -142,33 +150,34 @@ class RcarAttestation:
         return Refusal.of_fault(decision, error, self._now(), door=DOOR)
 
     def _attest(self, session: Session, body: bytes, line: DecisionLine) -> Proven:
-        for _ in range(ATTEMPTS):
-            try:
-                return self._attest_once(session, body, line)
-            except (MovedError, StaleReadError):
-                continue
-        raise UnavailableError(
-            "attestation",
-            got=f"governance that changed {ATTEMPTS} times meanwhile",
-            expected="one state to verify under",
-            hint="try again",
-            code="governance.moved",
-        )
+        def decide() -> Draft[Proven | _New]:
+            with self._tools.database.read() as tx:
+                known = self._answered_before(tx, session, body, line)
+                if known is not None:
+                    return Draft(known)
+                presented = present(body, session)
+                now = self._now()
+                refuse_clock_behind(now, tx.log.head().time)
+                attested = self._verify(tx, presented, now)
+                until = self._tools.collateral.current(tx).good_until(now)
+            self._tools.steps("verified")
+            self._refuse_early(attested, line)
+            new = _New(attested, self._proven(attested, until, line.decision))
+            return Draft(new, self._recording(new))
 
-    def _attest_once(self, session: Session, body: bytes, line: DecisionLine) -> Proven:
-        with self._tools.database.read() as tx:
-            known = self._answered_before(tx, session, body, line)
-            if known is not None:
-                return known
-            presented = present(body, session)
-            now = self._now()
-            refuse_clock_behind(now, tx.log.head().time)
-            attested = self._verify(tx, presented, now)
-            until = self._tools.collateral.current(tx).good_until(now)
-        self._tools.steps("verified")
-        self._refuse_early(attested, line)
-        proven = self._proven(attested, until, line.decision)
-        return self._record(attested, proven, line)
+        try:
+            decided = settle(self._tools.journal, decide).decided
+        except ConflictError:
+            # Another message of this session was faster; it may be the same one.
+            with self._tools.database.read() as tx:
+                known = self._answered_before(tx, session, body, line)
+            if known is None:
+                raise
+            return known
+        if isinstance(decided, Proven):
+            return decided
+        self._tell(decided, line)
+        return decided.proven
 
     def _verify(
         self, tx: Transaction, presented: RcarPresented, now: datetime
@@ -246,16 +255,18 @@ class RcarAttestation:
         token = issue_token(self._tools.identity, attested, decision)
         return replace(proven, token=token)
 
-    def _record(
-        self, attested: Attested[RcarPresented], proven: Proven, line: DecisionLine
-    ) -> Proven:
+    def _recording(self, new: _New) -> Callable[[Work], None]:
+        attested, proven = new.attested, new.proven
         session, body = attested.asked.session, attested.asked.body
         row = seal_session(
             self._tools.vault, session, hashlib.sha256(body).digest(), proven
         )
         refused = proven.token is None
+        evidence = None
         if refused:
             self._reserve.require()
+        elif not self._reserve.is_low():
+            evidence = self._locker.seal(attested.asked)
 
         def run(work: Work) -> None:
             recheck(
@@ -267,31 +278,28 @@ class RcarAttestation:
                 now=attested.now,
                 development=self._tools.development,
             )
-            work.tx.sessions.insert(row)
-            if refused:
+            if not refused:
+                # No entry names the evidence yet: the session keeps it until one does.
+                work.tx.sessions.insert(row, evidence)
+            else:
+                work.tx.sessions.insert(row)
                 event = self._event(attested, proven.decision)
                 work.append(self._tools.journal.entry(event))
-            if not self._reserve.is_low():
-                self._locker.keep(work.tx, attested, proven.decision)
+                if not self._reserve.is_low():
+                    self._locker.keep(work.tx, attested, proven.decision)
             self._tools.steps("recorded")
 
-        try:
-            self._tools.journal.change(run)
-        except ConflictError:
-            # Another message of this session was faster; it may be the same one.
-            with self._tools.database.read() as tx:
-                known = self._answered_before(tx, session, body, line)
-            if known is None:
-                raise
-            return known
+        return run
+
+    def _tell(self, new: _New, line: DecisionLine) -> None:
+        attested, proven = new.attested, new.proven
         line.told(
-            "refused" if refused else "attested",
+            "refused" if proven.token is None else "attested",
             check=listed(self._attestation.reasons(attested)),
             door=attested.asked.door_name,
             primary=proven.primary or "",
             governance=str(attested.snapshot.state.head_seq),
         )
-        return proven
 
     def _event(
         self, attested: Attested[RcarPresented], decision: str

@@ -10,24 +10,25 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from kbs.audit import events
 from kbs.audit.kinds import Mode, Outcome
 from kbs.broker.attest import tolerate_missing
-from kbs.broker.commit import Work, refuse_clock_behind
+from kbs.broker.commit import Placed, Work, refuse_clock_behind
 from kbs.broker.decide import NOT_FOUND, Grounds, KeyOutcome, decide_key
-from kbs.broker.governance import Governance, Snapshot, StaleReadError
+from kbs.broker.evidence import EvidenceLocker
+from kbs.broker.governance import Governance, Snapshot
 from kbs.broker.key_ledger import KeyLedger
 from kbs.broker.lines import DecisionLine, listed
 from kbs.broker.outcomes import entries_of, report_of
-from kbs.broker.ports import Transaction
+from kbs.broker.ports import StoredSession, Transaction
 from kbs.broker.rcar.sessions import Proven, anchors_of, open_session
 from kbs.broker.rcar.tools import Tools, recipient_digest
-from kbs.broker.recheck import MovedError, recheck
-from kbs.broker.release import ATTEMPTS
+from kbs.broker.recheck import recheck
 from kbs.broker.reserve import DiskReserve
+from kbs.broker.settling import Draft, settle
 from kbs.channel.ear import verify_ear
 from kbs.channel.jwe import encrypt_jwe
 from kbs.channel.session import Session
@@ -37,7 +38,8 @@ from kbs.core.encode import canonical_json
 from kbs.core.errors import AuthenticationError, UnavailableError
 from kbs.core.ids import KeyId, KeyRef, new_decision_id
 
-_Find = Callable[[Transaction], Proven]
+_Found = tuple[StoredSession, Proven]
+_Find = Callable[[Transaction], _Found]
 
 CHANGED = "session.changed"
 """Code of a session whose evidence was trusted by what is not in force any more."""
@@ -67,6 +69,7 @@ class Fetched:
 class _Ready:
     """A decision with what would be sent, before it is recorded."""
 
+    stored: StoredSession
     proven: Proven
     snapshot: Snapshot
     outcome: KeyOutcome
@@ -114,12 +117,14 @@ class RcarFetch:
         tools: Tools,
         governance: Governance,
         ledger: KeyLedger,
+        locker: EvidenceLocker,
         reserve: DiskReserve,
     ) -> None:
-        """Decide under `governance`, about keys of `ledger`."""
+        """Decide under `governance`, about keys of `ledger`; keep what entries name."""
         self._tools = tools
         self._governance = governance
         self._ledger = ledger
+        self._locker = locker
         self._reserve = reserve
         self._denied = RecentDenials()
 
@@ -152,41 +157,54 @@ class RcarFetch:
     def _fetch(self, find: _Find, key_id: KeyId) -> Fetched:
         line = self._tools.lines.begin(new_decision_id())
         try:
-            for _ in range(ATTEMPTS):
-                try:
-                    with self._tools.database.read() as tx:
-                        ready = self._decide(tx, find(tx), key_id, line.decision)
-                    return self._record(ready, line)
-                except (MovedError, StaleReadError):
-                    continue
+            settled = settle(
+                self._tools.journal, lambda: self._draft(find, key_id, line.decision)
+            )
         except UnavailableError as exc:
             line.failed(exc)
             raise
-        raise UnavailableError(
-            "release",
-            got=f"governance or a key that changed {ATTEMPTS} times meanwhile",
-            expected="one state to decide under",
-            hint="try again",
-            code="governance.moved",
-        )
+        ready, fetched = settled.decided, settled.decided.fetched
+        if not settled.placed:
+            line.refused(listed(fetched.reasons))
+            return fetched
+        self._tell(ready, settled.placed[0], line)
+        if fetched.jwe is None:
+            self._denied.remember(ready.question, fetched)
+        return fetched
 
-    def _of_session(self, tx: Transaction, session: Session) -> Proven:
+    def _draft(self, find: _Find, key_id: KeyId, decision: str) -> Draft[_Ready]:
+        with self._tools.database.read() as tx:
+            ready = self._decide(tx, *find(tx), key_id, decision)
+        if ready.fetched.jwe is None:
+            known = self._denied.find(ready.question, ready.fetched.reasons)
+            if known is not None:
+                return Draft(replace(ready, fetched=known))
+            self._reserve.require()
+        self._tools.steps("sealed")
+        return Draft(ready, lambda work: self._record(work, ready))
+
+    def _of_session(self, tx: Transaction, session: Session) -> _Found:
         stored = tx.sessions.find(session.digest)
         if stored is None:
             raise _not_attested("a session that has not attested")
-        return open_session(self._tools.vault, stored)[0]
+        return stored, open_session(self._tools.vault, stored)[0]
 
-    def _of_decision(self, tx: Transaction, decision: str) -> Proven:
+    def _of_decision(self, tx: Transaction, decision: str) -> _Found:
         stored = tx.sessions.find_decision(decision)
         if stored is None:
             raise _not_attested("a token of a session that is over")
         proven = open_session(self._tools.vault, stored)[0]
         if proven.decision != decision:
             raise _not_attested("a token of another session")
-        return proven
+        return stored, proven
 
     def _decide(
-        self, tx: Transaction, proven: Proven, key_id: KeyId, decision: str
+        self,
+        tx: Transaction,
+        stored: StoredSession,
+        proven: Proven,
+        key_id: KeyId,
+        decision: str,
     ) -> _Ready:
         now = self._tools.clock.now()
         refuse_clock_behind(now, tx.log.head().time)
@@ -212,6 +230,7 @@ class RcarFetch:
         )
         self._governance.confirm(tx, snapshot, outcome.used)
         return _Ready(
+            stored=stored,
             proven=proven,
             snapshot=snapshot,
             outcome=outcome,
@@ -228,32 +247,30 @@ class RcarFetch:
         jwe = encrypt_jwe(proven.recipient, secret.reveal())
         return Fetched(decision=decision, jwe=jwe, reasons=())
 
-    def _record(self, ready: _Ready, line: DecisionLine) -> Fetched:
-        fetched = ready.fetched
-        if fetched.jwe is None:
-            known = self._denied.find(ready.question, fetched.reasons)
-            if known is not None:
-                line.refused(listed(fetched.reasons))
-                return known
-        if fetched.jwe is None:
-            self._reserve.require()
-        self._tools.steps("sealed")
-
-        def run(work: Work) -> int:
-            recheck(
-                work,
-                collateral=self._tools.collateral,
-                imports=ready.imports,
-                head_seq=ready.snapshot.state.head_seq,
-                outcomes=(ready.outcome,),
-                now=ready.now,
-                development=self._tools.development,
+    def _record(self, work: Work, ready: _Ready) -> None:
+        recheck(
+            work,
+            collateral=self._tools.collateral,
+            imports=ready.imports,
+            head_seq=ready.snapshot.state.head_seq,
+            outcomes=(ready.outcome,),
+            now=ready.now,
+            development=self._tools.development,
+        )
+        work.append(self._tools.journal.entry(self._event(ready)))
+        if ready.stored.has_evidence and not self._reserve.is_low():
+            # The first entry that names it: from now on it is kept for auditors.
+            self._locker.keep_of_session(
+                work.tx,
+                ready.stored.session,
+                digest=ready.proven.evidence,
+                decision=ready.fetched.decision,
+                created=ready.proven.appraised,
             )
-            index = work.append(self._tools.journal.entry(self._event(ready)))
-            self._tools.steps("recorded")
-            return index
+        self._tools.steps("recorded")
 
-        index = self._tools.journal.change(run).value
+    def _tell(self, ready: _Ready, placed: Placed, line: DecisionLine) -> None:
+        fetched = ready.fetched
         line.told(
             "denied" if fetched.jwe is None else "granted",
             keys=str(KeyRef(ready.outcome.asked.key_id, ready.outcome.version)),
@@ -261,11 +278,8 @@ class RcarFetch:
             door="rcar",
             primary=ready.proven.primary or "",
             governance=str(ready.snapshot.state.head_seq),
-            entry=str(index),
+            entry=str(placed.entry.index),
         )
-        if fetched.jwe is None:
-            self._denied.remember(ready.question, fetched)
-        return fetched
 
     def _event(self, ready: _Ready) -> events.Release:
         proven, outcome, jwe = ready.proven, ready.outcome, ready.fetched.jwe

@@ -64,7 +64,7 @@ def make_credential(
 
     Raises:
         VerificationError: the endorsement key lacks the attributes of one.
-        MalformedError: the credential is empty or too long.
+        MalformedError: the credential is empty or too long, or the key is no key.
     """
     check_endorsement_key(endorsement)
     if not 0 < len(credential) <= MAX_CREDENTIAL:
@@ -191,7 +191,15 @@ def _share_seed(
     if isinstance(key, rsa.RSAPublicKey):
         seed = secrets.token_bytes(algorithm.digest_size)
         oaep = padding.OAEP(padding.MGF1(algorithm), algorithm, _OAEP_LABEL)
-        return seed, key.encrypt(seed, oaep)
+        try:
+            return seed, key.encrypt(seed, oaep)
+        except ValueError as exc:
+            # A number that is no RSA modulus: an even one, for example.
+            raise MalformedError(
+                "endorsement key",
+                got="a key that nothing can be sealed to",
+                expected="the EK of a TPM",
+            ) from exc
     ephemeral = ec.generate_private_key(key.curve)
     shared = ephemeral.exchange(ec.ECDH(), key)
     x, y = _coordinates(ephemeral.public_key())

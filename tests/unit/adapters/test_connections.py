@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kbs.adapters.connections import STUCK_LOOKS, ConnectionWatch, room_for_connections
+from tests.fakes.faulty import descriptors, no_descriptors
+from tests.fakes.networks import in_a_network_of_its_own
 
 SECONDS = 0.3
 
@@ -30,9 +30,10 @@ class Site:
     def port(self) -> int:
         return int(self.listener.getsockname()[1])
 
-    def connect(self) -> socket.socket:
-        """Return the client's side of a new connection."""
-        address = self.listener.getsockname()[:2]
+    def connect(self, host: str | None = None) -> socket.socket:
+        """Return the client's side of a new connection, from and to this host."""
+        bound, port = self.listener.getsockname()[:2]
+        address = (host or bound, port)
         client = self.stack.enter_context(socket.create_connection(address, timeout=5))
         ours, _ = self.listener.accept()
         self.accepted.append(self.stack.enter_context(ours))
@@ -54,28 +55,6 @@ def opened(host: str = "127.0.0.1") -> Iterator[Site]:
         listener.bind((host, 0))
         listener.listen(600)
         yield Site(listener, stack)
-
-
-@contextmanager
-def no_descriptors() -> Iterator[None]:
-    """Leave this process no descriptor at all."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = max(_descriptors())
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1, hard))
-    taken: list[int] = []
-    try:
-        with suppress(OSError):
-            while True:
-                taken.append(os.open(os.devnull, os.O_RDONLY))
-        yield
-    finally:
-        for descriptor in taken:
-            os.close(descriptor)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def _descriptors() -> list[int]:
-    return sorted(int(one.name) for one in Path("/proc/self/fd").iterdir())
 
 
 def ended(client: socket.socket) -> bool:
@@ -130,9 +109,42 @@ def test_a_client_has_so_many_and_the_longest_silent_go() -> None:
         assert watch.look() == 2
         assert [ended(one) for one in clients] == [False, True, False, True, False]
         assert ConnectionWatch(site.port, per_client=None).look() == 0
-        # What spoke just now is at work, however many there are.
+        # What was answered just now is at work, however many there are.
         busy = ConnectionWatch(site.port, per_client=1, surplus_seconds=60.0)
         assert busy.look() == 0
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [{"unanswered_seconds": SECONDS}, {"per_client": 1, "surplus_seconds": SECONDS}],
+    ids=["for too long", "too many"],
+)
+def test_who_only_speaks_is_ended_too(limit: dict[str, Any]) -> None:
+    """A byte now and then keeps nothing open, and counts for nothing."""
+    with opened() as site:
+        speaks, hears = site.connect(), site.connect()
+        time.sleep(SECONDS)
+        for client in (speaks, hears):
+            client.sendall(b"x")
+        site.accepted[1].sendall(b"x")
+        hears.recv(1)
+        assert ConnectionWatch(site.port, **limit).look() == 1
+        assert [ended(one) for one in (speaks, hears)] == [True, False]
+
+
+def test_one_network_of_ipv6_is_one_client() -> None:
+    def run() -> None:
+        with opened("::") as site:
+            watch = ConnectionWatch(site.port, per_client=3, surplus_seconds=0.04)
+            near = [site.connect(f"fd00:1::{number}") for number in (1, 1, 2, 2)]
+            far = [site.connect("fd00:2::1") for _ in range(3)]
+            time.sleep(0.05)
+            near[0].sendall(b"x")
+            assert watch.look() == 1
+            assert [ended(one) for one in near].count(True) == 1
+            assert not any(ended(one) for one in far)
+
+    in_a_network_of_its_own(["fd00:1::1", "fd00:1::2", "fd00:2::1"], run)
 
 
 def test_a_slow_reader_that_goes_on_is_not_silent() -> None:
@@ -184,6 +196,6 @@ def test_connections_leave_descriptors_for_the_rest(
 def test_looking_leaves_every_descriptor_as_it_was(site: Site) -> None:
     watch = ConnectionWatch(site.port, idle_seconds=0.0)
     site.connect()
-    before = _descriptors()
+    before = descriptors()
     watch.look()
-    assert _descriptors() == before
+    assert descriptors() == before

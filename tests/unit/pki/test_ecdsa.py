@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
     encode_dss_signature,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbs.pki import ecdsa
@@ -64,6 +64,7 @@ def test_each_library_tells_good_from_bad(verify: Verify) -> None:
         assert verify(public, bad, MESSAGE) is False
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(SIGNATURE) * 8 - 1), st.binary(max_size=3))
 def test_both_libraries_agree_about_damaged_signatures(bit: int, tail: bytes) -> None:
     damaged = bytearray(SIGNATURE)
@@ -74,6 +75,7 @@ def test_both_libraries_agree_about_damaged_signatures(bit: int, tail: bytes) ->
     assert verify_by_aws_lc(public, signature, MESSAGE) == by_openssl
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([0, 1, R, ORDER - R, ORDER, R + ORDER, ORDER + 1]),
     st.sampled_from([0, 1, S, ORDER - S, ORDER, S + ORDER, ORDER + 1]),

@@ -96,6 +96,14 @@ def test_a_storage_key_has_a_cipher_and_no_scheme(ecc_tpm: FakeTpm) -> None:
         assert caught.value.code == "vtpm.ek.attributes"
 
 
+def test_a_number_that_is_no_modulus_is_refused(rsa_tpm: FakeTpm) -> None:
+    """OpenSSL reads an even modulus and fails when something is sealed to it."""
+    area = bytearray(rsa_tpm.ek_public)
+    area[-1] &= 0xFE
+    with pytest.raises(MalformedError, match="nothing can be sealed to"):
+        make_credential(parse_public(bytes(area)), rsa_tpm.ak_name, SECRET)
+
+
 def test_the_certificate_is_for_exactly_this_key(ecc_tpm: FakeTpm) -> None:
     authority = FakeTpmCA()
     public = parse_public(ecc_tpm.ek_public)

@@ -1,0 +1,14 @@
+"""Every fuzz target, by name. A family of evidence adds its `TARGETS` here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tests.fuzz import documents, evidence, keys, tokens
+from tests.fuzz.target import Target
+
+TARGETS: Mapping[str, Target] = {
+    target.name: target
+    for module in (evidence, tokens, keys, documents)
+    for target in module.TARGETS
+}
