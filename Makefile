@@ -14,7 +14,7 @@ FUZZ_SECONDS ?= 3600
 TARGETS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt cover policies property conformance vectors kills readers flood fuzz bench run dist clean
+.PHONY: help setup demo test lint fmt cover policies property conformance vectors kills readers flood fuzz bits bench run dist clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
@@ -88,6 +88,9 @@ fuzz: setup  ## Every parser under atheris, FUZZ_SECONDS each (default an hour);
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements/fuzz.txt
 	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(TARGETS)
 	@KBS_SCHEMA_EXAMPLES=200 $(BIN)/pytest -q tests/e2e/test_schemathesis.py
+
+bits: setup  ## Every single bit of recorded evidence flipped, not one of each byte (minutes)
+	KBS_EVERY_BIT=1 $(BIN)/pytest -q tests/conformance -k "every_changed or flipped or any_bit or any_other_character"
 
 bench: setup  ## What it costs, beside one P-256 verification (under three minutes)
 	@$(BIN)/python -m tests.bench

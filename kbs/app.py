@@ -14,6 +14,7 @@ from multiprocessing.util import Finalize
 from flask import Flask
 
 from kbs.adapters.files import FileHighwater
+from kbs.adapters.lock import FileLock
 from kbs.adapters.process import free_bytes_of
 from kbs.adapters.sql.database import SqlDatabase, connect
 from kbs.adapters.sql.migrate import check_schema
@@ -48,6 +49,7 @@ from kbs.broker.rcar.fetch import RcarFetch
 from kbs.broker.rcar.tools import Tools
 from kbs.broker.rcar.upload import RcarUpload
 from kbs.broker.record import Recorder
+from kbs.broker.refresh import REFRESH_SECONDS, Refresher
 from kbs.broker.refusals import V1, Refusal, RefusalCounter
 from kbs.broker.release import Release
 from kbs.broker.replies import Replies
@@ -57,11 +59,13 @@ from kbs.broker.service import Broker, Rcar
 from kbs.broker.steady import SteadyClock
 from kbs.broker.upkeep import Upkeep
 from kbs.broker.vault import Vault
+from kbs.broker.vendors.fetching import Vendors
 from kbs.core.claims import Vocabulary
 from kbs.core.clock import Clock, SystemClock
 from kbs.core.errors import IntegrityError, KbsError, UnavailableError
+from kbs.core.fetch import Fetcher
 from kbs.core.ids import new_decision_id
-from kbs.evidence.model import Verifier
+from kbs.evidence.model import GivenCollateral, Verifier
 from kbs.evidence.registry import VERIFIERS, vocabulary
 from kbs.keys.wrap import KeyEncryptionKey, LocalKEK
 from kbs.settings import Settings
@@ -71,6 +75,13 @@ ADMIN_PREFIXES = ("token.", "admin.")
 
 WATCH_SECONDS = 60.0
 """How often everything in force is proven anew."""
+
+
+def _http_fetcher() -> Fetcher:
+    # A broker that fetches nothing does without the library.
+    from kbs.adapters.http import HttpFetcher  # noqa: PLC0415
+
+    return HttpFetcher()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +100,9 @@ class Parts:
     steps: Callable[[str], None] = lambda _: None
     monotonic: Callable[[], float] = time.monotonic
     close: Callable[[], None] = lambda: None
+    fetcher: Callable[[], Fetcher] = _http_fetcher
+    vendor_roots: Mapping[str, str] | None = None
+    """As `Trust.pinned_roots`, for what is fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +114,7 @@ class Composed:
     mark: MarkKeeper
     journal: Journal
     ledger: KeyLedger
+    refresher: Refresher | None
 
 
 def open_database(settings: Settings) -> SqlDatabase:
@@ -190,6 +205,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         mark=mark,
         report=upkeep.report_integrity,
     )
+    refresher = _refresher(parts, settings, collateral)
     seal = PendingSeal(identity.state_key, upkeep.report_integrity)
 
     def refused(error: KbsError) -> None:
@@ -302,9 +318,31 @@ def compose(parts: Parts, settings: Settings) -> Composed:
             free_bytes=parts.free_bytes,
             unwritten=lambda: journal.fault,
             development=settings.development,
+            refresher=refresher,
         ),
     )
-    return Composed(broker, upkeep, mark, journal, ledger)
+    return Composed(broker, upkeep, mark, journal, ledger, refresher)
+
+
+def _refresher(
+    parts: Parts, settings: Settings, table: CollateralTable
+) -> Refresher | None:
+    if not settings.refresh_collateral:
+        return None
+
+    def known() -> GivenCollateral:
+        with parts.database.read() as tx:
+            return table.current(tx)
+
+    return Refresher(
+        table=table,
+        known=known,
+        vendors=Vendors(
+            parts.fetcher(), parts.clock, settings.services, pins=parts.vendor_roots
+        ),
+        lock=FileLock(settings.data / "collateral.lock").held,
+        clock=parts.clock,
+    )
 
 
 def check_start(parts: Parts, settings: Settings) -> None:
@@ -404,7 +442,7 @@ def create_app_with(
 
 
 def _run_upkeep(composed: Composed, settings: Settings) -> None:
-    tickers = (
+    tickers: tuple[Ticker, ...] = (
         Ticker(composed.upkeep.every_second, 1.0, name="kbs-mark"),
         Ticker(
             composed.upkeep.every_minute, settings.refusal_seconds, name="kbs-upkeep"
@@ -413,6 +451,11 @@ def _run_upkeep(composed: Composed, settings: Settings) -> None:
         Ticker(composed.broker.governing.watch, WATCH_SECONDS, name="kbs-governance"),
         Ticker(composed.ledger.watch, WATCH_SECONDS, name="kbs-keys"),
     )
+    refresher = composed.refresher
+    if refresher is not None:
+        tickers += (Ticker(refresher.run, REFRESH_SECONDS, name="kbs-collateral"),)
+        # Before the tickers are stopped, each of which runs once more.
+        Finalize(None, refresher.close, exitpriority=2)
     for ticker in tickers:
         ticker.start()
         # What runs at the end of a worker process too, where `atexit` does not.

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kbs.broker.vendors.source import Services
 from kbs.core.errors import ConfigurationError, MalformedError
 
 DEFAULT_LISTEN = "127.0.0.1:8443"
@@ -68,7 +69,8 @@ class Settings:
     and client, `rate_limit_total` of all guests together; 0 is off. `refusal_seconds`:
     how often refusals that never authenticated become one entry. `production`: an
     instance that exists is served, by none of the ways that are for trying out or for
-    one start.
+    one start. `refresh_collateral`: the broker fetches from vendors by itself, by
+    `services`, ahead of expiry; it does not when it has to stay `offline`.
     """
 
     data: Path
@@ -86,6 +88,9 @@ class Settings:
     evidence_max_mib: int = 1024
     refusal_seconds: float = 60.0
     accept_rollback: str | None = None
+    refresh_collateral: bool = False
+    offline: bool = False
+    services: Services = field(default_factory=Services)
     log_level: str = field(default_factory=default_log_level)
 
     def __post_init__(self) -> None:
@@ -95,10 +100,18 @@ class Settings:
             ConfigurationError: plain HTTP beyond loopback, a trust folder inside the
                 data folder, several workers where the numbers make no sense, a log
                 level that there is not, a rollback that is accepted for no reason,
+                collateral to fetch without a network,
                 any of the ways that production has no room for.
         """
         self._check_production()
         self._check_rollback()
+        if self.refresh_collateral and self.offline:
+            raise ConfigurationError(
+                "--refresh-collateral",
+                got="given beside --offline (KBS_OFFLINE)",
+                expected="one of the two",
+                hint="an offline site imports collateral by hand",
+            )
         if self.log_level not in LOG_LEVELS:
             raise ConfigurationError(
                 "KBS_LOG_LEVEL",

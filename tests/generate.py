@@ -21,7 +21,21 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 _TITLES: Mapping[str, str] = {
     "snp": "`snp`: AMD SEV-SNP reports",
+    "tdx": "`tdx`: Intel TDX quotes",
+    "sgx": "`sgx`: Intel SGX quotes",
     "vtpm": "`vtpm`: TPM 2.0 quotes",
+    "cca": "`cca`: Arm CCA realms",
+    "maa": "`maa`: tokens of Microsoft Azure Attestation",
+    "ita": "`ita`: tokens of Intel Trust Authority",
+    "nras": "`nras`: tokens of NVIDIA's Remote Attestation Service, one set a device",
+    "gcs": "`gcs`: tokens of Google Cloud Attestation for Confidential Space",
+    "ear": "`ear`: attestation results of any other verifier, one set a submodule",
+    "nitro": "`nitro`: AWS Nitro enclaves",
+    "nitrotpm": "`nitrotpm`: EC2 instances with a NitroTPM",
+    "azure_snp": "`azure_snp`: confidential VMs of Azure on AMD SEV-SNP",
+    "azure_tdx": "`azure_tdx`: confidential VMs of Azure on Intel TDX",
+    "nvgpu": "`nvgpu`: NVIDIA GPUs",
+    "nvswitch": "`nvswitch`: NVIDIA NVSwitches, in items of kind `nvgpu`",
     "sample": "`sample`: development mode only",
     "request": "`request`: the request itself",
 }

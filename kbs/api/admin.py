@@ -204,6 +204,12 @@ def collateral() -> Response:
     return answer(broker().collateral.list(_actor()))
 
 
+@blueprint.get("/collateral/<digest>")
+def collateral_item(digest: str) -> Response:
+    """Answer with one item of collateral and its bytes."""
+    return answer(broker().collateral.item(_actor(), digest))
+
+
 @blueprint.post("/collateral")
 def import_collateral() -> Response:
     """Import certificates and revocation lists; they bring no trust."""

@@ -207,12 +207,23 @@ def _schemas() -> dict[str, object]:
             }
         ),
         "EvidenceItem": {
-            "oneOf": [_ref("SnpItem"), _ref("VtpmItem"), _ref("SampleItem")],
+            "oneOf": [
+                _ref(f"{kind}Item")
+                for kind in (
+                    *("Snp", "Dcap", "Cca", "Token", "Vtpm", "Nitro", "Azure"),
+                    *("NvGpu", "Sample"),
+                )
+            ],
             "discriminator": {"propertyName": "kind"},
         },
         "SnpItem": _object(
             {"kind": {"const": "snp"}, "report": _B64},
             {"certificates": _list(_TEXT), "crl": _B64},
+        ),
+        "CcaItem": _object({"kind": {"const": "cca"}, "token": _B64}),
+        "TokenItem": _object(
+            {"kind": {"const": "token"}, "jwt": _TEXT},
+            {"submodules": {"type": "object", "additionalProperties": _TEXT}},
         ),
         "VtpmItem": _object(
             {
@@ -228,6 +239,40 @@ def _schemas() -> dict[str, object]:
                 "ak": _TEXT,
             },
             {"ak_certificates": _list(_TEXT), "event_log": _B64},
+        ),
+        "DcapItem": _object(
+            {"kind": {"enum": ["tdx", "sgx"]}, "quote": _B64},
+            {"event_log": _B64, "collateral": {"type": "object"}},
+        ),
+        "NvGpuItem": _object(
+            {"kind": {"const": "nvgpu"}, "report": _B64},
+            {
+                "certificates": _list(_TEXT),
+                "nonce": _TEXT,
+                "arch": _TEXT,
+                "rims": _list({"type": ["string", "object"]}),
+                "ocsp": _list(_B64),
+                "crls": _list(_B64),
+            },
+        ),
+        "NitroItem": _object(
+            {"kind": {"enum": ["nitro", "nitrotpm"]}, "document": _B64}
+        ),
+        "AzureItem": _object(
+            {"kind": {"const": "azure"}, "hcl_report": _B64},
+            {
+                "vtpm": _object(
+                    {
+                        "quote": _object({"message": _B64, "signature": _B64}),
+                        "pcrs": {"type": "object"},
+                    },
+                    {"event_log": _B64},
+                ),
+                "certificates": _list(_TEXT),
+                "crl": _B64,
+                "td_quote": _B64,
+                "collateral": {"type": "object"},
+            },
         ),
         "SampleItem": _object(
             {"kind": {"const": "sample"}, "report_data": _B64},

@@ -222,16 +222,22 @@ def _intake() -> dict[str, object]:
             )
         },
         "/collateral": {
-            "get": _get(
-                "collateral", "Vendors' certificates and lists.", "CollateralList"
-            ),
+            "get": _get("collateral", "What vendors publish.", "CollateralList"),
             "post": _post(
                 "importCollateral",
-                "Import certificates and lists; they bring no trust.",
+                "Import what vendors publish; it brings no trust.",
                 "Imported",
                 closed({"items": listed(B64)}),
                 status=201,
             ),
+        },
+        "/collateral/{sha256}": {
+            "get": _get(
+                "collateralItem",
+                "One item with its bytes.",
+                "CollateralItem",
+                parameters=(in_path("sha256", HEX64),),
+            )
         },
     }
 
@@ -432,13 +438,19 @@ def _intake_schemas() -> dict[str, object]:
         "expires": TIME,
     }
     item = {
-        "kind": {"enum": ["certificate", "crl"]},
+        "kind": {
+            "enum": [
+                *("certificate", "crl", "ocsp", "rim"),
+                *("intel.tcb_info", "intel.qe_identity"),
+            ]
+        },
         "sha256": HEX64,
         "subject": TEXT,
         "issuer": TEXT,
         "not_before": TIME,
         "not_after": {"type": ["string", "null"], "format": "date-time"},
         "imported": TIME,
+        "source": {"type": ["string", "null"]},
     }
     return {
         "Enrolment": closed(pending),
@@ -450,6 +462,7 @@ def _intake_schemas() -> dict[str, object]:
         ),
         "Forgotten": closed({"id": HEX32, "entry": HEX32}),
         "CollateralList": closed({"collateral": listed(closed(item))}),
+        "CollateralItem": closed({**item, "data": B64}),
         "Imported": closed({"read": _COUNT, "added": _COUNT, "entry": HEX32}),
     }
 

@@ -335,6 +335,15 @@ class EvidenceExpired:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CollateralFetched:
+    """The broker fetched newer collateral by itself; `source` is the vendor's URL."""
+
+    kind: ClassVar[Kind] = Kind.COLLATERAL_FETCHED
+    source: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IntegrityReported:
     """Stored state did not match its proof (a policy changed behind the broker)."""
 
@@ -358,5 +367,6 @@ Event = (
     | KeyAnnouncement
     | RollbackAccepted
     | EvidenceExpired
+    | CollateralFetched
     | IntegrityReported
 )

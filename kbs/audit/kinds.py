@@ -26,6 +26,7 @@ class Kind(StrEnum):
     BROKER_KEY = "broker.key"
     ROLLBACK_ACCEPTED = "rollback.accepted"
     EVIDENCE_EXPIRED = "evidence.expired"
+    COLLATERAL_FETCHED = "collateral.fetched"
     INTEGRITY_REPORTED = "integrity.reported"
 
 

@@ -64,6 +64,7 @@ _TYPES: Mapping[Kind, type[Event]] = {
     Kind.BROKER_KEY: events.KeyAnnouncement,
     Kind.ROLLBACK_ACCEPTED: events.RollbackAccepted,
     Kind.EVIDENCE_EXPIRED: events.EvidenceExpired,
+    Kind.COLLATERAL_FETCHED: events.CollateralFetched,
     Kind.INTEGRITY_REPORTED: events.IntegrityReported,
 }
 
@@ -291,6 +292,7 @@ _SHAPES: Mapping[str, Shape] = {
     "signature": _bytes,
     "signatures": _each(require_object),
     "since": parse_time,
+    "source": _text,
     "statement": require_object,
     "subject": _text,
     "target": _text,

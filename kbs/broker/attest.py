@@ -190,6 +190,7 @@ class Attestation:
             collateral=self._collateral.current(tx),
             enrolled_keys=snapshot.enrolled_keys,
             cas=snapshot.cas,
+            issuers=snapshot.issuers,
             development=self._development,
         )
         result = self._verify(asked, trust)

@@ -1,8 +1,12 @@
-"""The local collateral table: certificates and revocation lists, without any trust.
+"""The local collateral table: what vendors publish, without any trust.
+
+Certificates, revocation lists, OCSP answers, vendors' documents, and reference
+integrity manifests (RIMs): each proves itself when it is used.
 
 Verifiers get a snapshot in memory; it is read again only when the table changed, and
 then it must be what the last import left (`kbs.broker.collateral_state`): a newer
-revocation list cannot be taken away. Fetching from vendors is not done here.
+revocation list cannot be taken away. Fetching from vendors is done elsewhere
+(`kbs.broker.vendors`), never for a request.
 """
 
 from __future__ import annotations
@@ -14,7 +18,9 @@ from datetime import datetime
 
 from cryptography import x509
 
+from kbs.audit.events import CollateralFetched
 from kbs.broker.actors import Actor
+from kbs.broker.collateral_rows import OCSP, RIM, device_row, load_stored_rim
 from kbs.broker.collateral_state import (
     check_rows,
     collateral_seal,
@@ -33,13 +39,19 @@ from kbs.broker.ports import (
     Transaction,
 )
 from kbs.broker.table_state import Reached
+from kbs.broker.vendors.fetching import origin_of
+from kbs.broker.vendors.source import Source
 from kbs.core.clock import Clock, format_time
-from kbs.core.encode import parse_b64, require_list, require_members
-from kbs.core.errors import IntegrityError, KbsError, MalformedError
-from kbs.evidence.model import GivenCollateral
+from kbs.core.encode import b64, parse_b64, parse_hex, require_list, require_members
+from kbs.core.errors import IntegrityError, KbsError, MalformedError, NotFoundError
+from kbs.evidence.dcap.collateral import read_collateral
+from kbs.evidence.dcap.documents import DOCUMENT_KINDS, parse_document
+from kbs.evidence.dcap.vouching import SIGNER
+from kbs.evidence.model import GivenCollateral, VendorDocument
 from kbs.governance.authority import Role
 from kbs.governance.statement import EVERY_TENANT
 from kbs.pki import certificates as pki
+from kbs.pki.ocsp import load_ocsp_answer
 
 _Version = tuple[TableState, tuple[int, str]]
 
@@ -119,6 +131,17 @@ class CollateralTable:
                 for row in rows
                 if row.kind == "crl"
             ),
+            given_documents=tuple(
+                parse_document(row.der) for row in rows if row.kind in DOCUMENT_KINDS
+            ),
+            given_ocsp_answers=tuple(
+                load_ocsp_answer(row.der, f"collateral {row.subject}")
+                for row in rows
+                if row.kind == OCSP
+            ),
+            given_rims=tuple(
+                load_stored_rim(row.der) for row in rows if row.kind == RIM
+            ),
         )
         self._snapshot = (version, loaded)
         return loaded
@@ -146,15 +169,32 @@ class CollateralTable:
     def list(self, actor: Actor) -> dict[str, object]:
         """Return what is in the table; any administrator may see it."""
         actor.require_any()
-        with self._database.read() as tx:
-            rows = tx.collateral.list()
-        return {"collateral": [_to_json(row) for row in rows]}
+        return {"collateral": [_to_json(row) for row in self.rows()]}
 
-    def import_items(self, actor: Actor, body: dict[str, object]) -> dict[str, object]:
-        """Keep certificates and revocation lists from files in DER or PEM.
+    def item(self, actor: Actor, digest: str) -> dict[str, object]:
+        """Return one item with its bytes; any administrator may see it.
 
         Raises:
-            MalformedError: a file is neither; nothing of the import is kept.
+            NotFoundError: there is none of this SHA-256.
+            MalformedError: that is no SHA-256.
+        """
+        actor.require_any()
+        wanted = parse_hex(digest, "collateral SHA-256", size=32)
+        for row in self.rows():
+            if row.digest == wanted:
+                return {**_to_json(row), "data": b64(row.der)}
+        raise NotFoundError(f"collateral {digest}")
+
+    def rows(self) -> Sequence[StoredCollateral]:
+        """Return what is in the table, as it is now."""
+        with self._database.read() as tx:
+            return tx.collateral.list()
+
+    def import_items(self, actor: Actor, body: dict[str, object]) -> dict[str, object]:
+        """Keep what vendors publish: certificates, status, documents, manifests.
+
+        Raises:
+            MalformedError: a file is none of these; nothing of the import is kept.
             ForbiddenError: the caller is no policy administrator everywhere.
             IntegrityError: rows were taken away or changed, and these are not they.
         """
@@ -166,13 +206,13 @@ class CollateralTable:
         rows = [
             row
             for place, item in enumerate(items, 1)
-            for row in _read(item, place, now)
+            for row in _read(_decoded(item, place), place, now)
         ]
         done = self._journal.administer(
             actor,
             "collateral.import",
             lambda work: self._insert(work, rows),
-            detail=f"{len(rows)} certificates and revocation lists",
+            detail=f"{len(rows)} certificates, revocation lists and the like",
         )
         self._mark.write()
         return {
@@ -180,6 +220,37 @@ class CollateralTable:
             "added": done.value,
             "entry": done.placed[0].entry.id,
         }
+
+    def keep(self, source: Source, items: Sequence[bytes]) -> int:
+        """Keep what the broker fetched by itself; return how many were new.
+
+        The log tells of it when something was.
+
+        Raises:
+            IntegrityError: rows were taken away or changed.
+        """
+        now = self._clock.now()
+        rows = [
+            row
+            for place, data in enumerate(items, 1)
+            for row in _read(data, place, now)
+        ]
+        if self._knows(rows):
+            return 0
+        event = CollateralFetched(source=source.log_name, count=len(rows))
+
+        def both(work: Work) -> int:
+            added = self._insert(work, rows)
+            work.append(self._journal.entry(event))
+            return added
+
+        added = self._journal.change(both).value
+        self._mark.write()
+        return added
+
+    def _knows(self, rows: Sequence[StoredCollateral]) -> bool:
+        known = {row.digest for row in self.rows()}
+        return all(row.digest in known for row in rows)
 
     def _insert(self, work: Work, rows: Sequence[StoredCollateral]) -> int:
         store = work.tx.collateral
@@ -200,9 +271,18 @@ def _is_whole(state: TableState, rows: Sequence[StoredCollateral]) -> bool:
     return digest_rows(rows) == state.digest
 
 
-def _read(item: object, place: int, now: datetime) -> list[StoredCollateral]:
+def _decoded(item: object, place: int) -> bytes:
+    return parse_b64(item, f"collateral item {place}", limit=pki.MAX_CRL_BYTES * 2)
+
+
+def _read(data: bytes, place: int, now: datetime) -> list[StoredCollateral]:
     what = f"collateral item {place}"
-    data = pki.without_remarks(parse_b64(item, what, limit=pki.MAX_CRL_BYTES * 2))
+    data = pki.without_remarks(data)
+    device = device_row(data, what, now)
+    if device is not None:
+        return [device]
+    if data.lstrip(b" \t\r\n").startswith(b"{"):
+        return _rows(read_collateral(data), now)
     try:
         return [_certificate(one, now) for one in pki.load_certificates(data, what)]
     except KbsError:
@@ -211,8 +291,31 @@ def _read(item: object, place: int, now: datetime) -> list[StoredCollateral]:
         return [_crl(one, now) for one in pki.load_crls(data, what)]
     except KbsError as exc:
         raise MalformedError(
-            what, expected="certificates or revocation lists, DER or PEM"
+            what,
+            expected="certificates or revocation lists (DER, PEM), OCSP answers (DER), "
+            "Intel's JSON or manifests with their id",
         ) from exc
+
+
+def _rows(given: GivenCollateral, now: datetime) -> list[StoredCollateral]:
+    return [
+        *(_certificate(one, now) for one in given.certificates()),
+        *(_crl(one, now) for one in given.revocation_lists()),
+        *(_stored(one, now) for one in given.documents()),
+    ]
+
+
+def _stored(document: VendorDocument, now: datetime) -> StoredCollateral:
+    return StoredCollateral(
+        digest=hashlib.sha256(document.data).digest(),
+        kind=document.kind,
+        subject=document.subject,
+        issuer=SIGNER,
+        not_before=document.begins,
+        not_after=document.ends,
+        der=document.data,
+        imported=now,
+    )
 
 
 def _certificate(certificate: x509.Certificate, now: datetime) -> StoredCollateral:
@@ -244,6 +347,7 @@ def _crl(crl: x509.CertificateRevocationList, now: datetime) -> StoredCollateral
 
 
 def _to_json(row: StoredCollateral) -> dict[str, object]:
+    origin = origin_of(row.kind, row.der)
     return {
         "sha256": row.digest.hex(),
         "kind": row.kind,
@@ -252,4 +356,5 @@ def _to_json(row: StoredCollateral) -> dict[str, object]:
         "not_before": format_time(row.not_before),
         "not_after": None if row.not_after is None else format_time(row.not_after),
         "imported": format_time(row.imported),
+        "source": None if origin is None else origin.url,
     }

@@ -20,7 +20,21 @@ from kbs.policy.appraise import Appraisal, appraise
 from kbs.policy.decide import merge
 
 # Claims by these last words are launch measurements, which deny entries can name.
-MEASUREMENT_WORDS = frozenset({"measurement", "mr_td", "mr_enclave"})
+MEASUREMENT_WORDS = frozenset(
+    {
+        "measurement",
+        "mr_td",
+        "mr_enclave",
+        "initial_measurement",
+        # As attestation services call them in their tokens.
+        "tdx_mrtd",
+        "sgx_mrenclave",
+        "x_ms_sgx_mrenclave",
+        "x_ms_sevsnpvm_launchmeasurement",
+    }
+)
+# The same by their whole names: the image of a Nitro enclave.
+MEASUREMENT_NAMES = frozenset({"nitro.pcrs.0"})
 
 NOT_FOUND = "key.not_found"
 """Reason of a key that is granted to this caller and does not exist."""
@@ -157,7 +171,7 @@ def _measurements(claims: Claims) -> set[str]:
         str(value)
         for item in claims.items
         for name, value in item.values.items()
-        if name.rpartition(".")[2] in MEASUREMENT_WORDS
+        if name in MEASUREMENT_NAMES or name.rpartition(".")[2] in MEASUREMENT_WORDS
     }
 
 
@@ -206,6 +220,9 @@ def _used(
     # matter here is read again, since there are few of them.
     scopes = {asked.key_id.tenant, "shared"}
     found.extend(ca for ca in state.cas.values() if ca.subject.tenant in scopes)
+    found.extend(
+        one for one in state.token_issuers.values() if one.subject.tenant in scopes
+    )
     return tuple(found)
 
 

@@ -162,6 +162,7 @@ class Explaining:
                 collateral=self._collateral.current(tx),
                 enrolled_keys=snapshot.enrolled_keys,
                 cas=snapshot.cas,
+                issuers=snapshot.issuers,
                 require_revocation=require_revocation,
                 recorded=True,
                 development=self._development,

@@ -400,6 +400,7 @@ def _active(state: GovernanceState) -> set[InForceName]:
         (Kind.REFERENCE_SET, state.reference_sets.values()),
         (Kind.AK, state.aks.values()),
         (Kind.CA, state.cas.values()),
+        (Kind.TOKEN_ISSUER, state.token_issuers.values()),
         (Kind.DENY, state.denials.values()),
         (Kind.AUTHORITY, (state.authority,)),
     )

@@ -19,7 +19,7 @@ from kbs.broker.view import GovernedView
 from kbs.core.claims import Vocabulary
 from kbs.core.errors import IntegrityError, MalformedError, UnavailableError
 from kbs.core.ids import KeyId, ScopedName
-from kbs.evidence.model import EnrolledKey, TrustedCA
+from kbs.evidence.model import EnrolledKey, TrustedCA, TrustedIssuer
 from kbs.governance.chain import replay
 from kbs.governance.state import GovernanceState, StoredStatement
 from kbs.governance.statement import Kind, read_envelope
@@ -109,6 +109,7 @@ class Snapshot:
     envelopes: Mapping[int, bytes]
     enrolled_keys: Mapping[bytes, tuple[EnrolledKey, ...]]
     cas: tuple[TrustedCA, ...]
+    issuers: tuple[TrustedIssuer, ...]
     policies: Mapping[str, tuple[ActivePolicy, ...]]
     views: dict[str, GovernedView] = field(default_factory=dict)
 
@@ -373,6 +374,18 @@ class Governance:
                     certificate=ca.content.certificate,
                 )
                 for ca in state.cas.values()
+            ),
+            issuers=tuple(
+                TrustedIssuer(
+                    tenant=one.subject.tenant,
+                    name=one.subject.name,
+                    profile=one.content.profile,
+                    issuer=one.content.issuer,
+                    audience=one.content.audience,
+                    keys=one.content.keys,
+                    roots=frozenset(one.content.roots),
+                )
+                for one in state.token_issuers.values()
             ),
             policies=self._policies(state),
         )

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from kbs.broker.collateral import CollateralTable
 from kbs.broker.commit import refuse_clock_behind
 from kbs.broker.governance import Governance, Snapshot
+from kbs.broker.intel_collateral import lacking_documents
 from kbs.broker.ports import Database, Transaction
+from kbs.broker.refresh import Refresher
 from kbs.broker.vault import Vault
 from kbs.core.clock import Clock
 from kbs.core.errors import KbsError, UnavailableError
@@ -32,6 +34,9 @@ NO_COLLATERAL = (
     "none imported: SNP evidence must bring its certificates, "
     "and revocation cannot be checked"
 )
+
+# Families of claims whose evidence has a report of SNP in it.
+_ON_SNP = frozenset({"snp", "azure_snp"})
 
 _LOOK_SECONDS = 60
 _Looked = tuple[Snapshot, GivenCollateral, int]
@@ -89,11 +94,13 @@ class Health:
         free_bytes: Callable[[], int],
         unwritten: Callable[[], UnavailableError | None],
         development: bool,
+        refresher: Refresher | None = None,
     ) -> None:
         """Ask `free_bytes` how much room the data folder has.
 
         `unwritten` says why the last write failed, if it did.
         """
+        self._refresher = refresher
         self._database = database
         self._governance = governance
         self._vault = vault
@@ -101,6 +108,7 @@ class Health:
         self._links = LinkCache()
         self._unlisted: tuple[_Looked, int] | None = None
         self._needing: tuple[Snapshot, bool] | None = None
+        self._named: tuple[Snapshot, frozenset[str]] | None = None
         self._clock = clock
         self._free_bytes = free_bytes
         self._unwritten = unwritten
@@ -118,6 +126,12 @@ class Health:
         if free < DISK_RESERVE_BYTES:
             detail = f"{free} bytes free, expected at least {DISK_RESERVE_BYTES}"
             missing.append(Missing(what="disk", detail=detail))
+        if self._refresher is not None:
+            # Details, like who asks a vendor what, are for the broker's own log.
+            late = len(self._refresher.overdue())
+            if late:
+                text = f"{late} items could not be fetched anew yet: see the log"
+                missing.append(Missing(what="refresh", detail=text, blocking=False))
         if self._development:
             notes.append(("development", "sample evidence is accepted"))
         return HealthReport(
@@ -177,6 +191,15 @@ class Health:
             notes.append(
                 ("collateral", f"no current AMD list for {', '.join(lacking)}")
             )
+        documents = lacking_documents(
+            table, self._families(snapshot), self._clock.now()
+        )
+        if documents:
+            detail = (
+                f"no {', '.join(documents)} of Intel that stands now: evidence that "
+                "brings none is answered 503"
+            )
+            missing.append(Missing(what="collateral", detail=detail, blocking=False))
         unlisted = self._cas_without_list(snapshot, table)
         if unlisted:
             # Anybody may ask, so no tenant is named.
@@ -221,9 +244,23 @@ class Health:
             self._needing = known
         return known[1]
 
+    def _families(self, snapshot: Snapshot) -> frozenset[str]:
+        known = self._named
+        if known is None or known[0] is not snapshot:
+            families = {
+                family
+                for policies in snapshot.policies.values()
+                for policy in policies
+                for rule in policy.parsed.policy.allow
+                for family in families_of(rule, self._governance.vocabulary)
+            }
+            known = (snapshot, frozenset(families))
+            self._named = known
+        return known[1]
+
     def _names_snp(self, snapshot: Snapshot) -> bool:
         return any(
-            "snp" in families_of(rule, self._governance.vocabulary)
+            not _ON_SNP.isdisjoint(families_of(rule, self._governance.vocabulary))
             for policies in snapshot.policies.values()
             for policy in policies
             if not policy.parsed.policy.tolerate_missing_revocation

@@ -50,6 +50,9 @@ _SCALAR_BYTES = 32
 
 CHALLENGE_KEY_AGE = timedelta(days=1)
 
+# Shorter numbers that a service gave a device would be found in any text.
+_MIN_IDENTITY_DIGITS = 16
+
 RELOAD_INTERVAL = timedelta(seconds=1)
 """Shortest time between two readings of the keys for an unknown key id."""
 
@@ -156,12 +159,12 @@ class Identity:
 
     def pseudonyms(self, identities: Iterable[str]) -> Pseudonyms:
         """Return the rewriter that keeps device identities out of the log."""
-        chips = [
-            bytes.fromhex(text.removeprefix("chip:"))
-            for text in identities
-            if text.startswith("chip:")
+        devices = [
+            bytes.fromhex(value)
+            for kind, _, value in (text.partition(":") for text in identities)
+            if kind in {"chip", "gpu"} and len(value) >= _MIN_IDENTITY_DIGITS
         ]
-        return Pseudonyms(self._pseudonym_key.reveal(), chips)
+        return Pseudonyms(self._pseudonym_key.reveal(), devices)
 
     def pseudonym(self, value: bytes) -> str:
         """Return the keyed hash of one device identity."""

@@ -26,6 +26,7 @@ from kbs.governance.objects import (
     parse_reference_set,
 )
 from kbs.governance.statement import Kind
+from kbs.governance.token_issuer import parse_token_issuer
 from kbs.pki.chain import may_sign
 from kbs.policy.parse import parse_release_policy
 
@@ -137,6 +138,7 @@ _PARSERS: Mapping[Kind, Callable[[object], _Canonical]] = {
     Kind.REFERENCE_SET: parse_reference_set,
     Kind.AK: parse_attestation_key,
     Kind.CA: parse_ca,
+    Kind.TOKEN_ISSUER: parse_token_issuer,
     Kind.DENY: parse_deny,
     Kind.AUTHORITY: parse_authority,
 }

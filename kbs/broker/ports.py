@@ -202,10 +202,13 @@ class EnrolmentStore(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCollateral:
-    """A vendor's certificate or revocation list; brings no trust."""
+    """A vendor's certificate, list, answer, document or manifest; brings no trust.
+
+    `der` are the bytes that prove themselves: DER, and of documents and manifests JSON.
+    """
 
     digest: bytes
-    kind: str  # "certificate" or "crl"
+    kind: str  # "certificate", "crl", "ocsp", "rim" or the kind of a document
     subject: str
     issuer: str
     not_before: datetime

@@ -14,16 +14,28 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kbs.channel.recipient import Recipient, Suite, parse_recipient, parse_suite
-from kbs.core.encode import canonical_json, require_list, require_members, require_text
+from kbs.channel.recipient import (
+    Recipient,
+    Suite,
+    parse_recipient,
+    parse_suite,
+    spki_der,
+)
+from kbs.core.binding import binding
+from kbs.core.encode import (
+    canonical_json,
+    parse_b64u,
+    require_list,
+    require_members,
+    require_text,
+)
 from kbs.core.errors import MalformedError
 from kbs.core.ids import KeyRef, parse_key_ref
 
-BINDING_CONTEXT = b"kbs.binding/1\x00"
 RELEASE_CONTEXT = b"kbs.release/1\x00"
 
 MAX_KEYS = 64
@@ -149,11 +161,6 @@ def parse_audience(value: object) -> str:
     return _matching(_AUDIENCE, value, "audience", "visible ASCII")
 
 
-def binding(value: object) -> bytes:
-    """Return B(value), 48 bytes."""
-    return hashlib.sha384(BINDING_CONTEXT + canonical_json(value)).digest()
-
-
 def device_binding(kind: str, runtime_data: RuntimeData) -> bytes:
     """Return D(kind), the same for all devices of a kind."""
     return binding(
@@ -195,6 +202,24 @@ class RuntimeBinding:
     def device(self, kind: str) -> bytes:
         """Return D(kind)."""
         return device_binding(kind, self.runtime_data)
+
+    def carried(self, kind: str, digest: bytes) -> bytes | None:
+        """Return None: each kind has the form of its row in the binding's table."""
+        del kind, digest
+        return None
+
+    def beside(self) -> Mapping[str, bytes]:
+        """Return the recipient's key (SPKI DER) and the challenge's bytes.
+
+        A nonce that is no base64url is no challenge of ours, and fits nothing.
+        """
+        fitting = {"recipient": spki_der(self.runtime_data.recipient)}
+        try:
+            nonce = self.runtime_data.nonce
+            fitting["challenge"] = parse_b64u(nonce, "nonce", limit=len(nonce))
+        except MalformedError:
+            pass
+        return fitting
 
 
 def release_info(

@@ -13,7 +13,7 @@ other (`binding.md`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kbs.channel.tee_key import TeeKey
@@ -37,6 +37,14 @@ class RcarBinding:
         """Return what every device must carry."""
         del kind
         return _digest(self._common())
+
+    def carried(self, kind: str, digest: bytes) -> bytes | None:
+        """Return the digest as it is for VMs of Azure: extraData is not cut there."""
+        return digest if kind == "azure" else None
+
+    def beside(self) -> Mapping[str, bytes]:
+        """Return nothing: the protocol has no evidence with further fields."""
+        return {}
 
     def _common(self) -> dict[str, object]:
         return {"nonce": self.nonce, "tee-pubkey": self.tee_key.to_json()}

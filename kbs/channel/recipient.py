@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kbs.core.encode import b64u, parse_b64u, require_members, require_object
 from kbs.core.errors import MalformedError
@@ -80,6 +81,11 @@ def parse_recipient(value: object) -> Recipient:
     if kty == "AKP":
         return _refuse_akp(value)
     raise MalformedError("recipient kty", got=repr(kty)[:40], expected="OKP or EC")
+
+
+def spki_der(recipient: Recipient) -> bytes:
+    """Return the key as SubjectPublicKeyInfo in DER (RFC 5280; RFC 8410 for X25519)."""
+    return recipient.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def recipient_of(key: RecipientPrivateKey) -> Recipient:

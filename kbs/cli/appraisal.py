@@ -16,11 +16,17 @@ from kbs.cli.context import EXIT_DONE, EXIT_REFUSED, EXIT_UNCHECKED, EXIT_USAGE
 from kbs.cli.evidence_files import (
     BUNDLE,
     EVENT_LOG,
+    GCE,
+    RIM,
+    TOKEN,
     UNKNOWN_KIND,
+    WITHOUT_CERTIFICATES,
     GivenFiles,
     Unparsed,
     bundle_from,
     lacks_of_quote,
+    read_attestation,
+    read_event_log,
     read_evidence,
 )
 from kbs.core.checks import Check, CheckLog, Status, Verdict, verdict
@@ -28,14 +34,20 @@ from kbs.core.claims import Claims, ClaimValue
 from kbs.core.encode import parse_b64u
 from kbs.core.errors import KbsError, MalformedError
 from kbs.evidence.bundle import Bundle, verify_bundle
-from kbs.evidence.model import GivenCollateral, Trust
+from kbs.evidence.gce.attestation import check_others
+from kbs.evidence.model import StoredRim, Trust, TrustedIssuer
+from kbs.evidence.nvgpu.manifests import Sources, check_rim
+from kbs.evidence.nvgpu.shelf import RimShelf
 from kbs.evidence.registry import VERIFIERS
 from kbs.evidence.vtpm.abi import Attest, parse_attest
 from kbs.evidence.vtpm.algorithms import bank_name
-from kbs.evidence.vtpm.eventlog import EventLog, parse_event_log, replay
+from kbs.evidence.vtpm.eventlog import EventLog, replay
+from kbs.pki.cache import LinkCache
 
-# AMD 56860, table 23 (REPORT_DATA); the longest nonce that any raw evidence carries.
+# AMD 56860, table 23 (REPORT_DATA); the longest nonce that most raw evidence carries.
 _MAX_NONCE = 64
+# AWS, attestation_process.md, section 2.2: nonce = bytes .size (0..1024).
+_MAX_NONCES = {"nitro": 1024, "nitrotpm": 1024}
 
 _QUOTE_CHECKS = (
     "vtpm.quote.signature",
@@ -45,6 +57,8 @@ _QUOTE_CHECKS = (
 # What the PCR values beside a quote are needed for.
 _PCR_CHECKS = frozenset({"vtpm.quote.pcr_selection", "vtpm.quote.pcr_digest"})
 _LOG_CHECK = "vtpm.eventlog.replay"
+# Their REPORTDATA or challenge has 64 bytes; a shorter nonce leaves zeros behind it.
+_REPORTS = frozenset({"snp", "tdx", "sgx", "cca"})
 _EXIT = {
     Verdict.VERIFIED: EXIT_DONE,
     Verdict.REFUSED: EXIT_REFUSED,
@@ -114,50 +128,70 @@ class Verification:
             MalformedError: an option or a file beside the evidence is wrong.
         """
         self.files.refuse_for(kind)
-        if kind == EVENT_LOG:
-            return self._run_log(data)
+        if kind in {EVENT_LOG, RIM}:
+            self._refuse_nonce(kind)
+            return self._run_log(data) if kind == EVENT_LOG else self._run_rim(data)
         if self.nonce is not None and kind != BUNDLE:
-            _nonce_bytes(self.nonce)
+            _nonce_bytes(self.nonce, kind)
         try:
             if kind == "vtpm" and lacks_of_quote(self.files):
                 return self._run_incomplete_quote(data)
             bundle = bundle_from(kind, data, self.files)
             result = verify_recorded(bundle, self._trust(kind))
+            if kind == GCE and result.parsed:
+                result = _with_others(result, data)
         except Unparsed as exc:
             return malformed(exc.kind, exc.error)
         return self._with_nonce(result, kind, bundle)
 
     def _trust(self, kind: str) -> Trust:
         collateral = self.files.given_collateral()
-        if kind == BUNDLE:
-            collateral = GivenCollateral(
-                self.files.given_certificates() + collateral.given_certificates,
-                collateral.given_revocation_lists,
+        if kind in WITHOUT_CERTIFICATES:
+            collateral = replace(
+                collateral,
+                given_certificates=(
+                    self.files.given_certificates() + collateral.given_certificates
+                ),
             )
         return Trust(
             now=self.at,
             collateral=collateral,
+            issuers=self._issuers(kind),
             require_revocation=False,
             recorded=True,
             override_ak=self.files.named_ak(),
         )
 
-    def _run_log(self, data: bytes) -> Result:
+    def _issuers(self, kind: str) -> tuple[TrustedIssuer, ...]:
+        roots = self.files.given_roots() if kind == TOKEN else ()
+        return self.files.given_issuers() + roots
+
+    def _refuse_nonce(self, kind: str) -> None:
         if self.nonce is not None:
             raise MalformedError(
                 "--nonce",
-                got="an event log, which has none",
+                got=f"a file of kind {kind}, which has none",
                 expected="a bundle, a report or a quote",
                 code="usage",
             )
+
+    def _run_rim(self, data: bytes) -> Result:
+        log = CheckLog()
+        sources = Sources(trust=self._trust(RIM), shelf=RimShelf(), cache=LinkCache())
+        check_rim(StoredRim(data), sources, log)
+        checks = tuple(check.at(0) for check in log.checks)
+        parsed = log.status_of("nvgpu.rim.parse") is Status.PASS
+        return Result(checks=checks, parsed=parsed)
+
+    def _run_log(self, data: bytes) -> Result:
         try:
-            found = parse_event_log(data)
+            kind, found = read_event_log(data)
         except MalformedError as exc:
             return malformed("vtpm", exc)
         log = CheckLog()
-        log.passed("vtpm.parse", f"{len(found.events)} events, {found.format.value}")
+        log.passed(f"{kind}.parse", f"{len(found.events)} events, {found.format.value}")
         log.unchecked(
-            _LOG_CHECK,
+            f"{kind}.eventlog.replay",
             "an event log proves nothing alone: give it by --event-log with a quote",
         )
         checks = tuple(check.at(0) for check in log.checks)
@@ -202,11 +236,13 @@ class Verification:
         if self.nonce is None or not result.parsed:
             return result
         if kind == BUNDLE:
-            check = _bundle_nonce_check(self.nonce, bundle)
+            checks = [_bundle_nonce_check(self.nonce, bundle)]
         else:
-            bound = VERIFIERS[kind].parse(bundle.items[0], 0).bound
-            check = _raw_nonce_check(self.nonce, bound, kind)
-        return replace(result, checks=(*result.checks, check))
+            checks = [
+                _item_nonce_check(self.nonce, bundle, index)
+                for index in range(len(bundle.items))
+            ]
+        return replace(result, checks=(*result.checks, *checks))
 
 
 def verify_recorded(
@@ -286,11 +322,12 @@ def _without_pcrs(check: Check, *, selects: bool, has_log: bool) -> Check:
     )
 
 
-def _nonce_bytes(text: str) -> bytes:
-    data = parse_b64u(text, "--nonce", limit=_MAX_NONCE)
+def _nonce_bytes(text: str, kind: str) -> bytes:
+    most = _MAX_NONCES.get(kind, _MAX_NONCE)
+    data = parse_b64u(text, "--nonce", limit=most)
     if not data:
         # Nothing at all would match a report whose REPORT_DATA is all zero.
-        raise MalformedError("--nonce", got="nothing", expected="1 to 64 bytes")
+        raise MalformedError("--nonce", got="nothing", expected=f"1 to {most} bytes")
     return data
 
 
@@ -299,9 +336,26 @@ def _bundle_nonce_check(text: str, bundle: Bundle) -> Check:
     return _nonce_check(str(runtime_data.get("nonce", "none")), text, "runtime_data")
 
 
+def _with_others(result: Result, data: bytes) -> Result:
+    """Add what is found of the quotes that an attestation has besides the item's."""
+    attestation = read_attestation(data)
+    try:
+        checks = check_others(attestation, len(attestation.items) - 1)
+    except MalformedError as exc:
+        raise Unparsed("vtpm", exc) from exc
+    return replace(result, checks=(*result.checks, *checks))
+
+
+def _item_nonce_check(text: str, bundle: Bundle, index: int) -> Check:
+    kind = bundle.kind(index)
+    parsed = VERIFIERS[kind].parse(bundle.items[index], index)
+    signed = parsed.bound if parsed.nonce is None else parsed.nonce
+    return _raw_nonce_check(text, signed, kind).at(index)
+
+
 def _raw_nonce_check(text: str, bound: bytes, kind: str) -> Check:
-    nonce = _nonce_bytes(text)
-    expected = nonce.ljust(len(bound), b"\0") if kind == "snp" else nonce
+    nonce = _nonce_bytes(text, kind)
+    expected = nonce.ljust(len(bound), b"\0") if kind in _REPORTS else nonce
     return _nonce_check(bound.hex(), expected.hex(), "the signed field", item=0)
 
 

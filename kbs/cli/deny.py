@@ -29,7 +29,8 @@ def deny() -> None:
 @click.option("--policy", metavar="TENANT/NAME", help="Everything that it governs.")
 @click.option("--key", metavar="ID", help="A key, or one version of it.")
 @click.option("--ak", metavar="HEX", help="A TPM by its AK: SPKI SHA-256, or name.")
-@click.option("--chip", metavar="HEX", help="A CPU by its chip id, or Turin's HWID.")
+@click.option("--chip", metavar="HEX", help="A CPU by chip id, Turin's HWID or PPID.")
+@click.option("--gpu", metavar="HEX", help="A GPU or NVSwitch by its device_id.")
 @click.option("--measurement", metavar="HEX", help="A launch measurement.")
 @click.option("--all", "everything", is_flag=True, help="Emergency stop: every key.")
 @click.option("--reason", required=True, metavar="TEXT")
@@ -43,6 +44,7 @@ def add(
     key: str | None,
     ak: str | None,
     chip: str | None,
+    gpu: str | None,
     measurement: str | None,
     everything: bool,
     reason: str,
@@ -61,6 +63,7 @@ def add(
         "--key": key,
         "--ak": ak,
         "--chip": chip,
+        "--gpu": gpu,
         "--measurement": measurement,
         "--all": "" if everything else None,
     }

@@ -24,8 +24,25 @@ if TYPE_CHECKING:
     from kbs.cli.evidence_files import GivenFiles
 
 _FILE = click.Path(path_type=Path)
-_KINDS = ("bundle", "snp", "vtpm", "sample", "eventlog")
-_INSPECTED = (*_KINDS, "certificate")
+_KINDS = (
+    "bundle",
+    "rcar",
+    "snp",
+    "tdx",
+    "sgx",
+    "cca",
+    "token",
+    "vtpm",
+    "nitro",
+    "nitrotpm",
+    "azure",
+    "gce",
+    "nvgpu",
+    "sample",
+    "eventlog",
+    "rim",
+)
+_INSPECTED = (*_KINDS, "certificate", "collateral")
 
 
 @click.group()
@@ -38,10 +55,19 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         [
             click.option("--cert", multiple=True, type=_FILE, help="Certificates."),
-            click.option("--crl", multiple=True, type=_FILE, help="Revocation lists."),
-            click.option("--collateral", type=_FILE, help="Certificates and CRLs."),
+            click.option(
+                "--crl", multiple=True, type=_FILE, help="CRLs, OCSP answers."
+            ),
+            click.option(
+                "--collateral",
+                multiple=True,
+                type=_FILE,
+                help="Certificates, CRLs, Intel's TCB info and QE identity.",
+            ),
             click.option("--rim", multiple=True, type=_FILE, help="RIMs (GPUs)."),
-            click.option("--event-log", type=_FILE, help="TCG event log of a quote."),
+            click.option(
+                "--event-log", type=_FILE, help="Event log of a TPM or TD quote."
+            ),
             click.option("--signature", type=_FILE, help="Signature of a TPM quote."),
             click.option("--pcrs", type=_FILE, help="PCR values: JSON, or tpm2-tools."),
             click.option("--ak", type=_FILE, help="Trust this key, this time only."),

@@ -1,4 +1,4 @@
-"""`kbs evidence inspect`: the fields of bundles, reports, quotes, logs, certificates.
+"""`kbs evidence inspect`: fields of bundles, reports, quotes, logs, collateral.
 
 `{"items": [{"kind", <kind>: {…fields…}}], "runtime_data"?}`; an item that does not
 parse has an `error` in place of its fields. Nothing shown is proven.
@@ -6,6 +6,7 @@ parse has an `error` in place of its fields. Nothing shown is proven.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cryptography import x509
@@ -14,24 +15,33 @@ from kbs.cli.appraisal import inspect_attest, registers_of
 from kbs.cli.evidence_files import (
     BUNDLE,
     EVENT_LOG,
+    RIM,
     GivenFiles,
     Unparsed,
     bundle_from,
     guess_kind,
     lacks_of_quote,
+    read_event_log,
     read_evidence,
 )
 from kbs.cli.inputs import read_input
-from kbs.cli.x509_files import certificates_in
+from kbs.cli.x509_files import certificates_in, load_collateral
 from kbs.core.clock import format_time
 from kbs.core.errors import KbsError, MalformedError
 from kbs.evidence.bundle import MAX_BUNDLE_BYTES, Bundle
+from kbs.evidence.dcap.inspection import inspect_document
+from kbs.evidence.model import GivenCollateral, StoredRim
+from kbs.evidence.nvgpu.inspection import inspect_rim
+from kbs.evidence.nvgpu.shelf import RimShelf
 from kbs.evidence.registry import VERIFIERS
 from kbs.evidence.snp.certificates import is_endorsement_key, parse_endorsement_key
 from kbs.evidence.vtpm.abi import parse_attest
 from kbs.evidence.vtpm.algorithms import bank_name
-from kbs.evidence.vtpm.eventlog import EventLog, parse_event_log
+from kbs.evidence.vtpm.eventlog import EventLog
 from kbs.pki.certificates import spki_sha256
+
+CERTIFICATE = "certificate"
+COLLATERAL = "collateral"
 
 # Data of an event beyond this is shown by its size only.
 _MAX_SHOWN = 256
@@ -46,12 +56,8 @@ def inspect_file(path: Path, kind: str | None, files: GivenFiles) -> dict[str, o
     if kind is None:
         kind = _guess(read_input(path, "evidence", limit=MAX_BUNDLE_BYTES))
     found, data = read_evidence(path, kind)
-    if found == EVENT_LOG:
-        return _inspect_log_file(data)
-    if found == "certificate":
-        given = certificates_in(data, found)
-        shown = [_inspect_certificate(one) for one in given]
-        return {"items": [{"kind": found, found: fields} for fields in shown]}
+    if found in _ALONE:
+        return _ALONE[found](data)
     files.refuse_for(found)
     try:
         if found == "vtpm" and lacks_of_quote(files):
@@ -66,15 +72,22 @@ def inspect_file(path: Path, kind: str | None, files: GivenFiles) -> dict[str, o
 
 
 def _guess(data: bytes) -> str | None:
-    """Return what a file is; certificates are tried last."""
+    """Return what a file is; certificates and other collateral are tried last."""
     found = guess_kind(data)
-    if found is not None:
+    if found is not None and not _is_collateral_set(found, data):
         return found
-    try:
-        certificates_in(data, "certificate")
-    except MalformedError:
-        return None
-    return "certificate"
+    for kind, read in ((CERTIFICATE, certificates_in), (COLLATERAL, load_collateral)):
+        try:
+            read(data, kind)
+        except MalformedError:
+            continue
+        return kind
+    return found
+
+
+def _is_collateral_set(found: str, data: bytes) -> bool:
+    # Both are JSON, and nothing is a bundle without saying so.
+    return found == BUNDLE and b'"kbs.evidence/' not in data
 
 
 def _inspect_bundle(bundle: Bundle) -> dict[str, object]:
@@ -102,9 +115,21 @@ def _single(kind: str, fields: dict[str, object]) -> dict[str, object]:
     return {"items": [{"kind": kind, kind: fields}]}
 
 
+def _inspect_certificates(data: bytes) -> dict[str, object]:
+    shown = [_inspect_certificate(one) for one in certificates_in(data, CERTIFICATE)]
+    return {"items": [{"kind": CERTIFICATE, CERTIFICATE: one} for one in shown]}
+
+
+def _inspect_rim_file(data: bytes) -> dict[str, object]:
+    fields = inspect_rim(StoredRim(data), RimShelf())
+    if "product" not in fields:
+        return {"items": [{"kind": RIM, "error": fields["error"]}]}
+    return _single(RIM, fields)
+
+
 def _inspect_log_file(data: bytes) -> dict[str, object]:
     try:
-        return _single(EVENT_LOG, _inspect_log(parse_event_log(data)))
+        return _single(EVENT_LOG, _inspect_log(read_event_log(data)[1]))
     except MalformedError as exc:
         return {"items": [{"kind": EVENT_LOG, "error": str(exc)}]}
 
@@ -131,6 +156,28 @@ def _inspect_log(log: EventLog) -> dict[str, object]:
     }
 
 
+def _inspect_collateral_file(data: bytes) -> dict[str, object]:
+    return _single(COLLATERAL, _inspect_collateral(load_collateral(data, COLLATERAL)))
+
+
+def _inspect_collateral(given: GivenCollateral) -> dict[str, object]:
+    return {
+        "certificates": [_inspect_certificate(one) for one in given.certificates()],
+        "revocation_lists": [_inspect_crl(one) for one in given.revocation_lists()],
+        "documents": [inspect_document(one) for one in given.documents()],
+    }
+
+
+def _inspect_crl(crl: x509.CertificateRevocationList) -> dict[str, object]:
+    until = crl.next_update_utc
+    return {
+        "issuer": crl.issuer.rfc4514_string(),
+        "this_update": format_time(crl.last_update_utc),
+        "next_update": None if until is None else format_time(until),
+        "revoked": [f"{entry.serial_number:x}" for entry in crl],
+    }
+
+
 def _inspect_certificate(certificate: x509.Certificate) -> dict[str, object]:
     document: dict[str, object] = {
         "subject": certificate.subject.rfc4514_string(),
@@ -151,3 +198,12 @@ def _inspect_certificate(certificate: x509.Certificate) -> dict[str, object]:
             "csp_id": key.csp_id,
         }
     return document
+
+
+_ALONE: Mapping[str, Callable[[bytes], dict[str, object]]] = {
+    EVENT_LOG: _inspect_log_file,
+    RIM: _inspect_rim_file,
+    CERTIFICATE: _inspect_certificates,
+    COLLATERAL: _inspect_collateral_file,
+}
+"""Files that are no item of a bundle."""

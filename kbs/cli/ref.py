@@ -1,4 +1,4 @@
-"""`kbs ref`: what policies refer to: reference values, attestation keys, CAs."""
+"""`kbs ref`: what policies and evidence rest on: values, AKs, CAs, token issuers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path)
 _NAME = click.argument("name", metavar="TENANT/NAME")
-_WORDS = ("ak", "ca", "values")
+_WORDS = ("ak", "ca", "values", "issuer")
 _KIND = click.argument("kind", type=click.Choice(_WORDS))
 _MAX_PUBLIC = 4096
 
@@ -98,6 +98,44 @@ def add_ca(context: CliContext, *, name: str, file: Path, purpose: str) -> None:
         _add(context, client, Kind.CA, subject, found.canonical())
 
 
+@add.command("issuer")
+@_NAME
+@click.option(
+    "--service",
+    type=click.Choice(["maa", "ita", "nras", "gcs", "ear", "cca"]),
+    required=True,
+    help="Whose tokens they are.",
+)
+@click.option("--issuer", metavar="ISS", help="What its tokens say in `iss`.")
+@click.option("--audience", metavar="AUD", help="What they say in `aud`.")
+@click.option("--keys", multiple=True, type=_FILE, help="Its keys: JWK set, or JWK.")
+@click.option("--root", multiple=True, type=_FILE, help="Root of PKI tokens (gcs).")
+@common_options
+def add_issuer(
+    context: CliContext,
+    *,
+    name: str,
+    service: str,
+    issuer: str | None,
+    audience: str | None,
+    keys: tuple[Path, ...],
+    root: tuple[Path, ...],
+) -> None:
+    """Trust tokens of a service, or of Arm CCA platforms, by their keys."""
+    from kbs.cli.admin_client import AdminClient
+    from kbs.cli.issuer_files import issuer_document
+    from kbs.governance.statement import Kind
+    from kbs.governance.token_issuer import parse_token_issuer
+
+    subject = parse_scoped_name(name)
+    document = issuer_document(
+        service, issuer=issuer, audience=audience, keys=keys, roots=root
+    )
+    found = parse_token_issuer(document)
+    with AdminClient.from_context(context) as client:
+        _add(context, client, Kind.TOKEN_ISSUER, subject, found.canonical())
+
+
 @add.command("values")
 @_NAME
 @click.argument("values", nargs=-1, metavar="VALUE…")
@@ -130,6 +168,40 @@ def add_values(
         content = made.canonical()
         notes = reference_values.notes(made, SystemClock().now())
         _add(context, client, Kind.REFERENCE_SET, subject, content, notes)
+
+
+@ref.command("import-rim")
+@click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE…")
+@click.option("--id", "rim_id", metavar="ID", help="Of one FILE; else its name.")
+@common_options
+def import_rim(
+    context: CliContext, *, files: tuple[Path, ...], rim_id: str | None
+) -> None:
+    """Keep NVIDIA's reference integrity manifests; signed by NVIDIA, or refused."""
+    from kbs.cli.admin_client import AdminClient
+    from kbs.cli.collateral_file import batches
+    from kbs.cli.rim_files import checked_rims
+
+    found = checked_rims(files, rim_id)
+    with AdminClient.from_context(context) as client:
+        answers = [
+            client.post("/admin/v1/collateral", {"items": batch})
+            for batch in batches(one.item for one in found)
+        ]
+    added = sum(int(str(answer.get("added"))) for answer in answers)
+    document = {
+        "read": len(found),
+        "added": added,
+        "entries": [answer.get("entry") for answer in answers],
+        "rims": [one.to_json() for one in found],
+    }
+
+    def human() -> None:
+        for one in found:
+            click.echo(one_line(one.line()))
+        click.echo(f"{added} of them new")
+
+    emit(context, document, human)
 
 
 @ref.command()
@@ -244,7 +316,12 @@ def kind_of(word: str) -> Kind:
     """Return the kind of governed object that a word of the command line names."""
     from kbs.governance.statement import Kind
 
-    return {"ak": Kind.AK, "ca": Kind.CA, "values": Kind.REFERENCE_SET}[word]
+    return {
+        "ak": Kind.AK,
+        "ca": Kind.CA,
+        "values": Kind.REFERENCE_SET,
+        "issuer": Kind.TOKEN_ISSUER,
+    }[word]
 
 
 def _current_values(client: AdminClient, subject: ScopedName) -> ReferenceSet | None:

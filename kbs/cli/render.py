@@ -84,6 +84,10 @@ def explanation(document: Mapping[str, object], *, file: TextIO | None = None) -
         lines.append((f"{marks[result]} rule {name}", _STYLES[result]))
         for node in _mappings([rule.get("tree")]):
             lines += _node_lines(node, 1, marks)
+        surplus = rule.get("surplus")
+        if isinstance(surplus, list) and surplus:
+            items = ", ".join(_text(one) for one in surplus)
+            lines.append((f"  says nothing about {items}", "dim"))
     lines += _nearest_lines(document)
     _print_lines(lines, out)
 

@@ -10,6 +10,7 @@ import click
 
 from kbs.adapters.trust import trust_folder_default, url_without_credentials
 from kbs.cli.context import CliContext, common_options, emit
+from kbs.cli.vendor_options import OFFLINE, SERVICES, services_of
 from kbs.settings import (
     DEFAULT_LISTEN,
     MAX_EVIDENCE_MIB,
@@ -130,6 +131,13 @@ def init(
     metavar="REASON",
     help="Start although the database is older than its high-water mark.",
 )
+@click.option(
+    "--refresh-collateral",
+    is_flag=True,
+    help="Fetch newer vendor collateral before the imported one runs out.",
+)
+@SERVICES
+@OFFLINE
 @common_options
 def serve(
     context: CliContext,
@@ -147,6 +155,9 @@ def serve(
     evidence_retention_days: int,
     evidence_max_mib: int,
     accept_rollback: str | None,
+    refresh_collateral: bool,
+    services: tuple[str, ...],
+    offline: bool,
 ) -> None:
     """Run the broker; an empty data folder is initialised, but not for --production.
 
@@ -176,6 +187,9 @@ def serve(
         evidence_retention_days=evidence_retention_days,
         evidence_max_mib=evidence_max_mib,
         accept_rollback=accept_rollback,
+        refresh_collateral=refresh_collateral,
+        offline=offline,
+        services=services_of(services),
     )
     try:
         run(

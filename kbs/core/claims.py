@@ -41,13 +41,15 @@ class Safety:
     `default` is what `safe: true` expands to (any of these values); `acceptable`
     are further values that a rule may fix in words of its own without an excuse.
     An empty `default` means that `safe: true` cannot know the value (an AK group):
-    the rule must fix the claim, or one of `alternatives`, to any value.
+    the rule must fix the claim, or one of `alternatives`, to any value; with `floor`,
+    an `at_least` for the claim fixes it too.
     """
 
     reason: str
     default: tuple[bool | int | str, ...] = ()
     acceptable: tuple[bool | int | str, ...] = ()
     alternatives: tuple[str, ...] = ()
+    floor: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,6 +42,10 @@ class Reader:
         self._offset += size
         return self._data[start : self._offset]
 
+    def peek(self) -> int | None:
+        """Return the next byte without consuming it; None at the end."""
+        return self._data[self._offset] if self.remaining else None
+
     def big(self, size: int, field: str) -> int:
         """Consume an unsigned big-endian integer of `size` bytes."""
         return int.from_bytes(self.take(size, field), "big")

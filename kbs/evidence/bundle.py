@@ -205,10 +205,11 @@ def _result(
     given = tuple(one.result.claims for one in items if one.result.claims is not None)
     # A verifier without claims left something open: nothing of the bundle counts then.
     is_complete = outcome is Verdict.VERIFIED and len(given) == len(items)
+    further = tuple(more for one in items for more in one.result.further_claims)
     return BundleResult(
         checks=checks,
         verdict=outcome,
-        claims=Claims(items=given, request=request) if is_complete else None,
+        claims=Claims(items=given + further, request=request) if is_complete else None,
         authenticated=joined.bound is not None
         and joined.primary is not None
         and items[joined.primary].result.authenticated,

@@ -28,6 +28,17 @@ class BundleBinding(Protocol):
         """Return D(kind)."""
         ...
 
+    def carried(self, kind: str, digest: bytes) -> bytes | None:
+        """Return the whole bound field, where the protocol has a form of its own.
+
+        None leaves the form to the verifier of the kind (`bound_matches`).
+        """
+        ...
+
+    def beside(self) -> Mapping[str, bytes]:
+        """Return what a primary's further fields (`ParsedItem.beside`) may hold."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppraisedItem:
@@ -42,6 +53,16 @@ class AppraisedItem:
         """The element of M that this item would be."""
         digest = hashlib.sha384(self.parsed.core).hexdigest()
         return (self.parsed.kind, digest)
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether it is a primary by itself, as CPU reports and tokens of them are."""
+        return self.verifier.primary or self.parsed.primary
+
+    @property
+    def bound_as(self) -> str:
+        """The kind in its D."""
+        return self.parsed.bound_as or self.parsed.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +95,20 @@ def choose_primary(
 def join_items(items: Sequence[AppraisedItem], binding: BundleBinding | None) -> Joined:
     """Run the checks across all items; `binding` is None for recorded evidence."""
     log = CheckLog()
-    found = choose_primary(
+    # Some items say themselves what they are about, whatever else is of their kind.
+    found = tuple(i for i, one in enumerate(items) if one.is_primary)
+    found = found or choose_primary(
         [one.parsed.kind for one in items],
         {one.parsed.kind: one.verifier for one in items},
     )
     if len(found) == 1:
         log.passed("bundle.primary", f"item {found[0]}")
         joined = _bind(items, found[0], binding, log)
+    elif not found and binding is None:
+        # Nothing binds recorded evidence, so nothing is missing among devices alone.
+        log.skipped("bundle.primary", "recorded evidence of devices alone")
+        log.skipped("binding.devices", "recorded evidence without runtime data")
+        joined = Joined()
     else:
         log.failed(
             "bundle.primary",
@@ -110,20 +138,14 @@ def _bind(
     unbound = [
         other.parsed.index
         for other in others
-        if not other.verifier.bound_matches(
-            other.parsed, binding.device(other.parsed.kind)
-        )
+        if not _is_bound(other, binding.device(other.bound_as), binding)
     ]
-    if one.verifier.bound_matches(one.parsed, expected):
+    if not _is_bound(one, expected, binding):
+        _note_unbound(one, expected, log)
+    elif _fits_beside(one.parsed, binding.beside(), log):
         log.passed("binding.primary", f"item {primary} carries P")
         _check_devices(others, unbound, log)
         return Joined(primary, devices, expected)
-    log.failed(
-        "binding.primary",
-        f"item {primary} is not bound to this request and this set of items",
-        got=one.parsed.bound.hex(),
-        expected=expected.hex(),
-    )
     if others and not unbound:
         log.failed(
             "binding.devices",
@@ -132,6 +154,38 @@ def _bind(
     else:
         _check_devices(others, unbound, log)
     return Joined(primary, devices)
+
+
+def _is_bound(one: AppraisedItem, digest: bytes, binding: BundleBinding) -> bool:
+    whole = binding.carried(one.parsed.kind, digest)
+    if whole is None:
+        return one.verifier.bound_matches(one.parsed, digest)
+    return one.parsed.bound == whole
+
+
+def _note_unbound(one: AppraisedItem, expected: bytes, log: CheckLog) -> None:
+    log.failed(
+        "binding.primary",
+        f"item {one.parsed.index} is not bound to this request and this set of items",
+        got=one.parsed.bound.hex(),
+        expected=expected.hex(),
+    )
+
+
+def _fits_beside(
+    parsed: ParsedItem, fitting: Mapping[str, bytes], log: CheckLog
+) -> bool:
+    """Whether every further field that is filled in fits the request."""
+    for name, value in parsed.beside.items():
+        if value != fitting.get(name):
+            log.failed(
+                "binding.primary",
+                f"item {parsed.index} carries P, and beside it another {name}",
+                got=value.hex(),
+                expected=fitting[name].hex() if name in fitting else "none",
+            )
+            return False
+    return True
 
 
 def _check_devices(

@@ -7,15 +7,18 @@ no check failed and none was left unchecked.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 from cryptography import x509
+from cryptography.x509 import ocsp
 
 from kbs.core.checks import Check
 from kbs.core.claims import ClaimSpec, ItemClaims
+from kbs.pki.issuers import IssuerKey, Profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +44,62 @@ class TrustedCA:
     certificate: x509.Certificate
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VendorDocument:
+    """A document that its vendor signed and that is no certificate, like a TCB info.
+
+    `data` are the bytes as they came, `content` what the family that knows the `kind`
+    read from them; it says when its vendor issued it and until when it stands.
+    """
+
+    kind: str
+    subject: str
+    begins: datetime
+    ends: datetime
+    data: bytes = field(repr=False)
+    content: object = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRim:
+    """A reference integrity manifest, and the id that it was fetched under if known.
+
+    The document proves itself; nobody vouches for the id. `digest` is its SHA-256,
+    by which what was found of it is remembered.
+    """
+
+    document: bytes
+    rim_id: str | None = None
+    digest: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Compute the digest once, however often the manifest is looked at."""
+        object.__setattr__(self, "digest", hashlib.sha256(self.document).digest())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedIssuer:
+    """A service (or CCA platforms) whose tokens count, with its pinned keys.
+
+    `issuer` is the `iss` of its tokens, `audience` the only `aud` that they may have.
+    `roots` are pins (hex SHA-256 of a SubjectPublicKeyInfo) for chains inside tokens.
+    `tenant` is None for keys that somebody vouches for at the command line, for one
+    verification; then `issuer` may be None too, and stands for any.
+    """
+
+    tenant: str | None
+    name: str
+    profile: Profile
+    issuer: str | None = None
+    audience: str | None = None
+    keys: tuple[IssuerKey, ...] = ()
+    roots: frozenset[str] = frozenset()
+
+
 class Collateral(Protocol):
-    """Certificates and revocation lists that are to hand; carries no trust.
+    """What of vendors is to hand: certificates, status, documents, manifests.
+
+    It carries no trust.
 
     Implementations answer from memory or a local table; nothing here fetches.
     """
@@ -55,6 +112,18 @@ class Collateral(Protocol):
         """Return every revocation list known."""
         ...
 
+    def documents(self) -> tuple[VendorDocument, ...]:
+        """Return every vendor's document known."""
+        ...
+
+    def ocsp_answers(self, serial: int) -> tuple[ocsp.OCSPResponse, ...]:
+        """Return every OCSP answer about certificates with this serial number."""
+        ...
+
+    def rims(self) -> tuple[StoredRim, ...]:
+        """Return every reference integrity manifest known."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class GivenCollateral:
@@ -62,6 +131,22 @@ class GivenCollateral:
 
     given_certificates: tuple[x509.Certificate, ...] = ()
     given_revocation_lists: tuple[x509.CertificateRevocationList, ...] = ()
+    _: KW_ONLY
+    given_documents: tuple[VendorDocument, ...] = ()
+    given_ocsp_answers: tuple[ocsp.OCSPResponse, ...] = ()
+    given_rims: tuple[StoredRim, ...] = ()
+    _answers: Mapping[int, tuple[ocsp.OCSPResponse, ...]] = field(
+        init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        """Sort the answers by serial number once: there is one a device and day."""
+        answers: dict[int, tuple[ocsp.OCSPResponse, ...]] = {}
+        for answer in self.given_ocsp_answers:
+            for single in answer.responses:
+                known = answers.get(single.serial_number, ())
+                answers[single.serial_number] = (*known, answer)
+        object.__setattr__(self, "_answers", answers)
 
     def certificates(self) -> tuple[x509.Certificate, ...]:
         """Return every certificate given."""
@@ -71,9 +156,27 @@ class GivenCollateral:
         """Return every revocation list given."""
         return self.given_revocation_lists
 
+    def documents(self) -> tuple[VendorDocument, ...]:
+        """Return every document given."""
+        return self.given_documents
+
+    def ocsp_answers(self, serial: int) -> tuple[ocsp.OCSPResponse, ...]:
+        """Return every OCSP answer given about certificates with this serial number."""
+        return self._answers.get(serial, ())
+
+    def rims(self) -> tuple[StoredRim, ...]:
+        """Return every manifest given."""
+        return self.given_rims
+
     def good_until(self, now: datetime) -> datetime | None:
-        """Return when the first of the lists runs out that have not by now."""
-        ends = (crl.next_update_utc for crl in self.given_revocation_lists)
+        """Return when the first of these runs out that has not by now."""
+        ends = [crl.next_update_utc for crl in self.given_revocation_lists]
+        ends += [document.ends for document in self.given_documents]
+        ends += [
+            single.next_update_utc
+            for answer in self.given_ocsp_answers
+            for single in answer.responses
+        ]
         return min((end for end in ends if end is not None and end > now), default=None)
 
 
@@ -90,6 +193,7 @@ class Trust:
     collateral: Collateral = field(default_factory=GivenCollateral)
     enrolled_keys: Mapping[bytes, tuple[EnrolledKey, ...]] = field(default_factory=dict)
     cas: tuple[TrustedCA, ...] = ()
+    issuers: tuple[TrustedIssuer, ...] = ()
     require_revocation: bool = True
     recorded: bool = False
     """Evidence that somebody looks at, not evidence that asks for a key."""
@@ -115,6 +219,15 @@ class ParsedItem:
     bound: bytes
     body: object
     """The family's own frozen dataclass; only that family's verifier looks inside."""
+    primary: bool = False
+    """Whether it is a primary although not every item of its kind is one (tokens)."""
+    bound_as: str | None = None
+    """The kind in D, where it is not the item's own (tokens of GPU verifiers)."""
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+    """Further signed fields of a primary that must fit the request where they are
+    filled in: `recipient` (SubjectPublicKeyInfo in DER) and `challenge` (decoded)."""
+    nonce: bytes | None = None
+    """The field for a verifier's nonce, where that is another one than `bound`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +245,8 @@ class ItemResult:
     claims: ItemClaims | None
     authenticated: bool
     identities: tuple[str, ...] = ()
+    further_claims: tuple[ItemClaims, ...] = ()
+    """Where one item speaks of several devices: the claims of all but the first."""
 
 
 class Verifier(Protocol):

@@ -6,14 +6,32 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from kbs.core.claims import ClaimSpec, ClaimType, Vocabulary
+from kbs.evidence.azure.verify import AzureVerifier
+from kbs.evidence.cca.verify import CcaVerifier
 from kbs.evidence.model import Verifier
+from kbs.evidence.nitro.document import TPM
+from kbs.evidence.nitro.verify import NitroVerifier
+from kbs.evidence.nvgpu.verify import NvGpuVerifier
 from kbs.evidence.sample.verify import DEVICE, SampleVerifier
+from kbs.evidence.sgx.verify import SgxVerifier
 from kbs.evidence.snp.verify import SnpVerifier
+from kbs.evidence.tdx.verify import TdxVerifier
+from kbs.evidence.token.verify import TokenVerifier
 from kbs.evidence.vtpm.verify import VtpmVerifier
 
+_SNP, _TDX = SnpVerifier(), TdxVerifier()
+
 _FAMILIES: tuple[Verifier, ...] = (
-    SnpVerifier(),
+    _SNP,
+    _TDX,
+    SgxVerifier(),
+    CcaVerifier(),
+    TokenVerifier(),
     VtpmVerifier(),
+    NitroVerifier(),
+    NitroVerifier(TPM),
+    AzureVerifier(_SNP, _TDX),
+    NvGpuVerifier(),
     SampleVerifier(),
     SampleVerifier(DEVICE),
 )

@@ -58,6 +58,7 @@ def start(authority: bytes, *, genesis_digest: str, instance: str) -> Governance
         reference_sets={},
         aks={},
         cas={},
+        token_issuers={},
         denials={},
         seen={(Kind.AUTHORITY, subject, 1): genesis_digest},
     )

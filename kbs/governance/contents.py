@@ -23,6 +23,7 @@ from kbs.governance.objects import (
     parse_deny,
     parse_reference_set,
 )
+from kbs.governance.token_issuer import TokenIssuer, parse_token_issuer
 
 
 class _Canonical(Protocol):
@@ -85,6 +86,15 @@ def read_ca(content: bytes) -> CertificationAuthority:
         MalformedError: it is none, or not in its canonical spelling.
     """
     return _read(content, "ca", parse_ca)
+
+
+def read_token_issuer(content: bytes) -> TokenIssuer:
+    """Read a token issuer.
+
+    Raises:
+        MalformedError: it is none, or not in its canonical spelling.
+    """
+    return _read(content, "token issuer", parse_token_issuer)
 
 
 def read_deny(content: bytes) -> Deny:

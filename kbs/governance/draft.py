@@ -17,6 +17,7 @@ from kbs.governance.contents import (
     read_deny,
     read_reference_set,
     read_release_policy,
+    read_token_issuer,
 )
 from kbs.governance.objects import Deny, DenyTarget, measure_workload_policy
 from kbs.governance.rules import check_signatures, check_tenant
@@ -47,6 +48,7 @@ class Draft:
         self._reference_sets = dict(state.reference_sets)
         self._aks = dict(state.aks)
         self._cas = dict(state.cas)
+        self._token_issuers = dict(state.token_issuers)
         self._denials = dict(state.denials)
         self._seen = dict(state.seen)
 
@@ -90,6 +92,7 @@ class Draft:
             reference_sets=dict(self._reference_sets),
             aks=dict(self._aks),
             cas=dict(self._cas),
+            token_issuers=dict(self._token_issuers),
             denials=dict(self._denials),
             seen=dict(self._seen),
         )
@@ -153,11 +156,8 @@ class Draft:
                 _change(self._cas, name, statement, data, read_ca)
             case Kind.DENY:
                 self._apply_deny(statement, data)
-            case _:
-                raise MalformedError(
-                    f"{statement.kind} statement",
-                    expected="none: no front door of this release takes tokens",
-                )
+            case Kind.TOKEN_ISSUER:
+                _change(self._token_issuers, name, statement, data, read_token_issuer)
 
     def _apply_deny(self, statement: Statement, data: bytes | None) -> None:
         name = statement.subject

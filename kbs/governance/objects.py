@@ -41,11 +41,16 @@ CHIP_ID_BYTES = 64
 SPKI_SHA256_BYTES = 32
 
 # What one deny entry can name. A Turin chip is known by its 8 bytes of HWID (AMD
-# 57230), which CHIP_ID pads with zeros. Launch measurements: 48 bytes are SNP's launch
-# digest and TDX's MRTD (SHA-384), 32 are SGX's MRENCLAVE (SHA-256).
-_CHIP_SIZES = (8, CHIP_ID_BYTES)
-_MEASUREMENT_SIZES = (32, 48)
-_GPU_SIZES = tuple(range(16, 65))
+# 57230), which CHIP_ID pads with zeros, a platform of Intel's by its PPID. Launch
+# measurements: 48 bytes are SNP's launch digest and TDX's MRTD (SHA-384), 32 are SGX's
+# MRENCLAVE (SHA-256); a CCA realm's has the size of its hash, up to SHA-512. A GPU is
+# known by its device_id, or where NVIDIA's service saw it by its ueid, the serial
+# number of a certificate: at most 20 bytes (RFC 5280, section 4.1.2.2), without
+# leading zeros.
+_CHIP_SIZES = (8, 16, CHIP_ID_BYTES)
+_MEASUREMENT_SIZES = (32, 48, 64)
+_GPU_ID_BYTES = 32
+_MAX_UEID_BYTES = 20
 
 _MAX_VALUES = 10_000
 _MAX_VALUE = 1024
@@ -255,13 +260,19 @@ def _check_device(target: DenyTarget, text: str) -> None:
         )
     elif target is DenyTarget.CHIP:
         fits = len(data) in _CHIP_SIZES and any(data)
-        expected = "CHIP_ID (128 hex digits) or Turin's HWID (16), not all zeros"
+        expected = (
+            "CHIP_ID (128 hex digits), Intel's PPID (32) or Turin's HWID (16), "
+            "not all zeros"
+        )
     elif target is DenyTarget.MEASUREMENT:
         fits = len(data) in _MEASUREMENT_SIZES
-        expected = "a launch measurement of 96 or 64 hex digits"
+        expected = "a launch measurement of 64, 96 or 128 hex digits"
     else:
-        fits = len(data) in _GPU_SIZES
-        expected = "32 to 128 hex digits"
+        is_ueid = len(data) <= _MAX_UEID_BYTES and data[:1] > b"\0"
+        fits = len(data) == _GPU_ID_BYTES or is_ueid
+        expected = (
+            "a device's device_id (64 hex digits) or ueid (up to 40, no zeros before)"
+        )
     if not fits:
         raise MalformedError(what, got=f"{len(text)} hex digits", expected=expected)
 

@@ -20,6 +20,7 @@ from kbs.governance.objects import (
     WorkloadPolicy,
 )
 from kbs.governance.statement import Kind
+from kbs.governance.token_issuer import TokenIssuer
 
 T = TypeVar("T")
 
@@ -62,6 +63,7 @@ class GovernanceState:
     reference_sets: Mapping[ScopedName, InForce[ReferenceSet]]
     aks: Mapping[ScopedName, InForce[AttestationKey]]
     cas: Mapping[ScopedName, InForce[CertificationAuthority]]
+    token_issuers: Mapping[ScopedName, InForce[TokenIssuer]]
     denials: Mapping[ScopedName, InForce[Deny]]
     seen: Seen
 

@@ -100,7 +100,7 @@ def build_chain(
     self-signed, since the pin vouches for its key only. `anchors` are whole
     certificates that someone registered, trusted as they are.
     """
-    if not _understands(leaf):
+    if not understands(leaf):
         return ChainBroken(f"{describe(leaf.subject)}: unknown critical extension")
     cache = cache if cache is not None else LinkCache()
     # A chain follows from its certificates and what is trusted alone: neither dates nor
@@ -251,7 +251,7 @@ def _authority_problem(issuer: x509.Certificate, *, intermediates: int) -> str |
         return f"path length {basic.path_length} is exceeded"
     if not may_sign(issuer, "key_cert_sign"):
         return "key usage does not allow signing certificates"
-    if not _understands(issuer):
+    if not understands(issuer):
         return "unknown critical extension"
     return None
 
@@ -265,7 +265,8 @@ def may_sign(issuer: x509.Certificate, usage: str) -> bool:
     return bool(getattr(extension.value, usage))
 
 
-def _understands(certificate: x509.Certificate) -> bool:
+def understands(certificate: x509.Certificate) -> bool:
+    """Whether every critical extension is one whose meaning is heeded here."""
     return all(
         extension.oid in _UNDERSTOOD
         for extension in certificate.extensions

@@ -51,7 +51,7 @@ def standing(
         for crl in lists
         if crl.last_update_utc <= now and is_crl_of(crl, issuer, links)
     ]
-    newest = max(valid, key=_age, default=None)
+    newest = newest_of(valid)
     if newest is None:
         return Standing(current=None, revoked=())
     revoked = tuple(
@@ -96,6 +96,13 @@ def _is_crl_of(
         return False
     cache.remember(left, right)
     return True
+
+
+def newest_of(
+    lists: Iterable[x509.CertificateRevocationList],
+) -> x509.CertificateRevocationList | None:
+    """Return the newest of one issuer's lists: by CRL number, then by date."""
+    return max(lists, key=_age, default=None)
 
 
 def is_current(crl: x509.CertificateRevocationList, now: datetime) -> bool:

@@ -17,6 +17,10 @@ class Purpose(StrEnum):
 
     SNP = "snp"  # reports of AMD SEV-SNP
     TPM = "tpm"  # endorsement and attestation keys of TPMs and vTPMs
+    NITRO = "nitro"  # attestation documents of AWS Nitro enclaves and NitroTPMs
+    DCAP = "dcap"  # quotes of Intel SGX and TDX, and the collateral to judge them
+    NVGPU = "nvgpu"  # reports of NVIDIA GPUs and NVSwitches
+    NVIDIA_RIM = "nvidia-rim"  # NVIDIA's reference integrity manifests
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,16 @@ class PinnedRoot:
 
 
 _AMD_PREFIX = "AMD ARK "
+_NVIDIA_DEVICE = "NVIDIA Device Identity CA"
+_NVIDIA_RIM = "NVIDIA CoRIM signing Root CA"
+# How the names of the roots of each purpose begin; all others are TPMs'.
+_PREFIXES: Mapping[str, Purpose] = {
+    _AMD_PREFIX: Purpose.SNP,
+    "Intel SGX ": Purpose.DCAP,
+    "AWS Nitro": Purpose.NITRO,
+    _NVIDIA_DEVICE: Purpose.NVGPU,
+    _NVIDIA_RIM: Purpose.NVIDIA_RIM,
+}
 
 PINNED_ROOTS: tuple[PinnedRoot, ...] = (
     # https://kdsintf.amd.com/vcek/v1/Milan/cert_chain (valid 2020-10-22 to 2045-10-22)
@@ -48,6 +62,13 @@ PINNED_ROOTS: tuple[PinnedRoot, ...] = (
         "4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08",
         "AMD ARK Turin",
         Purpose.SNP,
+    ),
+    # https://certificates.trustedservices.intel.com/IntelSGXRootCA.der
+    # (valid 2018-05-21 to 2049-12-31), certificate SHA-256 44a0196b2b99f889…
+    PinnedRoot(
+        "a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e",
+        "Intel SGX Root CA",
+        Purpose.DCAP,
     ),
     # CN=Azure Virtual TPM Root Certificate Authority 2023 (2023-06-01 to 2048-06-01),
     # certificate SHA-256 e6c596b17f8ffefb…
@@ -70,6 +91,28 @@ PINNED_ROOTS: tuple[PinnedRoot, ...] = (
         "Google tpm_ek_v1_cloud_host_root",
         Purpose.TPM,
     ),
+    # CN=aws.nitro-enclaves, OU=AWS, O=Amazon, C=US (2019-10-28 to 2049-10-28), the root
+    # of the commercial partitions: AWS_NitroEnclaves_Root-G1, certificate SHA-256
+    # 641a0321a3e244ef…
+    PinnedRoot(
+        "f2caf5ecc6190b4a8399b78bc58a2bbcd0382375db8a1bfd78a82743874fd225",
+        "AWS Nitro Enclaves Root G1",
+        Purpose.NITRO,
+    ),
+    # https://docs.ndis.nvidia.com/certs/identity-root/Root-CA.cer (2021-11-05 to
+    # 9999-12-31); the same for Hopper, Blackwell and LS10.
+    PinnedRoot(
+        "a90c4eb5acfd3e3d03a25db6a26b84f720ad0503196c627c21ddd48dd85b06a4",
+        _NVIDIA_DEVICE,
+        Purpose.NVGPU,
+    ),
+    # CN=NVIDIA CoRIM signing Root CA, O=NVIDIA (2023-03-16 to 2053-03-08), as shipped
+    # with NVIDIA's own verifiers.
+    PinnedRoot(
+        "dec1dc316477aa851eebdf51327ae9f864bc8d89254657ed1e7eb9168af1e1a3",
+        _NVIDIA_RIM,
+        Purpose.NVIDIA_RIM,
+    ),
 )
 
 
@@ -79,7 +122,7 @@ def pinned_roots(
     """Return SPKI SHA-256 (hex) to name of the roots for one purpose.
 
     `override` takes the place of the shipped pins (tests pass a fake vendor's root);
-    its purpose follows from the name, since only AMD's roots are called `AMD ARK …`.
+    its purpose follows from how the name begins (`_PREFIXES`), and is else a TPM's.
     """
     if override is None:
         return {
@@ -100,4 +143,7 @@ def amd_product_line(root_name: str) -> str | None:
 
 
 def _purpose_of(name: str) -> Purpose:
-    return Purpose.SNP if name.startswith(_AMD_PREFIX) else Purpose.TPM
+    for prefix, purpose in _PREFIXES.items():
+        if name.startswith(prefix):
+            return purpose
+    return Purpose.TPM

@@ -16,7 +16,7 @@ from kbs.core.decision import Decision, Denied, Granted, PolicyRef, Reason
 from kbs.policy.context import TenantView
 from kbs.policy.evaluate import Outcome, Scene
 from kbs.policy.model import Accept, Freshness
-from kbs.policy.parse import ParsedPolicy
+from kbs.policy.parse import CompiledRule, ParsedPolicy
 
 UNREGISTERED = 0
 """The version of a policy that no store has numbered."""
@@ -24,12 +24,16 @@ UNREGISTERED = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleResult:
-    """What became of one rule; `distance` counts the leaves that stand against it."""
+    """What became of one rule; `distance` counts the leaves that stand against it.
+
+    `surplus` are verified items that the rule says nothing about (`nvgpu[1]`).
+    """
 
     rule: str
     result: bool | None
     tree: Outcome = field(repr=False)
     distance: int
+    surplus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +69,7 @@ def appraise(
     """
     ref = PolicyRef(name=parsed.policy.name, version=version, digest=parsed.digest)
     scene = Scene(claims, view, development=development)
-    results = tuple(
-        _rule_result(compiled.rule.name, compiled.condition(scene))
-        for compiled in parsed.rules
-    )
+    results = tuple(_rule_result(compiled, scene, claims) for compiled in parsed.rules)
     obstacles = _unacceptable(parsed.policy.accept, claims.request, ref.name)
     by = next((each.rule for each in results if each.result is True), None)
     decision: Decision
@@ -80,9 +81,14 @@ def appraise(
     return Appraisal(policy=ref, decision=decision, rules=results)
 
 
-def _rule_result(rule: str, tree: Outcome) -> RuleResult:
+def _rule_result(compiled: CompiledRule, scene: Scene, claims: Claims) -> RuleResult:
+    tree = compiled.condition(scene)
     return RuleResult(
-        rule=rule, result=tree.result, tree=tree, distance=distance(tree, wanted=True)
+        rule=compiled.rule.name,
+        result=tree.result,
+        tree=tree,
+        distance=distance(tree, wanted=True),
+        surplus=compiled.mentioned.surplus(claims),
     )
 
 

@@ -1,7 +1,7 @@
 """An appraisal as a document: the tree with got and expected.
 
-The JSON form is fixed by contract, section 5; `reasons`, `nearest` and a leaf's
-`detail` go beyond it.
+The JSON form is fixed by contract, section 5; `reasons`, `nearest`, a rule's `surplus`
+(items that it says nothing about) and a leaf's `detail` go beyond it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ def explain_json(appraisal: Appraisal) -> dict[str, object]:
         "policy": appraisal.policy.name,
         "digest": appraisal.policy.digest,
         "rules": [
-            {"rule": each.rule, "result": each.result, "tree": tree_json(each.tree)}
+            {
+                "rule": each.rule,
+                "result": each.result,
+                "tree": tree_json(each.tree),
+                "surplus": list(each.surplus),
+            }
             for each in appraisal.rules
         ],
         "reasons": [],

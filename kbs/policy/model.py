@@ -11,7 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from kbs.pki.roots import Purpose, pinned_roots
+
 KIND = "ReleasePolicy"
+
+_PINNED = frozenset(pinned_roots(Purpose.TPM).values())
 
 
 class Operator(StrEnum):
@@ -318,7 +322,8 @@ class ReleasePolicy:
                 if isinstance(step, WorkloadStep)
             ),
             ak_groups=_literals(leaves, ".ak.group"),
-            cas=_literals(leaves, ".ak.ca"),
+            # A pinned root is always there, and no CA can be registered by such a name.
+            cas=_literals(leaves, ".ak.ca") - _PINNED,
         )
 
 

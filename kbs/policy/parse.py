@@ -28,6 +28,7 @@ from kbs.policy.model import (
 )
 from kbs.policy.rules import RuleReader, parse_unsafe
 from kbs.policy.safety import Open, expansion, open_points, requires_evidence
+from kbs.policy.surplus import Mentioned, mentioned_by
 from kbs.policy.yaml import parse_yaml
 
 __all__ = ["ParsedPolicy", "PolicyError", "parse_release_policy"]
@@ -45,6 +46,7 @@ class CompiledRule:
 
     rule: Rule
     condition: Condition = field(repr=False, compare=False)
+    mentioned: Mentioned = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +98,7 @@ def parse_release_policy(
 def _compiled(rule: Rule, vocabulary: Vocabulary) -> CompiledRule:
     safe = expansion(rule, vocabulary)
     condition = build_condition(rule.tree, vocabulary, safe=safe)
-    return CompiledRule(rule=rule, condition=condition)
+    return CompiledRule(rule=rule, condition=condition, mentioned=mentioned_by(rule))
 
 
 class _PolicyReader:

@@ -114,14 +114,20 @@ def _open_claim(rule: Rule, spec: ClaimSpec, safety: Safety) -> Open | None:
     names = (spec.name, *safety.alternatives)
 
     def names_one(part: Part, positive: bool) -> bool:  # noqa: FBT001
-        return isinstance(part, Leaf) and part.claim in names and fixes(part, positive)
+        if not isinstance(part, Leaf):
+            return False
+        if safety.floor and positive and part.op is Operator.AT_LEAST:
+            return part.claim == spec.name
+        return part.claim in names and fixes(part, positive)
 
     if constrains(rule.tree, names_one):
         return None
     return Open(
         claim=spec.name,
         got="left open",
-        expected="equals or in, for " + " or ".join(names),
+        expected="equals or in, for "
+        + _some(names)
+        + (f"; or at_least, for {spec.name}" if safety.floor else ""),
         hint=f"{safety.reason}; safe: true cannot know the value",
         excuses=names,
     )
@@ -142,6 +148,10 @@ def _open_values(rule: Rule, spec: ClaimSpec, safety: Safety) -> Open | None:
         hint=f"{safety.reason}; say so, or safe: true, or unsafe: with a reason",
         excuses=(spec.name,),
     )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return " or ".join(names[:4]) + (" …" if len(names) > 4 else "")  # noqa: PLR2004
 
 
 def _within(values: frozenset[Scalar], allowed: frozenset[Scalar]) -> bool:

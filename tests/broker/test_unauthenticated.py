@@ -90,7 +90,7 @@ def _the_same_twice(world: World, tpm: FakeTpm) -> Request:
 
 def _unknown_kind(world: World, tpm: FakeTpm) -> Request:
     request = world.request(tpm)
-    return _with_items(request, [{"kind": "tdx", "quote": "AAAA"}])
+    return _with_items(request, [{"kind": "csv", "quote": "AAAA"}])
 
 
 def _truncated(world: World, tpm: FakeTpm) -> Request:
@@ -111,7 +111,7 @@ def _truncated(world: World, tpm: FakeTpm) -> Request:
         (_sample_alone, "sample.development"),
         (_two_primaries, "bundle.primary"),
         (_the_same_twice, "binding.duplicate"),
-        (_unknown_kind, "tdx.parse"),
+        (_unknown_kind, "csv.parse"),
         (_truncated, "vtpm.parse"),
     ],
 )

@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kbs.evidence.vtpm.public import parse_public
 from tests.fakes.amd import FakeAmd
+from tests.fakes.cca import FakeCca
+from tests.fakes.nvidia import Device, FakeNvidia, pem
 from tests.fakes.tpm import FakeTpm
 
 # A policy for samples, and a resource under it.
@@ -125,5 +127,39 @@ def tpm_evidence(tpm: FakeTpm) -> Evidence:
                 "pcrs": [quoted.get(str(pcr), "00" * 32) for pcr in range(24)],
             },
         }
+
+    return make
+
+
+def nvidia_evidence(
+    nvidia: FakeNvidia, *devices: Device, hexed: bool = False
+) -> Evidence:
+    """Reports of GPUs and switches, in the one list that they share."""
+
+    def text(data: bytes) -> str:
+        return base64.b64encode(data).decode()
+
+    def make(digest: bytes) -> dict[str, Any]:
+        listed = []
+        for device in devices:
+            report = nvidia.report(device, digest[:32])
+            listed.append(
+                {
+                    "arch": "LS10" if device.is_switch else "HOPPER",
+                    "uuid": "unknown",
+                    "evidence": report.hex() if hexed else text(report),
+                    "certificate": text(pem(*nvidia.device_chain(device)).encode()),
+                }
+            )
+        return {"device_evidence_list": listed}
+
+    return make
+
+
+def cca_evidence(fake: FakeCca) -> Evidence:
+    """Tokens of a fake Arm platform, as an array of numbers."""
+
+    def make(digest: bytes) -> dict[str, Any]:
+        return {"token": list(fake.token(digest.ljust(64, b"\0")))}
 
     return make

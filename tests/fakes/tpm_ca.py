@@ -16,6 +16,7 @@ from kbs.evidence.vtpm.anchors import AK_USAGE
 from kbs.evidence.vtpm.public import PublicKey
 
 NOW = datetime(2026, 11, 22, 8, 0, 0, tzinfo=UTC)
+INSTANCE = x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.1.21")
 _YEAR = timedelta(days=365)
 
 
@@ -50,9 +51,13 @@ class FakeTpmCA:
         signs: bool = True,
         usage: bool = True,
         attestation: bool = True,
+        instance: bytes | None = None,
         until: datetime = NOW + _YEAR,
     ) -> x509.Certificate:
-        """Issue a certificate for an attestation key by the intermediate."""
+        """Issue a certificate for an attestation key by the intermediate.
+
+        `instance` is the extension in which Google names an instance.
+        """
         return self._certify(
             "AK",
             key,
@@ -61,6 +66,7 @@ class FakeTpmCA:
             signs=signs,
             usage=usage,
             attestation=attestation and not ca and signs,
+            instance=instance,
             until=until,
         )
 
@@ -128,6 +134,7 @@ class FakeTpmCA:
         signs: bool = True,
         usage: bool = True,
         attestation: bool = False,
+        instance: bytes | None = None,
         until: datetime = NOW + 10 * _YEAR,
     ) -> x509.Certificate:
         by_root = signer == "root"
@@ -148,8 +155,28 @@ class FakeTpmCA:
         if attestation:
             extended = x509.ExtendedKeyUsage([AK_USAGE])
             builder = builder.add_extension(extended, critical=False)
+        if instance is not None:
+            named = x509.UnrecognizedExtension(INSTANCE, instance)
+            builder = builder.add_extension(named, critical=False)
         issuer_key = self.root_key if by_root else self.intermediate_key
         return builder.sign(issuer_key, hashes.SHA256())
+
+
+def instance_of(project: str, number: int = 7) -> bytes:
+    """Return the extension of Google's that names an instance of a project."""
+    fields = (
+        _text("us-central1-a"),
+        bytes((0x02, 1, number)),
+        _text(project),
+        bytes((0x02, 1, 9)),
+        _text("guest-1"),
+    )
+    content = b"".join(fields)
+    return bytes((0x30, len(content))) + content
+
+
+def _text(text: str) -> bytes:
+    return bytes((0x0C, len(text))) + text.encode()
 
 
 def certificate_b64(certificate: x509.Certificate) -> str:

@@ -15,7 +15,7 @@ from kbs.client.snp import parse_certificate_table
 from kbs.core.encode import b64
 from kbs.core.errors import AuthenticationError, MalformedError, VerificationError
 from kbs.evidence.bundle import MAX_BUNDLE_BYTES, Bundle, parse_bundle, verify_bundle
-from kbs.evidence.forms import FORMS, item_of
+from kbs.evidence.forms import FORMS, item_of, items_of
 from kbs.evidence.model import EnrolledKey, Trust, TrustedCA
 from kbs.evidence.registry import VERIFIERS
 from kbs.evidence.snp.abi import parse_report, serialize_report
@@ -41,9 +41,16 @@ from kbs.pki.certificates import (
 )
 from kbs.wire.rcar import MAX_MESSAGE_BYTES, parse_attestation, parse_auth_request
 from tests.fakes.amd import FakeAmd, item
+from tests.fakes.azure import azure
+from tests.fakes.cca import FakeCca
 from tests.fakes.eventlog import typical_log
 from tests.fakes.rcar_client import RcarClient
-from tests.fakes.rcar_evidence import Evidence, snp_evidence, tpm_evidence
+from tests.fakes.rcar_evidence import (
+    Evidence,
+    cca_evidence,
+    snp_evidence,
+    tpm_evidence,
+)
 from tests.fakes.tpm import FakeTpm
 from tests.fakes.tpm_ca import NOW, FakeTpmCA, certificate_b64
 from tests.fuzz.target import KIB, Shape, Target
@@ -123,6 +130,8 @@ def _message_seeds() -> Iterable[bytes]:
     made: Sequence[tuple[str, Evidence | None]] = (
         ("snp", snp_evidence(AMD)),
         ("tpm", tpm_evidence(TPM)),
+        ("cca", cca_evidence(FakeCca())),
+        ("az-snp-vtpm", azure().evidence),
         ("sample", None),
     )
     for tee, evidence in made:
@@ -146,7 +155,8 @@ def _attestation(data: bytes) -> None:
     if message.init_data is not None:
         message.init_data.digest()
     items = [item_of(name, message.primary)]
-    items += [item_of(each, found) for each, found in message.devices.items()]
+    for each, found in message.devices.items():
+        items += items_of(each, found)
     _verify(Bundle(tuple(items)))
 
 
@@ -259,7 +269,16 @@ TARGETS: Sequence[Target] = (
         name="evidence.guess",
         run=guess_kind,
         seeds=lambda: (AMD.report(), TPM.quote(b"")[0], b"{}"),
-        recorded=("snp/*.bin", "eventlogs/*.bin", "vtpm-gcp/*", "tpm/*"),
+        recorded=(
+            *(
+                "snp/*.bin",
+                "eventlogs/*.bin",
+                "vtpm-gcp/*",
+                "vtpm-azure/*.bin",
+                "tpm/*",
+            ),
+            *("nitro/*.cbor", "cca/*.cbor", "tokens/*.jwt", "nvidia/*.bin"),
+        ),
         most_bytes=MAX_BUNDLE_BYTES,
     ),
     Target(

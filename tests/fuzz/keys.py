@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from kbs.channel.answer import parse_answer
-from kbs.channel.binding import binding, parse_runtime_data
+from kbs.channel.binding import parse_runtime_data
 from kbs.channel.hpke import seal
 from kbs.channel.jwe import encrypt_jwe
 from kbs.channel.opening import parse_keys
@@ -30,6 +30,7 @@ from kbs.channel.signing import (
     serialize_response_key,
 )
 from kbs.channel.tee_key import parse_tee_key
+from kbs.core.binding import binding
 from kbs.core.encode import b64, b64u, parse_json, parse_json_object
 from kbs.core.errors import ForbiddenError, MalformedError
 from kbs.governance.signature import parse_public_key

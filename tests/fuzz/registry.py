@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.fuzz import documents, evidence, keys, tokens
+from tests.fuzz import (
+    clouds,
+    documents,
+    evidence,
+    intel,
+    keys,
+    nvidia,
+    services,
+    tokens,
+)
 from tests.fuzz.target import Target
 
 TARGETS: Mapping[str, Target] = {
     target.name: target
-    for module in (evidence, tokens, keys, documents)
+    for module in (evidence, intel, clouds, nvidia, services, tokens, keys, documents)
     for target in module.TARGETS
 }

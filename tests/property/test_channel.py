@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kbs.channel.answer import ReleasedKey, parse_answer, serialize_keys
-from kbs.channel.binding import Mode, binding, parse_runtime_data
+from kbs.channel.binding import Mode, parse_runtime_data
 from kbs.channel.challenge import (
     ChallengeKey,
     Door,
@@ -22,6 +22,7 @@ from kbs.channel.opening import parse_keys
 from kbs.channel.recipient import Suite, generate_recipient_key, recipient_of
 from kbs.channel.signing import parse_response_key, parse_signature
 from kbs.channel.token import SignedRequest, verify_token
+from kbs.core.binding import binding
 from kbs.core.encode import b64u, canonical_json
 from kbs.core.errors import KbsError
 from kbs.core.ids import KeyId, KeyRef

@@ -26,7 +26,8 @@ _INLINE = re.compile(r"`([^`]+)`")
 _HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
 _STOPS = frozenset({"|", ">", ">>", "<", "&&", ";", "2>"})
-_ID = re.compile(r"(?:snp|vtpm|sample|binding|bundle|request)(?:\.[a-z0-9_]+)+")
+_FAMILIES = {*VERIFIERS, *vocabulary().families(), "binding", "bundle"}
+_ID = re.compile(rf"(?:{'|'.join(sorted(_FAMILIES))})(?:\.[a-z0-9_]+)+")
 
 
 def _where(page: Path) -> str:

@@ -11,15 +11,22 @@ from kbs.channel.session import Session
 from kbs.channel.tee_key import TeeKey, parse_tee_key
 from kbs.core.checks import Check, Status
 from kbs.core.claims import Claims
-from kbs.core.errors import AuthenticationError
+from kbs.core.errors import AuthenticationError, MalformedError
 from kbs.core.ids import KeyRef
-from kbs.evidence.bundle import Bundle
-from kbs.evidence.forms import form_of, item_of
+from kbs.evidence.bundle import MAX_ITEMS, Bundle
+from kbs.evidence.forms import form_of, item_of, items_of
 from kbs.evidence.joining import BundleBinding
 from kbs.wire.rcar import InitData, parse_attestation
 
 INIT_DATA = "rcar.init_data"
 """The check that the init-data text is what the hardware measured."""
+
+# Registers that the host sets at start: the claim, and its bytes.
+_SET_REGISTERS = {
+    "host_data": ("snp.host_data", 32),
+    "mr_config_id": ("tdx.mr_config_id", 48),
+    "config_id": ("sgx.config_id", 64),
+}
 
 PRIMARY = "rcar.primary"
 """The check that the evidence which binds the others is the session's own kind."""
@@ -75,7 +82,12 @@ def present(body: bytes, session: Session) -> RcarPresented:
             code="session.nonce",
         )
     items = [item_of(session.tee, message.primary)]
-    items += [item_of(tee, evidence) for tee, evidence in message.devices.items()]
+    for tee, evidence in message.devices.items():
+        items += items_of(tee, evidence)
+    if len(items) > MAX_ITEMS:
+        raise MalformedError(
+            "tee-evidence", got=f"{len(items)} items", expected=f"at most {MAX_ITEMS}"
+        )
     return RcarPresented(
         session=session,
         body=body,
@@ -103,8 +115,10 @@ def check_primary(primary: int | None) -> Check:
 def check_init_data(presented: RcarPresented, claims: Claims | None) -> Check | None:
     """Say whether the init-data is what its register holds; None where none came.
 
-    Confidential Containers put its digest into HOST_DATA of an SNP guest (cut or
-    padded to 32 bytes), and extend PCR 8 by it in guests with a TPM.
+    Confidential Containers put its digest into HOST_DATA of an SNP guest, MRCONFIGID of
+    a TD or CONFIGID of an enclave (cut or padded to that field), into the
+    personalization value of a CCA realm (as it is), and extend PCR 8 by it in guests
+    with a TPM.
     """
     data = presented.init_data
     if data is None:
@@ -121,10 +135,14 @@ def check_init_data(presented: RcarPresented, claims: Claims | None) -> Check | 
             id=INIT_DATA, status=Status.SKIPPED, detail="the evidence is not verified"
         )
     digest = data.digest()
-    if register == "host_data":
-        name, expected = "snp.host_data", digest[:32].ljust(32, b"\0")
+    if register in _SET_REGISTERS:
+        name, size = _SET_REGISTERS[register]
+        expected = digest[:size].ljust(size, b"\0")
+    elif register == "personalization_value":
+        name, expected = "cca.realm.personalization_value", digest
     else:
-        name = "vtpm.pcr.sha256.8"
+        # The vTPM's own family, or that of a VM whose hardware vouches for it.
+        name = f"{claims.items[0].family}.pcr.sha256.8"
         expected = hashlib.sha256(bytes(32) + digest).digest()
     got = claims.items[0].values.get(name)
     if got == expected.hex():

@@ -68,13 +68,14 @@ class Proven:
 def anchors_of(snapshot: Snapshot, collateral: int) -> str:
     """Return the digest of everything that evidence may be trusted by.
 
-    Attestation keys and CAs in force, and the number of the last import of collateral:
-    once one of them changes, what was verified under it is verified anew.
+    Attestation keys, CAs and token issuers in force, and the number of the last import
+    of collateral: once one of them changes, what was verified before is verified anew.
     """
     state = snapshot.state
     document = {
         "aks": {str(name): one.digest for name, one in state.aks.items()},
         "cas": {str(name): one.digest for name, one in state.cas.items()},
+        "issuers": {str(name): one.digest for name, one in state.token_issuers.items()},
         "collateral": collateral,
     }
     return hashlib.sha256(canonical_json(document)).hexdigest()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 from kbs.broker.attest import Attested
 from kbs.broker.identity import Identity
 from kbs.broker.rcar.presented import RcarPresented
@@ -13,6 +16,8 @@ UNPROVEN = frozenset({"sample", "sampledevice"})
 
 _PRIMARY = "cpu"
 _DEVICE = "gpu"
+_CLASSES: Mapping[str, str] = {"nvswitch": "switch"}
+"""Families whose submodules are not called `gpu`."""
 
 
 def issue_token(
@@ -32,11 +37,11 @@ def issue_token(
 
 def _submodules(attested: Attested[RcarPresented]) -> list[Submodule]:
     claims = attested.result.claims
-    counts = {_PRIMARY: 0, _DEVICE: 0}
+    counts: Counter[str] = Counter()
     found = []
     for item in () if claims is None else claims.items:
         is_primary = item.item == attested.result.primary
-        sort = _PRIMARY if is_primary else _DEVICE
+        sort = _PRIMARY if is_primary else _CLASSES.get(item.family, _DEVICE)
         found.append(
             Submodule(
                 name=f"{sort}{counts[sort]}",

@@ -45,6 +45,8 @@ from kbs.pki.roots import Purpose, pinned_roots
 
 _BINDING_BYTES = 48
 _BOUND_BYTES = 64
+# AMD 57230, section 4: the Key Distribution Service.
+_SERVICE = "https://kdsintf.amd.com"
 
 
 class SnpVerifier:
@@ -154,7 +156,9 @@ class SnpVerifier:
             since = found.current.last_update_utc.isoformat()
             log.passed("snp.revocation", f"not on AMD's list of {since}")
         elif case.trust.require_revocation:
-            log.unchecked("snp.revocation", "no revocation list is current")
+            line = line_of(chain)
+            where = "" if line is None else f": fetch {_SERVICE}/vcek/v1/{line}/crl"
+            log.unchecked("snp.revocation", f"no revocation list is current{where}")
         else:
             log.skipped("snp.revocation", "no revocation list is current at that time")
 

@@ -40,9 +40,7 @@ AK_USAGE = x509.ObjectIdentifier("2.23.133.8.3")
 # (digitalSignature). Compute Engine API v1, getShieldedInstanceIdentity;
 # Confidential Computing API v1, GceShieldedIdentity.akCert.
 # Azure's AK certificates carry the usage, so its root is not here.
-_ROOTS_OF_AKS_ONLY = frozenset(
-    {"Google EK/AK CA Root", "Google tpm_ek_v1_cloud_host_root"}
-)
+GOOGLE_ROOTS = frozenset({"Google EK/AK CA Root", "Google tpm_ek_v1_cloud_host_root"})
 
 DeadEnd = IssuerMissing | ChainBroken
 
@@ -69,7 +67,7 @@ class Anchor:
         leaf = self.chain.certificates[0]
         if _is_for_attestation(leaf):
             return True
-        pinned = self.tenant is None and self.name in _ROOTS_OF_AKS_ONLY
+        pinned = self.tenant is None and self.name in GOOGLE_ROOTS
         return pinned and _signs_only(leaf)
 
 

@@ -28,6 +28,15 @@ _AK_REASON = (
 )
 
 
+_GCE = {
+    "zone": "Zone",
+    "project_number": "Number of the project, in decimal,",
+    "project_id": "Id of the project",
+    "instance_id": "Id of the instance, in decimal,",
+    "instance_name": "Name of the instance",
+}
+
+
 def pcr_claim(bank: Algorithm, pcr: int) -> str:
     """Return the claim's name of one PCR."""
     return f"{FAMILY}.pcr.{bank_name(bank)}.{pcr}"
@@ -128,6 +137,16 @@ VOCABULARY: tuple[ClaimSpec, ...] = (
         "CA (`shared/NAME` for one of shared) or pinned TPM root that the key's "
         "certificate chains to",
         "signed statement of kind ca, or a pinned root",
+    ),
+    *(
+        _spec(
+            f"gce.{name}",
+            ClaimType.TEXT,
+            f"{meaning} of Compute Engine, when the key's certificate chains to "
+            "Google's pinned root",
+            "AK certificate, extension 1.3.6.1.4.1.11129.2.1.21",
+        )
+        for name, meaning in _GCE.items()
     ),
     _spec(
         "eventlog.secure_boot",

@@ -78,8 +78,12 @@ class EventLog:
         return bytes(size - 1) + bytes([last])
 
 
-def parse_event_log(data: bytes) -> EventLog:
+def parse_event_log(data: bytes, *, confidential: bool = False) -> EventLog:
     """Read a whole log; nothing may follow its last event.
+
+    `confidential` is a log of a confidential guest (ACPI table CCEL, UEFI 2.10, section
+    38.4): the same format, with measurement register indices for PCRs from the header
+    on, in a memory area whose rest is filled with one byte, 00h or FFh.
 
     Raises:
         MalformedError: not a TCG event log, or one beyond our caps.
@@ -93,7 +97,7 @@ def parse_event_log(data: bytes) -> EventLog:
     if not first.data.startswith(_SPEC_ID_MARK):
         return _sha1_log(reader, first, data)
     if first.data.startswith(_SPEC_ID):
-        return _agile_log(reader, first, data)
+        return _agile_log(reader, first, data, confidential=confidential)
     # Spec ID Event00 and Event02 introduce SHA-1 logs.
     return _sha1_log(reader, None, data)
 
@@ -136,8 +140,10 @@ def _sha1_log(reader: Reader, first: Event | None, data: bytes) -> EventLog:
     )
 
 
-def _agile_log(reader: Reader, first: Event, data: bytes) -> EventLog:
-    if first.pcr != 0 or first.extends:
+def _agile_log(
+    reader: Reader, first: Event, data: bytes, *, confidential: bool
+) -> EventLog:
+    if first.pcr not in ((0, 1) if confidential else (0,)) or first.extends:
         raise MalformedError(
             "event log header",
             got=f"{first.type_name} of PCR {first.pcr}",
@@ -146,7 +152,7 @@ def _agile_log(reader: Reader, first: Event, data: bytes) -> EventLog:
     algorithms = _spec_id_algorithms(first.data)
     start = reader.offset
     events: list[Event] = []
-    while reader.remaining:
+    while reader.remaining and not (confidential and _is_filler(data, reader.offset)):
         _cap(len(events))
         events.append(_event2(reader, len(events), algorithms))
     return EventLog(
@@ -156,6 +162,16 @@ def _agile_log(reader: Reader, first: Event, data: bytes) -> EventLog:
         startup_locality=_startup_locality(events),
         events=tuple(events),
         used_bytes=reader.offset,
+    )
+
+
+def _is_filler(data: bytes, offset: int) -> bool:
+    # Looked at in full only where an event would begin with the same byte four times.
+    first = data[offset : offset + 1]
+    return (
+        first in {b"\x00", b"\xff"}
+        and data.startswith(first * min(4, len(data) - offset), offset)
+        and not data[offset:].strip(first)
     )
 
 

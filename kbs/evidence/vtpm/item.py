@@ -121,6 +121,14 @@ def parse_item(item: Mapping[str, object], index: int) -> ParsedItem:
     )
 
 
+def quote_of(parsed: ParsedItem) -> TpmQuote:
+    """Return what `parse_item` put into an item; another family's is a mistake."""
+    if not isinstance(parsed.body, TpmQuote):
+        message = f"item {parsed.index} was not parsed by the vtpm family"
+        raise TypeError(message)
+    return parsed.body
+
+
 def core_of(message: bytes, ak: AttestationKey) -> bytes:
     """Return what stands for this item in the primary's device list."""
     return len(message).to_bytes(4, "big") + message + ak.spki_sha256

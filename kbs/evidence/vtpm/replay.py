@@ -90,7 +90,7 @@ def find_difference(log: EventLog, quoted: PcrValues) -> Difference | None:
                 entry=entry,
                 replayed=replayed,
                 quoted=value,
-                detail=f"{pcr_label(entry)} differs: {_explain(log, entry, value)}",
+                detail=f"{pcr_label(entry)} differs: {blame(log, entry, value)}",
             )
     return None
 
@@ -99,7 +99,7 @@ def proven_claims(log: EventLog, quoted: PcrValues) -> dict[str, ClaimValue]:
     """Return the claims of a log that replays to these PCRs."""
     for bank in CLAIM_BANKS:
         if (bank, SECURE_BOOT_PCR) in quoted:
-            state = _secure_boot(log, bank)
+            state = secure_boot(log, bank, SECURE_BOOT_PCR)
             if state is not None:
                 return {"vtpm.eventlog.secure_boot": state}
     return {}
@@ -150,7 +150,8 @@ def _covered(log: EventLog, quoted: PcrValues) -> dict[tuple[Algorithm, int], by
     }
 
 
-def _explain(log: EventLog, entry: tuple[Algorithm, int], quoted: bytes) -> str:
+def blame(log: EventLog, entry: tuple[Algorithm, int], quoted: bytes) -> str:
+    """Return which event makes a register another one than was quoted, if it shows."""
     bank, pcr = entry
     events = log.events_of(pcr)
     value = log.initial(bank, pcr)
@@ -170,8 +171,12 @@ def _name(event: Event) -> str:
     return f"{event.index} ({event.type_name})"
 
 
-def _secure_boot(log: EventLog, bank: Algorithm) -> bool | None:
-    end = separator_index(log, bank, SECURE_BOOT_PCR)
+def secure_boot(log: EventLog, bank: Algorithm, pcr: int) -> bool | None:
+    """Return what firmware measured into a boot PCR as SecureBoot, if that is proven.
+
+    The log has to replay to the register, or nothing is.
+    """
+    end = separator_index(log, bank, pcr)
     algorithm = hash_of(bank)
     if end is None or algorithm is None:
         return None
@@ -179,7 +184,7 @@ def _secure_boot(log: EventLog, bank: Algorithm) -> bool | None:
     if closing == digest(algorithm, ERROR_SEPARATOR):
         return None  # the firmware gave up measuring
     for event in log.events[:end]:
-        if event.pcr == SECURE_BOOT_PCR and _is_proven_variable(event, bank):
+        if event.pcr == pcr and _is_proven_variable(event, bank):
             name, value = _global_variable(event) or ("", b"")
             if name == _SECURE_BOOT:
                 return {b"\x00": False, b"\x01": True}.get(value)

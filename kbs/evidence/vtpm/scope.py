@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from kbs.core.claims import ClaimValue
 from kbs.evidence.model import EnrolledKey
-from kbs.evidence.vtpm.anchors import Anchor
+from kbs.evidence.vtpm.anchors import GOOGLE_ROOTS, Anchor
+from kbs.evidence.vtpm.instance import instance_claims
 from kbs.evidence.vtpm.item import AttestationKey
 
 NAME_CLAIM = "vtpm.ak.name"
@@ -61,6 +62,9 @@ class Scope:
         roots = [anchor.name for anchor in self.anchors if anchor.tenant is None]
         if roots:
             values[_CA_CLAIM] = roots[0]
+        for anchor in self.anchors:
+            if anchor.tenant is None and anchor.name in GOOGLE_ROOTS:
+                values |= instance_claims(anchor.chain.certificates[0], "vtpm")
         if self._one_name:
             values[NAME_CLAIM] = self.names[0].hex()
         return values

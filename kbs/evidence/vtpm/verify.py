@@ -21,14 +21,20 @@ from kbs.core.claims import ClaimSpec, ClaimValue, ItemClaims
 from kbs.evidence.model import ItemResult, ParsedItem, Trust
 from kbs.evidence.vtpm.abi import ATTEST_QUOTE, TPM_GENERATED
 from kbs.evidence.vtpm.ak import KeyTrust, check_attributes, check_key
-from kbs.evidence.vtpm.algorithms import NAME_HASHES, Algorithm, bank_name, digest
+from kbs.evidence.vtpm.algorithms import NAME_HASHES, bank_name, digest
+from kbs.evidence.vtpm.checks import (
+    check_digest,
+    check_selection,
+    check_signature,
+    selected_pcrs,
+)
 from kbs.evidence.vtpm.claims import FAMILY, VOCABULARY, quote_claims
-from kbs.evidence.vtpm.item import KIND, TpmQuote, parse_item
-from kbs.evidence.vtpm.pcrs import PcrValues, pcr_digest, pcr_label, pcrs_to_json
+from kbs.evidence.vtpm.item import KIND, TpmQuote, parse_item, quote_of
+from kbs.evidence.vtpm.pcrs import pcrs_to_json
 from kbs.evidence.vtpm.public import TpmPublic
 from kbs.evidence.vtpm.replay import check_event_log
 from kbs.evidence.vtpm.scope import NAME_CLAIM
-from kbs.evidence.vtpm.signature import is_signed, scheme_problem, scheme_text
+from kbs.evidence.vtpm.signature import scheme_text
 from kbs.pki.certificates import describe
 
 # `binding.md`: extraData is the first 32 bytes of the 48-byte binding.
@@ -72,7 +78,7 @@ class VtpmVerifier:
 
     def inspect(self, parsed: ParsedItem) -> Mapping[str, object]:
         """Return all parsed fields for people; nothing proven."""
-        quote = _quote_of(parsed)
+        quote = quote_of(parsed)
         attest = quote.attest
         return {
             "attest": {
@@ -102,18 +108,18 @@ class VtpmVerifier:
 
     def verify(self, parsed: ParsedItem, trust: Trust) -> ItemResult:
         """Run every check but binding; evidence that is wrong does not raise."""
-        quote = _quote_of(parsed)
+        quote = quote_of(parsed)
         # The key comes first, since only its public area tells the scheme it allows;
         # what is wrong with the quote itself is reported first nevertheless.
         about_key, log = CheckLog(), CheckLog()
         key = check_key(quote, trust, about_key)
         check_attributes(key, trust, about_key)
         named = _check_qualified_signer(quote, key.public, about_key)
-        signed = _check_signature(quote, key.public, log)
-        _check_selection(quote, log)
-        _check_digest(quote, log)
+        signed = check_signature(quote, key.public, log)
+        check_selection(quote, log)
+        check_digest(quote, log)
         about_log = CheckLog()
-        proven = check_event_log(quote.event_log, _selected(quote), about_log)
+        proven = check_event_log(quote.event_log, selected_pcrs(quote), about_log)
         made = (*log.checks, *about_key.checks, *about_log.checks)
         checks = tuple(check.at(parsed.index) for check in made)
         sound = verdict(checks) is Verdict.VERIFIED
@@ -131,60 +137,6 @@ class VtpmVerifier:
     def bound_matches(self, parsed: ParsedItem, binding: bytes) -> bool:
         """Whether extraData is exactly the first 32 bytes of this 48-byte binding."""
         return len(binding) == BINDING_SIZE and parsed.bound == binding[:BOUND_SIZE]
-
-
-def _check_signature(quote: TpmQuote, public: TpmPublic | None, log: CheckLog) -> bool:
-    check = "vtpm.quote.signature"
-    key = quote.ak.key
-    problem = scheme_problem(quote.signature, key, public)
-    if problem is not None:
-        got, expected = problem
-        log.failed(
-            check, "the signature's scheme is not the key's", got=got, expected=expected
-        )
-        return False
-    scheme = scheme_text(quote.signature.scheme, quote.signature.hash)
-    fingerprint = quote.ak.spki_sha256.hex()
-    if not is_signed(quote.signature, key, quote.message):
-        log.failed(check, f"{scheme} does not verify under the key SPKI {fingerprint}")
-        return False
-    log.passed(check, f"{scheme} by the key SPKI {fingerprint}")
-    return True
-
-
-def _check_selection(quote: TpmQuote, log: CheckLog) -> None:
-    check = "vtpm.quote.pcr_selection"
-    selected, given = quote.attest.selected, frozenset(quote.pcrs)
-    if not selected:
-        log.failed(check, "the quote selects no PCR", got="none", expected="some")
-        return
-    if selected == given:
-        log.passed(check, f"{len(selected)} PCRs, as the quote selected")
-        return
-    log.failed(
-        check,
-        f"not selected: {_labels(given - selected)}; "
-        f"without a value: {_labels(selected - given)}",
-        got=_labels(given),
-        expected=_labels(selected),
-    )
-
-
-def _check_digest(quote: TpmQuote, log: CheckLog) -> None:
-    check = "vtpm.quote.pcr_digest"
-    computed = pcr_digest(quote.attest, quote.pcrs, quote.signature.hash)
-    if computed is None:
-        log.failed(
-            check,
-            "the digest cannot be computed: a value is missing, or the hash is weak",
-        )
-        return
-    log.compared(
-        check,
-        "digest over the PCR values beside the quote",
-        computed.hex(),
-        quote.attest.pcr_digest.hex(),
-    )
 
 
 def _check_qualified_signer(
@@ -209,11 +161,6 @@ def _qualified_name(public: TpmPublic, hierarchy: int) -> bytes:
     algorithm = public.name_algorithm
     inner = digest(NAME_HASHES[algorithm], hierarchy.to_bytes(4, "big"), public.name)
     return algorithm.to_bytes(2, "big") + inner
-
-
-def _selected(quote: TpmQuote) -> PcrValues:
-    selected = quote.attest.selected
-    return {entry: value for entry, value in quote.pcrs.items() if entry in selected}
 
 
 def _claims(
@@ -259,14 +206,3 @@ def _inspect_log(quote: TpmQuote) -> dict[str, object] | None:
     if log is None:
         return None
     return {"format": log.format.value, "events": len(log.events)}
-
-
-def _labels(entries: frozenset[tuple[Algorithm, int]]) -> str:
-    return ", ".join(pcr_label(entry) for entry in sorted(entries)) or "none"
-
-
-def _quote_of(parsed: ParsedItem) -> TpmQuote:
-    if not isinstance(parsed.body, TpmQuote):
-        message = f"item {parsed.index} was not parsed by the vtpm family"
-        raise TypeError(message)
-    return parsed.body

@@ -21,6 +21,7 @@ from kbs.audit.entry import (
 from kbs.audit.events import (
     AdminAction,
     AdminRefused,
+    CollateralFetched,
     EnrolmentPending,
     Event,
     EvidenceExpired,
@@ -128,6 +129,11 @@ EVENTS: list[tuple[Event, Kind, tuple[str, ...]]] = [
     (
         EvidenceExpired(count=1, before=START, digests=(AUTHORITY,)),
         Kind.EVIDENCE_EXPIRED,
+        (),
+    ),
+    (
+        CollateralFetched(source="https://kdsintf.amd.com/vcek/v1/Milan/crl", count=1),
+        Kind.COLLATERAL_FETCHED,
         (),
     ),
     (

@@ -11,7 +11,6 @@ from kbs.channel.binding import (
     DeviceDigest,
     Mode,
     RuntimeBinding,
-    binding,
     device_binding,
     device_digest,
     parse_runtime_data,
@@ -19,6 +18,7 @@ from kbs.channel.binding import (
     release_info,
 )
 from kbs.channel.recipient import Suite
+from kbs.core.binding import binding
 from kbs.core.encode import canonical_json
 from kbs.core.errors import MalformedError
 from kbs.core.ids import KeyRef, parse_key_ref

@@ -22,7 +22,7 @@ def test_certificates_are_imported_once(shared_bench: Bench, tmp_path: Path) -> 
     first = shared_bench.must("collateral", "import", str(pem), str(der))
     assert (first["read"], first["added"]) == (1, 1)
     again = shared_bench.run("collateral", "import", str(der))
-    assert "1 certificates and revocation lists read, 0 of them new" in again.out
+    assert "1 items read, 0 of them new" in again.out
     digest = hashlib.sha256(der.read_bytes()).hexdigest()
     (row,) = [
         one

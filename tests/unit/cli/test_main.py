@@ -59,7 +59,7 @@ def test_without_a_command_it_says_what_there_is() -> None:
         (("key", "create", "A/b/c"), "each 1 to 64 of a-z 0-9 . _ -"),
         (("policy", "nope"), "No such command"),
         (("key", "create"), "Missing argument"),
-        (("evidence", "verify", "x", "--kind", "sgx"), "not one of"),
+        (("evidence", "verify", "x", "--kind", "csv"), "not one of"),
         (("policy", "show", "acme/x", "--version", "0"), "--version"),
     ],
 )

@@ -127,6 +127,10 @@ def test_checks_of_another_shape_are_passed_over() -> None:
         ("vtpm.ak.trust", "kbs guest enroll"),
         ("snp.reported_tcb.microcode", "too old"),
         ("policy.none", "no policy covers"),
+        ("nitro.debug", "debug mode"),
+        ("nitrotpm.pcrs.4", "of the instance"),
+        ("azure_snp.pcr.sha256.4", "a PCR of the VM"),
+        ("azure.vmpl", "HCL report"),
         ("key.not_found", "does not exist"),
         ("deny.policy", "administrator"),
         ("request.not_all", "another key of the request is refused"),
@@ -139,4 +143,4 @@ def test_ids_have_words_and_are_named(check_id: str, words: str) -> None:
 
 
 def test_an_id_that_we_do_not_know_stands_alone_and_once() -> None:
-    assert explain(("tdx.new", "tdx.new", "x.y")) == "tdx.new; x.y"
+    assert explain(("new.one", "new.one", "x.y")) == "new.one; x.y"

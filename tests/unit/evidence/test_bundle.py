@@ -24,7 +24,7 @@ from kbs.evidence.bundle import (
     parse_bundle,
     verify_bundle,
 )
-from kbs.evidence.joining import choose_primary
+from kbs.evidence.joining import AppraisedItem, choose_primary, join_items
 from kbs.evidence.model import ItemResult, ParsedItem, Trust, Verifier
 from kbs.evidence.registry import REQUEST_VOCABULARY, VERIFIERS, vocabulary
 
@@ -88,6 +88,12 @@ class FakeBinding:
 
     def primary(self, kind: str, devices: Sequence[tuple[str, str]]) -> bytes:
         return b"P" + canonical_json([kind, [list(pair) for pair in devices]])
+
+    def carried(self, kind: str, digest: bytes) -> None:
+        del kind, digest
+
+    def beside(self) -> dict[str, bytes]:
+        return {}
 
     def device(self, kind: str) -> bytes:
         return b"D" + kind.encode()
@@ -422,7 +428,8 @@ def test_any_bytes_are_malformed(data: bytes) -> None:
 
 
 def test_the_registry_names_each_family_by_its_kind() -> None:
-    assert list(VERIFIERS) == ["snp", "vtpm", "sample", "sampledevice"]
+    assert set(VERIFIERS) >= {"snp", "vtpm", "sample", "sampledevice"}
+    assert {"nitro", "nitrotpm", "nvgpu", "cca", "token"} <= set(VERIFIERS)
     assert choose_primary(["sampledevice"], VERIFIERS) == ()
     assert all(verifier.kind == kind for kind, verifier in VERIFIERS.items())
     assert choose_primary(["sample", "vtpm", "snp"], VERIFIERS) == (2,)
@@ -430,8 +437,25 @@ def test_the_registry_names_each_family_by_its_kind() -> None:
     assert choose_primary(["sample"], VERIFIERS) == (0,)
 
 
+@pytest.mark.parametrize(("told", "found"), [(True, "item 1"), (False, "item 0")])
+def test_an_item_may_say_itself_that_it_is_a_primary(*, told: bool, found: str) -> None:
+    items = []
+    for index, (kind, primary) in enumerate([("vtpm", False), ("nvgpu", told)]):
+        core = bytes([index])
+        parsed = ParsedItem(
+            kind=kind, index=index, core=core, bound=b"", body=None, primary=primary
+        )
+        result = ItemResult(checks=(), claims=None, authenticated=False)
+        verifier = FAMILIES[kind]
+        items.append(AppraisedItem(verifier=verifier, parsed=parsed, result=result))
+    (check, *_) = join_items(items, None).checks
+    assert (check.id, check.detail) == ("bundle.primary", found)
+
+
 def test_the_vocabulary_has_every_family_and_the_request() -> None:
     known = vocabulary()
-    assert known.families() == {"snp", "vtpm", "sample", "sampledevice", "request"}
+    assert known.families() >= {"snp", "vtpm", "sample", "sampledevice", "request"}
+    assert {"nitro", "nitrotpm", "nvgpu", "nvswitch", "cca"} <= known.families()
+    assert {"maa", "ita", "nras", "gcs", "ear"} <= known.families()
     for spec in REQUEST_VOCABULARY:
         assert known.find(spec.name) == spec

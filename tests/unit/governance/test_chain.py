@@ -229,7 +229,7 @@ def test_the_attempt_itself_is_accepted() -> None:
             "statement.active",
         ),
         (
-            {"kind": Kind.TOKEN_ISSUER, "action": ADD},
+            {"kind": Kind.TOKEN_ISSUER, "action": ADD, "content": b"{}"},
             MalformedError,
             "malformed",
         ),

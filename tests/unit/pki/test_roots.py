@@ -11,9 +11,8 @@ def test_every_pin_is_a_digest_and_has_one_purpose() -> None:
     digests = [root.spki_sha256 for root in PINNED_ROOTS]
     assert len(set(digests)) == len(digests)
     assert all(len(bytes.fromhex(digest)) == 32 for digest in digests)
-    snp, tpm = pinned_roots(Purpose.SNP), pinned_roots(Purpose.TPM)
-    assert set(snp) | set(tpm) == set(digests)
-    assert not set(snp) & set(tpm)
+    listed = [digest for purpose in Purpose for digest in pinned_roots(purpose)]
+    assert sorted(listed) == sorted(digests)
 
 
 @pytest.mark.parametrize("line", ["Milan", "Genoa", "Turin"])
@@ -28,7 +27,12 @@ def test_other_roots_have_no_product_line() -> None:
 
 
 def test_an_override_takes_the_place_of_the_pins_and_keeps_purposes_apart() -> None:
-    override = {"aa": "AMD ARK Milan", "bb": "Some TPM root"}
+    override = {
+        "aa": "AMD ARK Milan",
+        "bb": "Some TPM root",
+        "cc": "Intel SGX Root CA",
+    }
     assert pinned_roots(Purpose.SNP, override) == {"aa": "AMD ARK Milan"}
     assert pinned_roots(Purpose.TPM, override) == {"bb": "Some TPM root"}
+    assert pinned_roots(Purpose.DCAP, override) == {"cc": "Intel SGX Root CA"}
     assert pinned_roots(Purpose.SNP, {}) == {}

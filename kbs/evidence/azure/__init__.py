@@ -1,0 +1,1 @@
+"""Azure confidential VMs: a hardware report that vouches for the vTPM's key."""

@@ -1,0 +1,127 @@
+"""How good a platform's TCB is, by Intel's TCB info and QE identity.
+
+Intel PCS API version 4, `Get TCB Info`, "TCB status": the best level that the
+platform reaches in every component gives the status; for TDX also the level of its
+TDX module and of the quoting enclave, and all are joined. A platform below every level
+is `NotSupported`, and so is a TDX module that Intel does not list: a finding for the
+policy, since the quote as such is genuine.
+
+Left out on purpose: `TDRelaunchAdvised`, which Intel's own library makes of OutOfDate
+where TEE_TCB_SVN2 shows that the platform was updated after the TD started. The TD runs
+with keys from before; it stays OutOfDate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from kbs.evidence.dcap.levels import (
+    Level,
+    Module,
+    PlatformLevel,
+    QeIdentity,
+    SvnLevel,
+    TcbInfo,
+)
+from kbs.evidence.dcap.pck import Pck
+from kbs.evidence.dcap.reports import EnclaveReport, Report, TdReport
+from kbs.evidence.dcap.status import TcbStatus, joined
+
+# TDX module 1.5: TEE_TCB_SVN[1] is the module's major version, [0] its SVN; from 1 on
+# both are judged by the module's own identity and not by the platform's components.
+_MODULE_SVN, _MODULE_VERSION = 0, 1
+_FIRST_PLATFORM_COMPONENT = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcbFinding:
+    """The joined status, the status of each part, and what Intel says of the levels.
+
+    `date` is of the platform's level; None below all of them.
+    """
+
+    status: TcbStatus
+    platform: TcbStatus
+    enclave: TcbStatus
+    module: TcbStatus | None
+    date: datetime | None
+    advisories: tuple[str, ...]
+
+
+def evaluate(
+    report: Report, qe_report: EnclaveReport, pck: Pck, info: TcbInfo, qe: QeIdentity
+) -> TcbFinding:
+    """Return what Intel's documents say of a platform; both are of its kind."""
+    td = report if isinstance(report, TdReport) else None
+    platform = platform_level(pck, info, td)
+    enclave = svn_level(qe.levels, qe_report.isv_svn)
+    parts: list[Level | None] = [platform, enclave]
+    module: TcbStatus | None = None
+    if td is not None:
+        module, level = _module(td, info)
+        parts.append(level)
+    statuses = [_status(platform), _status(enclave)]
+    statuses += [] if module is None else [module]
+    return TcbFinding(
+        status=joined(*statuses),
+        platform=_status(platform),
+        enclave=_status(enclave),
+        module=module,
+        date=None if platform is None else platform.date,
+        advisories=tuple(
+            sorted({name for part in parts if part for name in part.advisories})
+        ),
+    )
+
+
+def platform_level(
+    pck: Pck, info: TcbInfo, td: TdReport | None
+) -> PlatformLevel | None:
+    """Return the first level that the platform reaches; None if it reaches none."""
+    for level in info.levels:
+        if not _reaches(pck.component_svns, level.sgx) or pck.pce_svn < level.pce_svn:
+            continue
+        if td is None:
+            return level
+        svns = td.tee_tcb_svn
+        first = _FIRST_PLATFORM_COMPONENT if svns[_MODULE_VERSION] else 0
+        if _reaches(svns[first:], level.tdx[first:]):
+            return level
+    return None
+
+
+def svn_level(levels: Sequence[SvnLevel], isv_svn: int) -> SvnLevel | None:
+    """Return the first level at or below an SVN; None if all are above."""
+    return next((level for level in levels if level.isv_svn <= isv_svn), None)
+
+
+def _module(td: TdReport, info: TcbInfo) -> tuple[TcbStatus, SvnLevel | None]:
+    version = td.tee_tcb_svn[_MODULE_VERSION]
+    if version == 0:
+        known = info.module is not None and _is_module(td, info.module)
+        return TcbStatus.UP_TO_DATE if known else TcbStatus.NOT_SUPPORTED, None
+    module = info.modules.get(f"TDX_{version:02X}")
+    if module is None or not _is_module(td, module):
+        return TcbStatus.NOT_SUPPORTED, None
+    level = svn_level(module.levels, td.tee_tcb_svn[_MODULE_SVN])
+    return _status(level), level
+
+
+def _is_module(td: TdReport, module: Module) -> bool:
+    attributes = masked(td.seam_attributes, module.attributes_mask)
+    return (td.mr_signer_seam, attributes) == (module.mr_signer, module.attributes)
+
+
+def masked(value: bytes, mask: bytes) -> bytes:
+    """Return the bits of a value that a mask asks for."""
+    return bytes(left & right for left, right in zip(value, mask, strict=True))
+
+
+def _reaches(have: Sequence[int], need: Sequence[int]) -> bool:
+    return all(left >= right for left, right in zip(have, need, strict=True))
+
+
+def _status(level: Level | None) -> TcbStatus:
+    return TcbStatus.NOT_SUPPORTED if level is None else level.status

@@ -1,0 +1,1 @@
+"""Google Compute Engine: attestations as go-tpm-tools writes them."""

@@ -1,0 +1,1 @@
+"""AWS Nitro: attestation documents of enclaves and of NitroTPMs."""

@@ -1,0 +1,115 @@
+"""Tokens of Intel Trust Authority (ITA), versions 1 and 2.
+
+Version 1 writes what it found of one TEE at the top, version 2 in an object of its own
+(`tdx`, `sgx`, …); the claims here are the same. Bound by the runtime data that the
+guest hands in: the 64 characters of base64url(P), which the service hashes into
+REPORTDATA and repeats, in base64, as `attester_held_data`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kbs.core.claims import ClaimType, ClaimValue
+from kbs.core.encode import parse_b64
+from kbs.core.errors import MalformedError
+from kbs.evidence.token.fields import Table, any_true, object_at, read_fields, text_at
+from kbs.evidence.token.service import Service, Token, is_nonce, nonce_bytes
+from kbs.evidence.token.tee import DEBUG_FLAGS, NO_DEBUG, tdx_rows
+from kbs.pki.issuers import Profile
+
+_TEES = ("tdx", "sgx", "sevsnp")
+_HELD = "attester_held_data"
+_MAX_HELD = 16 * 1024
+
+_TABLE = Table("ita", "token of Intel Trust Authority")
+_ROW = _TABLE.row
+
+FIELDS = (
+    _ROW("iss", ClaimType.TEXT, "the service"),
+    _ROW("ver", ClaimType.TEXT, "version of the token's schema"),
+    _ROW("eat_profile", ClaimType.TEXT, "EAT profile"),
+    _ROW("attester_type", ClaimType.TEXT, "what was attested"),
+    _ROW("attester_tcb_date", ClaimType.TEXT, "date of the TCB level"),
+    _ROW("attester_advisory_ids", ClaimType.TEXTS, "advisories that apply"),
+    _ROW("dbgstat", ClaimType.TEXT, "debug state (EAT)"),
+    *tdx_rows(_TABLE),
+    _ROW("sgx_mrenclave", ClaimType.BYTES, "MRENCLAVE", size=32, boot=True),
+    _ROW("sgx_mrsigner", ClaimType.BYTES, "MRSIGNER", size=32),
+    _ROW("sgx_isvprodid", ClaimType.INT, "ISVPRODID"),
+    _ROW("sgx_isvsvn", ClaimType.INT, "ISVSVN"),
+    _ROW("sgx_report_data", ClaimType.BYTES, "REPORTDATA of the enclave", size=64),
+    _ROW("sgx_is_debuggable", ClaimType.BOOL, "whether the enclave can be debugged"),
+)
+_DEBUG = _TABLE.spec(
+    "debug",
+    ClaimType.BOOL,
+    "whether any flag of the token says that the TEE can be debugged",
+    safety=NO_DEBUG,
+)
+_POLICIES = _TABLE.spec(
+    "policy_ids_matched",
+    ClaimType.TEXTS,
+    "ids of the service's policies that matched, in the token's order",
+)
+
+
+def _devices(token: Token) -> tuple[dict[str, ClaimValue], ...]:
+    body = _body(token)
+    values = read_fields(FIELDS, body)
+    debug = _debug(body)
+    if debug is not None:
+        values[_DEBUG.name] = debug
+    policies = body.get("policy_ids_matched")
+    if isinstance(policies, list):
+        ids = [text_at(one, "id") for one in policies if isinstance(one, dict)]
+        values[_POLICIES.name] = tuple(one for one in ids if one is not None)
+    return (values,)
+
+
+def _body(token: Token) -> Mapping[str, object]:
+    found = [name for name in _TEES if object_at(token.claims, name)]
+    if len(found) != 1:
+        # None: version 1. Several CPUs in one token are nothing that we can tell apart.
+        return token.claims
+    inner = object_at(token.claims, found[0])
+    return {"attester_type": found[0].upper(), **inner, **token.claims}
+
+
+def _debug(body: Mapping[str, object]) -> bool | None:
+    flags = any_true(body, DEBUG_FLAGS)
+    state = text_at(body, "dbgstat")
+    if state is None:
+        return flags
+    # RFC 9711, section 4.2.9: every value but `enabled` begins with `disabled`.
+    return not state.startswith("disabled") or flags is True
+
+
+def _held(token: Token) -> str:
+    """Return the text that the guest handed in, or nothing."""
+    held = text_at(_body(token), _HELD)
+    try:
+        data = parse_b64(held, _HELD, limit=_MAX_HELD)
+        return data.decode("ascii")
+    except (MalformedError, UnicodeDecodeError):
+        return ""
+
+
+def _bound(token: Token) -> bytes:
+    return nonce_bytes(_held(token))
+
+
+def _is_bound(token: Token, binding: bytes) -> bool:
+    # The service attests to TPMs without a TEE as well.
+    kind = text_at(_body(token), "attester_type") or ""
+    return kind.lower() in _TEES and is_nonce(_held(token), binding)
+
+
+SERVICE = Service(
+    profile=Profile.ITA,
+    fields=FIELDS,
+    derived=(_DEBUG, _POLICIES),
+    devices=_devices,
+    bound=_bound,
+    is_bound=_is_bound,
+)

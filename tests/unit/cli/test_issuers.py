@@ -1,0 +1,269 @@
+"""Token issuers at the command line: registered for good, or vouched for once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from kbs.cli.issuer_files import is_keys_file, issuer_document, read_keys, vouched
+from kbs.core.errors import MalformedError
+from kbs.pki.certificates import spki_sha256
+from tests.fakes.admin_bench import Bench, Ran, run
+from tests.fakes.amd import NOW
+from tests.fakes.cca import IMPLEMENTATION, INSTANCE, FakeCca, cca_key
+from tests.fakes.tokens import (
+    EAR,
+    GCS,
+    MAA,
+    NRAS,
+    FakeGooglePKI,
+    FakeSet,
+    ear_claims,
+    gcs_claims,
+    maa_claims,
+)
+
+pytestmark = pytest.mark.enable_socket
+
+AT = NOW.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def written(path: Path, value: object) -> Path:
+    data = value if isinstance(value, str) else json.dumps(value)
+    path.write_text(data)
+    return path
+
+
+def verify(*arguments: object) -> Ran:
+    return run("evidence", "verify", *map(str, arguments), "--json")
+
+
+def statuses(ran: Ran) -> dict[str, str]:
+    return {check["id"]: check["status"] for check in ran.json["checks"]}
+
+
+def anchors() -> list[dict[str, object]]:
+    given = FakeCca().document()["platforms"]
+    assert isinstance(given, list)
+    return [
+        {
+            "pkey": given[0]["key"],
+            "instance-id": INSTANCE.hex().upper(),
+            "implementation-id": IMPLEMENTATION.hex(),
+        }
+    ]
+
+
+def pem_of_cpak() -> str:
+    public = cca_key(1).public_key()
+    data = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return data.decode()
+
+
+# --- vouched for once -----------------------------------------------------------------
+
+
+def test_a_token_is_verified_with_the_keys_of_a_file(tmp_path: Path) -> None:
+    token = written(tmp_path / "t.jwt", MAA.sign(maa_claims()) + "\n")
+    keys = written(tmp_path / "keys.json", {"keys": [MAA.jwk()]})
+    ran = verify(token, "--collateral", keys, "--at", AT)
+    assert (ran.code, ran.json["verdict"]) == (0, "verified")
+    assert ran.json["claims"]["maa"]["x_ms_sevsnpvm_guestsvn"] == 2
+    assert statuses(ran)["token.issuer"] == "skipped"
+    alone = verify(token, "--at", AT)
+    assert (alone.code, alone.json["verdict"]) == (3, "unchecked")
+    others = written(tmp_path / "others.json", {"keys": [EAR.jwk()]})
+    assert verify(token, "--collateral", others, "--at", AT).code == 3
+    late = verify(token, "--collateral", keys, "--at", "2027-01-01T00:00:00Z")
+    assert (late.code, statuses(late)["token.validity"]) == (1, "fail")
+
+
+def test_keys_beside_other_evidence_are_not_ignored(tmp_path: Path) -> None:
+    keys = written(tmp_path / "keys.json", MAA.jwk())
+    report = tmp_path / "report.bin"
+    report.write_bytes(bytes(1184))
+    ran = run("evidence", "verify", str(report), "--collateral", str(keys))
+    assert (ran.code, ran.out) == (2, "")
+    assert "--collateral" in ran.err
+
+
+def test_a_nonce_is_compared_with_the_tokens(tmp_path: Path) -> None:
+    token = written(tmp_path / "t.jwt", EAR.sign(ear_claims("bm9uY2Ux")))
+    keys = written(tmp_path / "keys.json", EAR.jwk())
+    same = verify(token, "--collateral", keys, "--at", AT, "--nonce", "bm9uY2Ux")
+    assert same.code == 0
+    other = verify(token, "--collateral", keys, "--at", AT, "--nonce", "bm9uY2Uy")
+    assert (other.code, statuses(other)["binding.nonce"]) == (1, "fail")
+
+
+def test_a_set_is_known_by_its_form(tmp_path: Path) -> None:
+    item = FakeSet(nonce="ab" * 32, count=2).item()
+    listed = [["JWT", item["jwt"]], item["submodules"]]
+    path = written(tmp_path / "set.json", listed)
+    keys = written(tmp_path / "keys.json", {"keys": [NRAS.jwk()]})
+    ran = verify(path, "--collateral", keys, "--at", AT)
+    assert ran.code == 0, ran.json
+    assert [one["submodule"] for one in ran.json["claims"]["nras"]] == [
+        *("GPU-0", "GPU-1"),
+    ]
+    shown = run("evidence", "inspect", str(path), "--json").json["items"][0]
+    assert shown["token"]["profile"] == "nras"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[["JWT", "a.b.c"]]',
+        '[["JWT"], {}]',
+        '[["JWT", "a.b.c"], []]',
+        '[["JWT", 7],{}]',
+    ],
+)
+def test_another_set_does_not_parse(tmp_path: Path, text: str) -> None:
+    ran = verify(written(tmp_path / "set.json", text))
+    assert (ran.code, statuses(ran)) == (2, {"token.parse": "fail"})
+
+
+def test_a_token_that_is_none_does_not_parse(tmp_path: Path) -> None:
+    ran = verify(written(tmp_path / "t.jwt", "abcd.efgh.ijkl"))
+    assert (ran.code, statuses(ran)) == (2, {"token.parse": "fail"})
+    data = tmp_path / "t.bin"
+    data.write_bytes(b"\xff\xfe")
+    assert verify(data, "--kind", "token").code == 2
+
+
+def test_the_root_of_a_pki_token_is_given_as_certificate(tmp_path: Path) -> None:
+    pki = FakeGooglePKI()
+    token = written(tmp_path / "t.jwt", str(pki.sign(gcs_claims())["jwt"]))
+    root = tmp_path / "root.pem"
+    root.write_bytes(pki.root.public_bytes(Encoding.PEM))
+    ran = verify(token, "--cert", root, "--at", AT)
+    assert ran.code == 0, ran.json
+    assert statuses(ran)["token.chain"] == "pass"
+    leaf = tmp_path / "leaf.pem"
+    leaf.write_bytes(pki.leaf.public_bytes(Encoding.PEM))
+    assert statuses(verify(token, "--cert", leaf, "--at", AT))["token.chain"] == "fail"
+
+
+@pytest.mark.parametrize("form", ["jwk", "pem", "anchors"])
+def test_a_cca_token_is_verified_with_a_key_of_a_file(
+    tmp_path: Path, form: str
+) -> None:
+    token = tmp_path / "realm.cbor"
+    token.write_bytes(FakeCca().token(bytes(range(64))))
+    given = FakeCca().document()["platforms"]
+    assert isinstance(given, list)
+    values = {"jwk": given[0]["key"], "pem": pem_of_cpak(), "anchors": anchors()}
+    keys = written(tmp_path / "keys", values[form])
+    ran = verify(token, "--collateral", keys)
+    assert ran.code == 0, ran.json
+    assert ran.json["claims"]["cca"]["platform"]["lifecycle"] == "secured"
+    assert verify(token).code == 3
+    refused = verify(token, "--collateral", keys, "--cert", keys)
+    assert refused.code == 2
+    assert "inspect" in run("evidence", "inspect", "--help").out
+    shown = run("evidence", "inspect", str(token), "--json").json["items"][0]
+    assert shown["kind"] == "cca"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "[]",
+        "[7]",
+        '[{"pkey": {}}]',
+        '{"keys": []}',
+        "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+        json.dumps([{**anchors()[0], "instance-id": 7}]),
+        json.dumps([{**anchors()[0], "instance-id": "zz"}]),
+        json.dumps({"kty": "OKP", "crv": "X25519", "x": "AAAA"}),
+    ],
+)
+def test_a_file_without_usable_keys_is_told(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path / "keys", text)
+    assert is_keys_file(path.read_bytes()) is (text not in {"{}", "[]", "[7]"})
+    with pytest.raises(MalformedError):
+        vouched(path, "--collateral")
+
+
+# --- registered -----------------------------------------------------------------------
+
+
+def test_issuers_are_registered_listed_and_removed(
+    shared_bench: Bench, tmp_path: Path
+) -> None:
+    bench = shared_bench
+    keys = written(tmp_path / "keys.json", {"keys": [{**MAA.jwk(), "use": "sig"}]})
+    name = "acme/azure"
+    options = ("--service", "maa", "--issuer", MAA.iss, "--keys", str(keys))
+    made = bench.must("ref", "add", "issuer", name, *options)
+    assert (made["version"], made["active"]) == (1, True)
+    shown = bench.must("ref", "show", "issuer", name)
+    assert shown["content"]["keys"] == [MAA.jwk()]
+    assert name in bench.run("ref", "list", "--kind", "issuer").out
+    again = bench.must("ref", "add", "issuer", name, *options, "--audience", "kbs")
+    assert again["version"] == 2
+    assert "is removed" in bench.run("ref", "remove", "issuer", name).out
+
+
+def test_platforms_and_roots_are_registered(
+    shared_bench: Bench, tmp_path: Path
+) -> None:
+    bench = shared_bench
+    store = written(tmp_path / "ta.json", anchors())
+    bench.must(
+        *("ref", "add", "issuer", "acme/arm", "--service", "cca"),
+        *("--keys", str(store)),
+    )
+    shown = bench.must("ref", "show", "issuer", "acme/arm")
+    assert shown["content"] == FakeCca().document()
+    pki = FakeGooglePKI()
+    root = tmp_path / "root.pem"
+    root.write_bytes(pki.root.public_bytes(Encoding.PEM))
+    bench.must(
+        *("ref", "add", "issuer", "acme/space", "--service", "gcs"),
+        *("--issuer", GCS.iss, "--audience", "kbs", "--root", str(root)),
+    )
+    shown = bench.must("ref", "show", "issuer", "acme/space")
+    assert shown["content"]["roots"] == [spki_sha256(pki.root)]
+
+
+@pytest.mark.parametrize(
+    ("profile", "options"),
+    [
+        ("maa", {"issuer": None}),
+        ("cca", {"issuer": "x"}),
+        ("cca", {"audience": "x"}),
+        ("cca", {"roots": (Path("x"),)}),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(
+    profile: str, options: dict[str, object]
+) -> None:
+    given: dict[str, object] = {
+        "issuer": None,
+        "audience": None,
+        "keys": (),
+        "roots": (),
+        **options,
+    }
+    with pytest.raises(MalformedError) as caught:
+        issuer_document(profile, **given)  # type: ignore[arg-type]
+    assert caught.value.code == "usage"
+
+
+def test_an_anchor_may_name_no_implementation(tmp_path: Path) -> None:
+    (anchor,) = anchors()
+    del anchor["implementation-id"]
+    path = written(tmp_path / "ta.json", [anchor])
+    (found,) = read_keys(path, "--keys")
+    assert set(found) == {"key", "instance_id"}
+
+
+def test_keys_of_a_set_are_read_as_they_are_registered(tmp_path: Path) -> None:
+    path = written(tmp_path / "keys", {"keys": [MAA.jwk(), EAR.jwk()]})
+    assert read_keys(path, "--keys") == [{"key": MAA.jwk()}, {"key": EAR.jwk()}]

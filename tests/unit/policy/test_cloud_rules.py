@@ -1,0 +1,101 @@
+"""What a rule about evidence of a cloud must fix, or excuse under `unsafe:`."""
+
+from __future__ import annotations
+
+import pytest
+
+from kbs.evidence.registry import vocabulary
+from kbs.policy.parse import PolicyError, parse_release_policy
+from tests.unit.policy.words import policy_text
+
+WORDS = vocabulary()
+PCR = "'" + "11" * 48 + "'"
+SHA256 = "'" + "11" * 32 + "'"
+NITRO = f"{{claim: nitro.pcrs.0, equals: {PCR}}}"
+TPM = f"{{claim: nitrotpm.pcrs.4, equals: {PCR}}}"
+PARAVISOR = f"{{claim: azure_snp.measurement, equals: {PCR}}}"
+ID_KEY = f"{{claim: azure_snp.id_key_digest, equals: {PCR}}}"
+RESETTABLE = f"{{claim: azure_snp.pcr.sha256.16, equals: {SHA256}}}"
+TDX_PCR = f"{{claim: azure_tdx.pcr.sha256.4, equals: {SHA256}}}"
+VM_PCR = f"{{claim: azure_snp.pcr.sha256.4, equals: {SHA256}}}"
+
+
+def open_claims(conditions: str, unsafe: str = "") -> list[str]:
+    """Return the claims that stand open in the errors; none if it registers."""
+    text = policy_text(f"[{conditions}]", unsafe=f"{{{unsafe}}}" if unsafe else "")
+    try:
+        parse_release_policy(text, vocabulary=WORDS)
+    except PolicyError as exc:
+        return [str(each).split(": ")[1].split()[2] for each in exc.problems]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("conditions", "unsafe", "found"),
+    [
+        (f"{{claim: nitro.pcrs.0, equals: {PCR}}}", "", ["nitro.debug"]),
+        (f"{{claim: nitro.pcrs.0, equals: {PCR}}}, {{safe: true}}", "", []),
+        (f"{NITRO}, {{claim: nitro.debug, equals: false}}", "", []),
+        ("{claim: nitro.debug, equals: true}", "", ["nitro.debug"]),
+        ("{claim: nitro.debug, equals: true}", "nitro.debug: a laboratory", []),
+        ("{claim: nitrotpm.module_id, equals: x}", "", ["nitrotpm.pcrs.4"]),
+        (
+            "{claim: nitrotpm.module_id, equals: x}, {safe: true}",
+            "",
+            ["nitrotpm.pcrs.4"],
+        ),
+        (f"{{claim: nitrotpm.pcrs.4, equals: {PCR}}}", "", []),
+        (f"{{claim: nitrotpm.pcrs.7, equals: {PCR}}}", "", []),
+        (f"{{claim: nitrotpm.pcrs.0, equals: {PCR}}}", "", ["nitrotpm.pcrs.4"]),
+        (
+            f"{TPM}, {{claim: nitrotpm.pcrs.16, equals: {PCR}}}",
+            "",
+            ["nitrotpm.pcrs.16"],
+        ),
+        # Azure: the hardware's own, the paravisor, and a PCR of this VM.
+        (
+            "{claim: azure_snp.vm.secure_boot, equals: true}",
+            "",
+            [
+                "azure_snp.measurement",
+                "azure_snp.vmpl",
+                "azure_snp.signing_key",
+                "azure_snp.policy.migrate_ma_allowed",
+                "azure_snp.policy.debug_allowed",
+                "azure_snp.pcr.sha256.0",
+            ],
+        ),
+        (
+            f"{{safe: true}}, {PARAVISOR}",
+            "",
+            ["azure_snp.pcr.sha256.0"],
+        ),
+        (f"{{safe: true}}, {VM_PCR}", "", ["azure_snp.measurement"]),
+        (f"{{safe: true}}, {PARAVISOR}, {VM_PCR}", "", []),
+        (
+            f"{{safe: true}}, {PARAVISOR}",
+            "azure_snp.pcr.sha256.4: the same image for everybody",
+            [],
+        ),
+        (
+            f"{{safe: true}}, {ID_KEY}, {VM_PCR}",
+            "",
+            [],
+        ),
+        (
+            f"{{safe: true}}, {TDX_PCR}",
+            "",
+            ["azure_tdx.mr_td"],
+        ),
+        # A PCR that software can reset says nothing of what runs.
+        (
+            f"{{safe: true}}, {PARAVISOR}, {RESETTABLE}",
+            "",
+            ["azure_snp.pcr.sha256.0", "azure_snp.pcr.sha256.16"],
+        ),
+    ],
+)
+def test_a_rule_fixes_what_is_dangerous_or_excuses_it(
+    conditions: str, unsafe: str, found: list[str]
+) -> None:
+    assert open_claims(conditions, unsafe) == found
