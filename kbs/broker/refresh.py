@@ -27,11 +27,12 @@ from kbs.broker.vendors.source import Source
 from kbs.core.clock import Clock, format_time
 from kbs.core.errors import KbsError
 from kbs.core.fetch import BusyError
+from kbs.evidence.dcap.documents import DOCUMENT_KINDS
 from kbs.evidence.model import GivenCollateral
 
 log = logging.getLogger("kbs.collateral")
 
-RUNNING_OUT = frozenset({"crl"})
+RUNNING_OUT = frozenset({"crl", "ocsp", "rim"}) | DOCUMENT_KINDS
 """Kinds of items that their vendors issue anew all the time."""
 
 REFRESH_SECONDS = 30.0

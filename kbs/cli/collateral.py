@@ -98,7 +98,15 @@ def export_file(context: CliContext, *, file: Path) -> None:
 
 
 @collateral.command("fetch")
-@click.argument("what", nargs=-1, required=True, metavar="WHAT…")
+@click.argument("what", nargs=-1, metavar="[WHAT…]")
+@click.option(
+    "--status-of",
+    "chains",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A chain of NVIDIA's (PEM): the OCSP status of its authorities.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -112,19 +120,22 @@ def fetch(
     context: CliContext,
     *,
     what: tuple[str, ...],
+    chains: tuple[Path, ...],
     out: Path | None,
     services: tuple[str, ...],
     offline: bool,
 ) -> None:
     """Fetch from vendors, prove what comes, and give it to the broker.
 
-    WHAT is a URL as checks and `list` name it, or a product line of AMD's (Milan,
-    Genoa, Turin): its issuers and its revocation list. What fails is said, keeps
-    nothing, and leaves the rest as it is.
+    WHAT is a URL as checks and `list` name it; a product line of AMD's (Milan, Genoa,
+    Turin): its issuers and its revocation list; `intel`: identities and lists; an
+    FMSPC of Intel's: its TCB infos; or the id of a RIM of NVIDIA's. What fails is said,
+    keeps nothing, and leaves the rest as it is.
     """
-    from kbs.cli.collateral_fetch import fetch_all, sources_of
+    from kbs.cli.collateral_fetch import fetch_all, wanted
 
-    found = fetch_all(sources_of(what), services_of(services), offline=offline)
+    sources, known = wanted(what, chains)
+    found = fetch_all(sources, services_of(services), offline=offline, known=known)
     document: dict[str, object] = {
         "fetched": [one.to_json() for one in found.fetched],
         "failed": [one.to_json() for one in found.failed],

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import text
 
 from kbs.adapters.http import PATIENCE, HttpFetcher
@@ -17,6 +18,7 @@ from kbs.adapters.lock import FileLock
 from kbs.app import Composed, compose
 from kbs.broker.refresh import Refresher, due
 from kbs.broker.vendors import amd as kds_routes
+from kbs.broker.vendors.intel import tcb_source
 from kbs.broker.vendors.source import parse_services
 from kbs.core.encode import b64, parse_b64
 from kbs.core.errors import ConfigurationError
@@ -25,7 +27,11 @@ from tests.fakes import vendor
 from tests.fakes.amd import FakeAmd
 from tests.fakes.answers import see
 from tests.fakes.databases import Place
+from tests.fakes.intel import FakeIntel
 from tests.fakes.kds import der, kds, publish_list
+from tests.fakes.nvidia import Device, FakeNvidia
+from tests.fakes.ocsp import Responder
+from tests.fakes.pcs import pcs, publish_tcb
 from tests.fakes.snp_world import report
 from tests.fakes.vendor import VendorService, serving
 from tests.fakes.world import World, writer
@@ -244,6 +250,47 @@ def test_an_offline_broker_does_not_refresh(world: World) -> None:
     assert compose(world.parts, world.settings).refresher is None
     with pytest.raises(ConfigurationError, match="--refresh-collateral"):
         replace(world.settings, refresh_collateral=True, offline=True)
+
+
+def test_what_intel_and_nvidia_issue_is_fetched_anew_too(
+    tmp_path: Path, sqlite_place: Place
+) -> None:
+    """One table, one pass: a TCB info, an OCSP answer and their certificates."""
+    intel, nvidia, gpu = FakeIntel(), FakeNvidia(), Device()
+    later = timedelta(days=24)
+    chain = nvidia.device_chain(gpu)
+    answer = nvidia.answer(
+        f"{gpu.chip} identity", chain[3], chain[4], "root", delegated=False
+    )
+    with closing(sqlite_place.connect()) as database:
+        world = World.create(tmp_path, database=database)
+        items = [der(one) for one in (intel.tcb_signer, intel.root, *chain[3:])]
+        items += [intel.tcb_info().encode(), answer.public_bytes(Encoding.DER)]
+        body = {"items": [b64(one) for one in items]}
+        assert world.must("POST", "/admin/v1/collateral", body)["added"] == 6
+        world.clock.time += later
+        newer = FakeIntel(now=world.clock.now()).tcb_info()
+        service = pcs(intel)
+        publish_tcb(service, intel, newer)
+        responder = Responder(nvidia=replace(nvidia, now=world.clock.now()))
+        with serving(service) as pcs_url, serving(responder) as ocsp_url:
+            urls = parse_services({"pcs": pcs_url, "ocsp": ocsp_url})
+            composed = compose(
+                replace(
+                    world.parts,
+                    fetcher=lambda: HttpFetcher(QUICK),
+                    vendor_roots=intel.pins() | nvidia.pins(),
+                ),
+                replace(world.settings, refresh_collateral=True, services=urls),
+            )
+            assert composed.refresher is not None
+            composed.refresher.run()
+            assert composed.refresher.overdue() == ()
+        sources = {entry["source"] for entry in world.entries("collateral.fetched")}
+        assert sources == {
+            tcb_source("tdx", intel.fmspc).url,
+            "https://ocsp.ndis.nvidia.com",
+        }
 
 
 def test_of_several_lists_the_newest_says_when(world: World, amd: FakeAmd) -> None:

@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from re import Match
 
-from kbs.broker.vendors import amd
+from kbs.broker.vendors import amd, intel, nvidia
 from kbs.broker.vendors.source import Services, Source, split_url
 from kbs.broker.vendors.visit import Route, Visit
 from kbs.core.clock import Clock
 from kbs.core.errors import KbsError, MalformedError
 from kbs.core.fetch import Fetcher
+from kbs.evidence.dcap.documents import DOCUMENT_KINDS, parse_document
 from kbs.evidence.model import GivenCollateral
 from kbs.pki.certificates import load_der_certificate, load_der_crl
 
-ROUTES: tuple[Route, ...] = amd.ROUTES
+ROUTES: tuple[Route, ...] = (*amd.ROUTES, *intel.ROUTES, *nvidia.ROUTES)
 
 NOTHING = GivenCollateral()
 
@@ -28,12 +29,20 @@ def _of_certificate(data: bytes) -> Source | None:
 
 
 def _of_list(data: bytes) -> Source | None:
-    return amd.source_of_list(load_der_crl(data, "revocation list"))
+    crl = load_der_crl(data, "revocation list")
+    return amd.source_of_list(crl) or intel.source_of_list(crl)
+
+
+def _of_document(data: bytes) -> Source | None:
+    return intel.source_of_document(parse_document(data))
 
 
 _ORIGINS: Mapping[str, Callable[[bytes], Source | None]] = {
     "certificate": _of_certificate,
     "crl": _of_list,
+    "rim": nvidia.source_of_rim,
+    "ocsp": nvidia.source_of_answer,
+    **dict.fromkeys(DOCUMENT_KINDS, _of_document),
 }
 
 

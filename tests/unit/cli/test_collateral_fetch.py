@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kbs.cli.collateral import _age
+from kbs.cli.collateral_fetch import wanted
 from kbs.cli.collateral_file import FORMAT, batches, read_items
 from kbs.core.encode import b64
 from kbs.core.errors import MalformedError
@@ -17,7 +18,10 @@ from kbs.pki import roots
 from tests.fakes import vendor
 from tests.fakes.admin_bench import Bench, run
 from tests.fakes.amd import FakeAmd
-from tests.fakes.kds import der, kds
+from tests.fakes.intel import FakeIntel
+from tests.fakes.kds import der, kds, pem
+from tests.fakes.nvidia import Device, FakeNvidia
+from tests.fakes.pcs import pcs
 from tests.fakes.vendor import VendorService, serving
 
 pytestmark = pytest.mark.enable_socket
@@ -143,7 +147,9 @@ def test_offline_asks_nobody_and_says_what_to_do(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("Rome",), "expected a URL, or one of Milan, Genoa, Turin"),
+        (("Rome",), "expected a URL, Milan, Genoa, Turin, intel, an FMSPC, or the id"),
+        ((), "got nothing, expected a URL"),
+        (("--status-of", "/nowhere"), "/nowhere: got No such file"),
         (("https://example.org/x",), "expected a URL below https://"),
         ((CRL, "--collateral-service", "kds"), "expected NAME=URL"),
         ((CRL, "--collateral-service", "amd=https://x"), "expected kds, pcs"),
@@ -177,6 +183,54 @@ def test_a_request_holds_what_the_broker_takes() -> None:
     assert [len(batch) for batch in batches([*many, *many])] == [256, 256, 88]
     large = [bytes([place]) * 600_000 for place in range(3)]
     assert [len(batch) for batch in batches(large)] == [1, 1, 1]
+
+
+def test_names_stand_for_sources(tmp_path: Path) -> None:
+    chain = FakeNvidia().device_chain(Device())
+    file = tmp_path / "chain.pem"
+    file.write_bytes(pem(*chain))
+    sources, known = wanted(["intel", "00F0A0000000", "NV_GPU_DRIVER_X_1"], [file])
+    urls = [one.url for one in sources]
+    intel = "https://api.trustedservices.intel.com"
+    assert urls[:8] == [
+        f"{intel}/sgx/certification/v4/qe/identity",
+        f"{intel}/tdx/certification/v4/qe/identity",
+        f"{intel}/sgx/certification/v4/pckcrl?ca=processor&encoding=der",
+        f"{intel}/sgx/certification/v4/pckcrl?ca=platform&encoding=der",
+        "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der",
+        f"{intel}/sgx/certification/v4/tcb?fmspc=00f0a0000000",
+        f"{intel}/tdx/certification/v4/tcb?fmspc=00f0a0000000",
+        "https://rim.attestation.nvidia.com/v1/rim/NV_GPU_DRIVER_X_1",
+    ]
+    # The status of each authority below the root; the leaf is the device's own.
+    assert len(urls[8:]) == 3
+    assert known.certificates() == chain
+
+
+def test_everything_of_a_platform_of_intels_is_carried(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Documents are JSON, and go through a file as they came."""
+    intel = FakeIntel(now=datetime.now(UTC).replace(microsecond=0))
+    ((spki, name),) = intel.pins().items()
+    pinned = (roots.PinnedRoot(spki, name, roots.Purpose.DCAP), *roots.PINNED_ROOTS)
+    monkeypatch.setattr(roots, "PINNED_ROOTS", pinned)
+    carried = tmp_path / "intel.json"
+    platform = "https://api.trustedservices.intel.com/sgx/certification/v4/pckcrl"
+    with serving(pcs(intel)) as url:
+        ran = run(
+            *(
+                "collateral",
+                "fetch",
+                intel.fmspc,
+                f"{platform}?ca=platform&encoding=der",
+            ),
+            *("--collateral-service", f"pcs={url}", "--out", str(carried)),
+        )
+    assert ran.code == 0, ran.err
+    assert bench.must("collateral", "import", str(carried))["added"] == 6
+    kinds = [row["kind"] for row in bench.must("collateral", "list")["collateral"]]
+    assert sorted(kinds) == [*["certificate"] * 3, "crl", *["intel.tcb_info"] * 2]
 
 
 @pytest.mark.parametrize(
