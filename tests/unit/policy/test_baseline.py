@@ -35,7 +35,7 @@ def _leaves(policy: str, rule: str) -> list[dict[str, Any]]:
         leaf = waiting.pop()
         if "claim" in leaf:
             flat.append(leaf)
-        elif "all" in leaf:
+        elif "all" in leaf:  # of `every`, or by itself
             waiting += leaf["all"]
     return flat
 
