@@ -16,10 +16,11 @@ from kbs.broker.vendors.source import Source, parse_services
 from kbs.core.errors import CollateralError
 from kbs.core.fetch import WRONG
 from kbs.evidence.dcap.documents import TCB_INFO, parse_document
-from kbs.evidence.model import GivenCollateral
+from kbs.evidence.model import GivenCollateral, VendorDocument
 from tests.fakes import vendor
-from tests.fakes.intel import NOW, FakeIntel
+from tests.fakes.intel import NOW, ROOT_NAME, FakeIntel
 from tests.fakes.pcs import PCCS_ROOT_CRL, PCK_CRL, ROOT_CRL, der, pcs, publish_tcb
+from tests.fakes.tpm_ca import FakeTpmCA
 from tests.fakes.vendor import Fault, Served, VendorService, serving
 from tests.fakes.world import FakeClock
 
@@ -192,3 +193,45 @@ def test_without_a_header_what_is_kept_may_do(
     assert "no certificate of Intel SGX TCB Signing" in wrong(vendors, tcb)
     known = GivenCollateral((intel.tcb_signer, intel.root))
     assert vendors.fetch(tcb, known)[-1] == body
+
+
+def test_a_list_of_several_or_of_nobody_who_is_named(
+    vendors: Vendors, intel: FakeIntel, service: VendorService
+) -> None:
+    headers = service.answers[PCK_CRL].headers
+    both = b"".join(
+        one.public_bytes(Encoding.PEM) for one in (intel.crl(), intel.crl("root"))
+    )
+    service.answers[PCK_CRL] = Served(both, headers)
+    assert "got 2 lists, expected one" in wrong(vendors, PCK_LIST)
+    pem = intel.crl().public_bytes(Encoding.PEM)
+    service.answers[PCK_CRL] = Served(pem)
+    assert "no such certificate" in wrong(vendors, PCK_LIST)
+    known = GivenCollateral((intel.root, intel.pck_ca))
+    assert len(vendors.fetch(PCK_LIST, known)) == 3
+    assert origin_of("crl", der(FakeTpmCA().revocation_lists()[0])) is None
+
+
+def test_a_signer_that_has_run_out(
+    vendors: Vendors, intel: FakeIntel, service: VendorService, tcb: Source
+) -> None:
+    ended = intel.certificate(
+        "Intel SGX TCB Signing",
+        "tcb",
+        ROOT_NAME,
+        "root",
+        serial=9,
+        ca=False,
+        not_after=NOW - DAY,
+    )
+    body = service.answers[tcb.path].body
+    service.answers[tcb.path] = Served(body)
+    known = GivenCollateral((ended, intel.root))
+    assert "expected a signer that is valid now" in wrong(vendors, tcb, known)
+
+
+def test_what_is_no_document_of_intels_comes_from_nowhere() -> None:
+    other = VendorDocument(
+        kind="x", subject="", begins=NOW, ends=NOW, data=b"", content=None
+    )
+    assert routes.source_of_document(other) is None

@@ -22,6 +22,7 @@ from kbs.evidence.model import GivenCollateral
 from kbs.pki.certificates import der
 from kbs.pki.ocsp import load_ocsp_answer
 from tests.fakes import vendor
+from tests.fakes.amd import FakeAmd
 from tests.fakes.nvidia import NOW, Device, FakeNvidia, rim_id
 from tests.fakes.ocsp import Responder
 from tests.fakes.rim import publish, rims
@@ -169,3 +170,8 @@ def test_a_request_that_is_none(vendors: Vendors) -> None:
     with pytest.raises(MalformedError) as caught:
         vendors.fetch(parse_source("https://ocsp.ndis.nvidia.com/" + "A" * 40))
     assert caught.value.code == "collateral.source"
+
+
+def test_certificates_that_say_nothing_of_authority_are_not_asked_about() -> None:
+    leaf = FakeAmd().vcek()
+    assert routes.status_sources((leaf, FakeAmd().ask)) == ()

@@ -83,11 +83,8 @@ def source_of_document(document: VendorDocument) -> Source | None:
     content = document.content
     if isinstance(content, TcbInfo):
         return tcb_source(content.id.lower(), content.fmspc.hex())
-    if isinstance(content, QeIdentity):
-        return next(
-            (qe_source(tee) for tee, one in _QE_IDS.items() if one == content.id)
-        )
-    return None
+    tees = {one: tee for tee, one in _QE_IDS.items()}
+    return qe_source(tees[content.id]) if isinstance(content, QeIdentity) else None
 
 
 def source_of_list(crl: x509.CertificateRevocationList) -> Source | None:
