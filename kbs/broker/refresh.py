@@ -7,8 +7,8 @@ worker, so that each can say in its health what could not be fetched in time.
 Only what runs out by design is fetched anew, like revocation lists: kinds in
 `RUNNING_OUT`. It is due in the last third of its validity, so that a service may be
 away for a while. A source that fails is left alone for a minute, then two, up to an
-hour, or for as long as the service asks; one that has nothing newer, for a tenth of
-what is left, a day at most.
+hour, or for as long as the service asks; one that has nothing that lasts longer, for a
+tenth of what is left, a day at most.
 """
 
 from __future__ import annotations
@@ -112,11 +112,18 @@ class Refresher:
         self._due = due(self._table.rows(), self._clock.now())
         if not self._due:
             return
+        answered = set()
         with self._lock() as mine:
             for one in self._due if mine else ():
-                if not self._closed.is_set() and self._may_ask(one.source):
-                    self._refresh(one)
+                if self._closed.is_set() or not self._may_ask(one.source):
+                    continue
+                if self._refresh(one):
+                    answered.add(one.source)
         self._due = due(self._table.rows(), self._clock.now())
+        for one in self._due:
+            # An answer signed anew each time need not last any longer.
+            if one.source in answered:
+                self._note(one, None)
         kept = {one.source for one in self._due}
         self._failures = {
             source: failure
@@ -128,18 +135,16 @@ class Refresher:
         failure = self._failures.get(source)
         return failure is None or failure.until <= self._clock.now()
 
-    def _refresh(self, one: Due) -> None:
+    def _refresh(self, one: Due) -> bool:
         try:
             items = self._vendors.fetch(one.source, self._known())
             added = self._table.keep(one.source, items)
         except KbsError as exc:
             self._note(one, exc)
-            return
+            return False
         if added:
-            self._failures.pop(one.source, None)
             log.info("fetched %s: %d new", one.source.log_name, added)
-        else:
-            self._note(one, None)
+        return True
 
     def _note(self, one: Due, error: KbsError | None) -> None:
         source, now = one.source, self._clock.now()
@@ -148,8 +153,10 @@ class Refresher:
         pause = min(_FIRST_PAUSE * 2 ** min(count - 1, 16), _LONGEST_PAUSE)
         if isinstance(error, BusyError):
             pause = max(pause, timedelta(seconds=error.retry_seconds))
-        text = "the vendor has nothing newer yet" if error is None else str(error)
-        if error is None:
+        if error is not None:
+            text = str(error).replace(source.url, source.log_name)
+        else:
+            text = "the vendor has nothing newer yet"
             # It may come any day of months to come: nobody is asked each hour of them.
             pause = max(pause, min((one.ends - now) / 10, _LONGEST_QUIET))
         until = now + pause

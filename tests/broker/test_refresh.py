@@ -18,10 +18,13 @@ from kbs.adapters.lock import FileLock
 from kbs.app import Composed, compose
 from kbs.broker.refresh import Refresher, due
 from kbs.broker.vendors import amd as kds_routes
+from kbs.broker.vendors.fetching import Vendors
 from kbs.broker.vendors.intel import tcb_source
+from kbs.broker.vendors.nvidia import status_source
 from kbs.broker.vendors.source import parse_services
 from kbs.core.encode import b64, parse_b64
 from kbs.core.errors import ConfigurationError
+from kbs.evidence.model import GivenCollateral
 from tests.fakes import snp_world as confidential
 from tests.fakes import vendor
 from tests.fakes.amd import FakeAmd
@@ -291,6 +294,41 @@ def test_what_intel_and_nvidia_issue_is_fetched_anew_too(
             tcb_source("tdx", intel.fmspc).url,
             "https://ocsp.ndis.nvidia.com",
         }
+
+
+def test_an_answer_signed_anew_that_lasts_no_longer_is_no_news(
+    tmp_path: Path, sqlite_place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each has another nonce, and so other bytes; nor is a device named in the log."""
+    nvidia, gpu = FakeNvidia(), Device()
+    chain = nvidia.device_chain(gpu)
+    responder = Responder(nvidia=nvidia, device=gpu, age=timedelta(hours=20))
+    with closing(sqlite_place.connect()) as database, serving(responder) as url:
+        world = World.create(tmp_path, database=database)
+        urls = parse_services({"ocsp": url})
+        vendors = Vendors(HttpFetcher(QUICK), world.clock, urls, pins=nvidia.pins())
+        source = status_source(*chain[1:3])
+        items = vendors.fetch(source, GivenCollateral(chain))
+        body = {"items": [b64(one) for one in items]}
+        world.must("POST", "/admin/v1/collateral", body)
+        composed = compose(
+            replace(world.parts, fetcher=lambda: HttpFetcher(QUICK)),
+            replace(world.settings, refresh_collateral=True, services=urls),
+        )
+        assert composed.refresher is not None
+        responder.posted.clear()
+        # Of the last four hours: not before a tenth of them, and then of the rest.
+        for seconds, asked in ((0, 1), (30, 1), (24 * 60 - 31, 1), (2, 2), (30, 2)):
+            world.clock.advance(seconds)
+            composed.refresher.run()
+            assert len(responder.posted) == asked
+        responder.nonce = bytes(32)
+        world.clock.advance(3600)
+        with caplog.at_level(logging.INFO, "kbs.collateral"):
+            composed.refresher.run()
+        assert "got the nonce of another request" in caplog.text
+        assert source.path not in caplog.text + str(composed.refresher.overdue())
+        assert len(world.entries("collateral.fetched")) == 2
 
 
 def test_of_several_lists_the_newest_says_when(world: World, amd: FakeAmd) -> None:

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
+from urllib.parse import quote
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
 from kbs.adapters.http import PATIENCE, HttpFetcher
@@ -16,6 +19,7 @@ from kbs.broker.collateral_rows import load_stored_rim
 from kbs.broker.vendors import nvidia as routes
 from kbs.broker.vendors.fetching import NOTHING, Vendors, origin_of, parse_source
 from kbs.broker.vendors.source import Source, parse_services
+from kbs.core.encode import b64
 from kbs.core.errors import CollateralError, MalformedError
 from kbs.core.fetch import WRONG
 from kbs.evidence.model import GivenCollateral
@@ -164,6 +168,20 @@ def test_whose_status_it_is_has_to_be_known(
 ) -> None:
     assert "to hand, expected the certificate and its issuer" in wrong(vendors, STATUS)
     assert responder.asked == []
+
+
+def test_a_certificate_may_be_named_by_another_digest(
+    vendors: Vendors, responder: Responder
+) -> None:
+    """`openssl ocsp` asks by SHA-1, and what it got is refreshed by the same name."""
+    digest = hashes.SHA1()  # noqa: S303 - it names, and proves nothing
+    request = ocsp.OCSPRequestBuilder().add_certificate(CHAIN[1], CHAIN[2], digest)
+    path = quote(b64(request.build().public_bytes(Encoding.DER)), safe="")
+    source = parse_source(f"https://ocsp.ndis.nvidia.com/{path}")
+    *certificates, _ = vendors.fetch(source, KNOWN)
+    assert certificates == [der(one) for one in CHAIN[1:3]]
+    (asked,) = map(ocsp.load_der_ocsp_request, responder.posted)
+    assert isinstance(asked.hash_algorithm, hashes.SHA1)
 
 
 def test_a_request_that_is_none(vendors: Vendors) -> None:

@@ -146,7 +146,7 @@ def _meant(
         ):
             return certificate, issuer
     raise visit.wrong(
-        f"no certificate of serial {wanted.serial_number:x} to hand",
+        "no certificate of that serial number to hand",
         "the certificate and its issuer, which prove the answer",
     )
 
