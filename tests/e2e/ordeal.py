@@ -44,7 +44,9 @@ def withstands(
             for what, beginnings in missing.items():
                 assert found[what].startswith(tuple(beginnings)), found
             against = outside.import_key(path, value)
-            assert against.partition(":")[0] in says, against
+            # A full disk may have room in the write-ahead log for a small write.
+            fitted = against == "" and "database.full" in says
+            assert fitted or against.partition(":")[0] in says, against
             for guest in waiting:
                 said = outside.send(guest)
                 assert said.status in (200, 503, *statuses_beside), said
@@ -55,7 +57,7 @@ def withstands(
     assert set(statuses(told)) <= {200, 503, *statuses_beside}, statuses(told)
     assert any(one.decision for one in told)
     # A key is there whole, or not at all.
-    assert outside.import_key(path, value) == ""
+    assert fitted or outside.import_key(path, value) == ""
     for kind in GUESTS:
         guest = kind(outside.served, path=path, secret=value)
         assert guest.begin() == Said(200)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,6 +41,8 @@ _POSTGRESQL_DEFAULTS = {
     "application_name": "kbs",
     "tcp_user_timeout": "30000",
 }
+
+_BUSY_PAUSE = 0.01
 
 # STRICT tables: https://sqlite.org/releaselog/3_37_0.html.
 _LEAST_SQLITE = (3, 37, 0)
@@ -306,9 +309,24 @@ def _set_up_sqlite(connection: _Driver, record: object) -> None:
     with _closing_on_error(connection):
         cursor = connection.cursor()
         for name, value, expected in _PRAGMAS:
-            cursor.execute(f"PRAGMA {name}={value}")
+            _execute_patiently(cursor, f"PRAGMA {name}={value}")
             cursor.execute(f"PRAGMA {name}")
             _require_setting(name, cursor.fetchone(), expected)
+
+
+def _execute_patiently(cursor: _Cursor, statement: str) -> None:
+    # While another process changes the journal of a new file, SQLite is "busy" at once.
+    until = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            cursor.execute(statement)
+        except sqlite3.OperationalError as exc:
+            is_busy = exc.sqlite_errorcode == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > until:
+                raise
+            time.sleep(_BUSY_PAUSE)
+        else:
+            return
 
 
 def _forbid_writing(connection: _Driver, record: object) -> None:
