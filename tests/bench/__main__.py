@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench import floor, inprocess, load, sealing, unit
+from tests.bench import families, floor, inprocess, load, sealing, unit
 from tests.bench.brokers import fake_amd, made
 from tests.bench.tables import Section, as_json, as_text, progress
 
@@ -24,6 +24,7 @@ class Size:
 
     load: load.Plan
     in_process: int
+    of_family: int
     floor_rounds: int
     rsa_bits: int
     model_mebibytes: tuple[int, int]
@@ -33,6 +34,7 @@ class Size:
 FULL = Size(
     load=load.Plan(exchanges=(80, 200, 320), starts=3),
     in_process=120,
+    of_family=100,
     floor_rounds=15,
     rsa_bits=4096,
     model_mebibytes=(64, 384),
@@ -41,6 +43,7 @@ FULL = Size(
 QUICK = Size(
     load=load.Plan(exchanges=(2, 8, 32), starts=1),
     in_process=3,
+    of_family=3,
     floor_rounds=2,
     rsa_bits=2048,
     model_mebibytes=(4, 16),
@@ -53,19 +56,21 @@ def measure(folder: Path, size: Size) -> list[Section]:
     progress("the primitives")
     with unit.one_core():
         floors = floor.costs(size.floor_rounds)
+    amd = fake_amd(size.rsa_bits)
+    with unit.one_core():
+        evidence = families.section(amd, floors, size.of_family)
     progress("sealing and opening a model")
     model = sealing.section(folder, size.model_mebibytes, size.model_rounds)
-    amd = fake_amd(size.rsa_bits)
     with ExitStack() as stack:
         benches = {
-            evidence: stack.enter_context(made(folder / evidence, evidence, amd))
-            for evidence in ("sample", "snp")
+            kind: stack.enter_context(made(folder / kind, kind, amd))
+            for kind in ("sample", "snp")
         }
         progress("CPU of releases in this process")
         with unit.one_core():
             cpu = inprocess.section(benches, floors, size.in_process)
         measured = [load.measure(bench, size.load) for bench in benches.values()]
-    return [floor.section(floors), cpu, *load.sections(measured), model]
+    return [floor.section(floors), evidence, cpu, *load.sections(measured), model]
 
 
 def log_into(path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, x25519
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
@@ -27,7 +27,8 @@ KEY = bytes(32)
 REPORT = bytes(0x2A0)
 
 P256 = "P-256 verification (the unit)"
-P384 = "P-384 verification of a report"
+P384 = "P-384 verification"
+RSA2048 = "RSA-2048 verification"
 HPKE = "HPKE seal, X25519 and AES-256-GCM"
 JWE = "JWE seal, P-256 and AES-256-GCM"
 ES256 = "ES256 signature of a token"
@@ -54,9 +55,15 @@ def primitives() -> dict[str, Callable[[], object]]:
     tee_key = parse_tee_key(jwk_of(guest))
     log_key = Ed25519PrivateKey.generate()
     public = report_key.public_key()
+    quote_key = rsa.generate_private_key(65537, 2048)
+    quoted = quote_key.sign(MESSAGE, padding.PKCS1v15(), hashes.SHA256())
+    rsa_public = quote_key.public_key()
     return {
         P256: verify,
         P384: lambda: is_p384_signature(public, r, s, REPORT),
+        RSA2048: lambda: rsa_public.verify(
+            quoted, MESSAGE, padding.PKCS1v15(), hashes.SHA256()
+        ),
         HPKE: lambda: seal(Suite.X25519, recipient, KEY, info=MESSAGE),
         JWE: lambda: encrypt_jwe(tee_key, KEY),
         ES256: lambda: guest.sign(MESSAGE, ec.ECDSA(hashes.SHA256())),
