@@ -66,16 +66,17 @@ class Findings(Generic[Found]):
 class LinkCache:
     """A bounded set of (issued, issuer) digests, least recently used out first.
 
-    Beside it, what the links led to before: `chains` to a root, and `lists` that an
-    issuer signed, by the certificates and lists as they lie in memory.
+    Beside it, what the links led to before: `chains` to a root, and the `lists` and
+    `answers` that an issuer signed, by the objects as they lie in memory.
     """
 
-    __slots__ = ("_limit", "_links", "_lock", "chains", "lists")
+    __slots__ = ("_limit", "_links", "_lock", "answers", "chains", "lists")
 
     def __init__(self, limit: int = _DEFAULT_LIMIT) -> None:
         """Start empty; hold at most `limit` links."""
         self.chains: Findings[object] = Findings()
         self.lists: Findings[bool] = Findings(_LISTS)
+        self.answers: Findings[bool] = Findings()
         self._limit = limit
         self._links: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
         self._lock = Lock()

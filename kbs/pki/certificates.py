@@ -45,10 +45,14 @@ MAX_CERTIFICATES = 64
 """Certificates in one file."""
 
 REMEMBERED = 128
-"""Certificates that are kept in memory once they were read, by their encoding."""
+"""Certificates of which is kept in memory what was read from them, by their encoding.
+
+The same bytes read the same way for ever; nothing here says that one is trusted.
+"""
 
 # Larger ones are read each time: strangers choose what is kept.
 _ORDINARY = 4096
+_ORDINARY_PEM = 4 * _ORDINARY
 
 _BLOCK = re.compile(
     r"-----BEGIN ([A-Z0-9 ]+)-----[ \t]*\r?\n([A-Za-z0-9+/=\r\n]*)-----END \1-----"
@@ -104,6 +108,16 @@ def load_certificates(
     """
     if not _looks_like_pem(data):
         return (load_der_certificate(data, what),)
+    load = _chain_of_pem if len(data) <= _ORDINARY_PEM else _load_pem
+    return load(data, what, most)
+
+
+@lru_cache(REMEMBERED)
+def _chain_of_pem(data: bytes, what: str, most: int) -> tuple[x509.Certificate, ...]:
+    return _load_pem(data, what, most)
+
+
+def _load_pem(data: bytes, what: str, most: int) -> tuple[x509.Certificate, ...]:
     _check_size(data, most * 2 * MAX_CERTIFICATE_BYTES, what)
     blocks = _pem_blocks(data, "CERTIFICATE", what, limit=MAX_CERTIFICATE_BYTES)
     if len(blocks) > most:
@@ -157,6 +171,7 @@ def der(certificate: x509.Certificate | x509.CertificateRevocationList) -> bytes
     return certificate.public_bytes(Encoding.DER)
 
 
+@lru_cache(REMEMBERED)
 def spki_sha256(certificate: x509.Certificate) -> str:
     """Return the SHA-256 (hex) of the certificate's SubjectPublicKeyInfo in DER.
 

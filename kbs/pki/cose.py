@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from kbs.core.cbor import Tagged, parse_cbor, write_cbor
 from kbs.core.errors import MalformedError
+from kbs.pki.ecdsa import is_p384_signature
 
 TAG = 18
 """CBOR tag of COSE_Sign1 (RFC 9052, section 2)."""
@@ -134,6 +135,8 @@ def _is_ecdsa(message: Sign1, key: ec.EllipticCurvePublicKey) -> bool:
         return False
     r = int.from_bytes(message.signature[:size], "big")
     s = int.from_bytes(message.signature[size:], "big")
+    if message.algorithm is CoseAlgorithm.ES384:
+        return is_p384_signature(key, r, s, message.signed)
     scheme = ec.ECDSA(_HASHES[message.algorithm])
     try:
         key.verify(encode_dss_signature(r, s), message.signed, scheme)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import cast
 
 from cryptography import x509
@@ -22,6 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from kbs.core.errors import MalformedError
 from kbs.pki.cache import LinkCache
+from kbs.pki.certificates import REMEMBERED
 from kbs.pki.chain import is_issued_by, is_strong, out_of_date, understands
 
 MAX_OCSP_BYTES = 16 * 1024
@@ -120,6 +122,7 @@ def _names(single: ocsp.OCSPSingleResponse, issuer: x509.Certificate) -> bool:
     ) and single.issuer_key_hash == _digest(algorithm, _key_bits(issuer))
 
 
+@lru_cache(REMEMBERED)
 def _key_bits(certificate: x509.Certificate) -> bytes:
     key = certificate.public_key()
     if isinstance(key, ec.EllipticCurvePublicKey):
@@ -136,6 +139,17 @@ def _digest(algorithm: hashes.HashAlgorithm, data: bytes) -> bytes:
 
 
 def _is_signed(
+    given: ocsp.OCSPResponse, issuer: x509.Certificate, cache: LinkCache
+) -> bool:
+    # Nothing in this depends on the time or on what is trusted.
+    if cache.answers.find((given, issuer)):
+        return True
+    return _is_signed_by_any(given, issuer, cache) and cache.answers.keep(
+        (given, issuer), found=True
+    )
+
+
+def _is_signed_by_any(
     given: ocsp.OCSPResponse, issuer: x509.Certificate, cache: LinkCache
 ) -> bool:
     signers = (issuer, *(one for one in given.certificates if one != issuer))

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from kbs.core.errors import MalformedError
 from kbs.pki import der
-from kbs.pki.certificates import spki_sha256
+from kbs.pki.certificates import REMEMBERED, spki_sha256
 
 _ARC = "1.2.840.113741.1.13.1"
 _OID = x509.ObjectIdentifier(_ARC)
@@ -63,6 +64,7 @@ def is_pck(certificate: x509.Certificate) -> bool:
     return any(extension.oid == _OID for extension in certificate.extensions)
 
 
+@lru_cache(REMEMBERED)
 def parse_pck(certificate: x509.Certificate) -> Pck:
     """Read a PCK certificate.
 

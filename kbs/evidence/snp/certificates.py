@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from kbs.core.errors import MalformedError
 from kbs.evidence.snp.products import ProductLine, product_of_name
 from kbs.evidence.snp.report import SigningKey
-from kbs.pki.certificates import describe, spki_sha256
+from kbs.pki.certificates import REMEMBERED, describe, spki_sha256
 
 _ARC = "1.3.6.1.4.1.3704.1."
 _STRUCT_VERSION = _ARC + "1"
@@ -74,6 +75,7 @@ def is_endorsement_key(certificate: x509.Certificate) -> bool:
     return True
 
 
+@lru_cache(REMEMBERED)
 def parse_endorsement_key(certificate: x509.Certificate) -> EndorsementKey:
     """Read a VCEK (it has a hardware id) or a VLEK (it has a provider's id).
 
