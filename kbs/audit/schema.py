@@ -91,10 +91,15 @@ def check_members(kind: Kind, members: Mapping[str, object]) -> None:
         MalformedError: one is missing, unknown or of another shape.
     """
     required, optional = _names(kind)
+    # Parts are named for those that fail only: every release passes here.
     what = f"log entry {kind.value}"
     require_members(members, what, required=required, optional=optional)
     for name, value in members.items():
-        _check(_SHAPES[name], value, what, name)
+        try:
+            _SHAPES[name](value, what)
+        except MalformedError:
+            _SHAPES[name](value, f"{what} {name}")
+            raise
     for name, allowed in _IMPLIED.get(kind, {}).items():
         if members[name] not in allowed:
             raise MalformedError(
@@ -110,15 +115,6 @@ def _names(kind: Kind) -> tuple[frozenset[str], frozenset[str]]:
     known = [field for field in fields(_TYPES[kind]) if field.name != "kind"]
     required = {field.name for field in known if field.default is MISSING}
     return frozenset(required), frozenset({field.name for field in known} - required)
-
-
-def _check(shape: Shape, value: object, what: str, part: str | int) -> None:
-    # Names are spelled out for those that fail only: every release passes here.
-    try:
-        shape(value, what)
-    except MalformedError:
-        shape(value, f"{what}[{part}]" if isinstance(part, int) else f"{what} {part}")
-        raise
 
 
 def _text(value: object, what: str) -> str:
@@ -171,7 +167,11 @@ def _word(words: type[StrEnum]) -> Shape:
 def _each(shape: Shape) -> Shape:
     def check(value: object, what: str) -> None:
         for place, element in enumerate(require_list(value, what, limit=MAX_LIST)):
-            _check(shape, element, what, place)
+            try:
+                shape(element, what)
+            except MalformedError:
+                shape(element, f"{what}[{place}]")
+                raise
 
     return check
 
@@ -186,7 +186,11 @@ def _object(
     def check(value: object, what: str) -> None:
         members = require_members(value, what, required=names, optional=others)
         for name, member in members.items():
-            _check(shapes[name], member, what, name)
+            try:
+                shapes[name](member, what)
+            except MalformedError:
+                shapes[name](member, f"{what} {name}")
+                raise
 
     return check
 

@@ -118,10 +118,10 @@ class Release:
 
     def _check_challenge(self, asked: Asked) -> Challenge:
         now = self._clock.now()
-        nonce = asked.runtime_data.nonce
-        challenge = verify_challenge(
-            nonce,
-            self._identity.challenge_keys(now, parse_challenge(nonce).key_id),
+        challenge = parse_challenge(asked.runtime_data.nonce)
+        verify_challenge(
+            challenge,
+            self._identity.challenge_keys(now, challenge.key_id),
             door=asked.door,
             origin=self._identity.origin,
             now=now,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,6 @@ from enum import IntEnum
 
 from kbs.core.encode import b64u, parse_b64u
 from kbs.core.errors import AuthenticationError, MalformedError
-from kbs.core.reader import Reader
 
 CHALLENGE_LIFETIME_SECONDS = 300
 CLOCK_SKEW_SECONDS = 60
@@ -34,6 +34,7 @@ _MAC_SIZE = 32
 CHALLENGE_BYTES = 59
 """Size of a challenge."""
 
+_FIELDS = struct.Struct(">BBBQ")
 _SIGNED_SIZE = CHALLENGE_BYTES - _MAC_SIZE
 _KEY_SIZE = 32
 _LAST_YEAR_SECONDS = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
@@ -90,25 +91,31 @@ def mint_challenge(
         + expiry.to_bytes(8, "big")
         + secrets.token_bytes(_RANDOM_SIZE)
     )
-    return parse_challenge(b64u(signed + _mac(key, origin, signed)))
+    return read_challenge(signed + _mac(key, origin, signed))
 
 
 def parse_challenge(text: object) -> Challenge:
-    """Read the fields of a challenge; proves nothing.
+    """Read the text of a challenge; proves nothing.
 
     Raises:
         AuthenticationError: `challenge.malformed`.
     """
     try:
         raw = parse_b64u(text, "challenge", limit=CHALLENGE_BYTES)
-        reader = Reader(raw, "challenge")
-        version = reader.big(1, "format")
-        key_id = reader.big(1, "key id")
-        door = reader.big(1, "door")
-        expiry = reader.big(8, "expiry")
-        reader.take(_RANDOM_SIZE + _MAC_SIZE, "random and MAC")
     except MalformedError as exc:
         raise _fault("malformed", str(exc)) from exc
+    return read_challenge(raw)
+
+
+def read_challenge(raw: bytes) -> Challenge:
+    """Read the bytes of a challenge; proves nothing.
+
+    Raises:
+        AuthenticationError: `challenge.malformed`.
+    """
+    if len(raw) != CHALLENGE_BYTES:
+        raise _fault("malformed", f"{len(raw)} bytes, expected {CHALLENGE_BYTES}")
+    version, key_id, door, expiry = _FIELDS.unpack_from(raw)
     if version != _FORMAT or expiry > _LAST_YEAR_SECONDS:
         raise _fault("malformed", f"format {version}, expiry {expiry}")
     return Challenge(
@@ -120,20 +127,18 @@ def parse_challenge(text: object) -> Challenge:
 
 
 def verify_challenge(
-    text: object,
+    challenge: Challenge,
     keys: Sequence[ChallengeKey],
     *,
     door: Door,
     origin: str,
     now: datetime,
-) -> Challenge:
-    """Return the challenge if this fleet minted it for this door and it is current.
+) -> None:
+    """Return if this fleet minted the challenge for this door and it is current.
 
     Raises:
-        AuthenticationError: `challenge.malformed`, `.mac`, `.door`, `.expired` or
-            `.future`.
+        AuthenticationError: `challenge.mac`, `.door`, `.expired` or `.future`.
     """
-    challenge = parse_challenge(text)
     signed, mac = challenge.raw[:_SIGNED_SIZE], challenge.raw[_SIGNED_SIZE:]
     usable = [key for key in keys if _is_usable(key, now)]
     matches = [
@@ -150,7 +155,6 @@ def verify_challenge(
     latest = now + timedelta(seconds=CHALLENGE_LIFETIME_SECONDS + CLOCK_SKEW_SECONDS)
     if challenge.expires > latest:
         raise _fault("future", f"expires at {challenge.expires.isoformat()}")
-    return challenge
 
 
 def _is_usable(key: ChallengeKey, now: datetime) -> bool:

@@ -23,7 +23,7 @@ from kbs.channel.challenge import (
     ChallengeKey,
     Door,
     mint_challenge,
-    parse_challenge,
+    read_challenge,
     verify_challenge,
 )
 from kbs.core.encode import b64, b64u, parse_b64u
@@ -91,11 +91,9 @@ def verify_session(
         tee = raw[CHALLENGE_BYTES:-_MAC_BYTES].decode("ascii")
     except (MalformedError, UnicodeDecodeError) as exc:
         raise _fault("malformed", "another value") from exc
-    challenge_text = b64u(raw[:CHALLENGE_BYTES])
-    keys = keys_of(parse_challenge(challenge_text).key_id)
-    challenge = verify_challenge(
-        challenge_text, keys, door=Door.RCAR, origin=origin, now=now
-    )
+    challenge = read_challenge(raw[:CHALLENGE_BYTES])
+    keys = keys_of(challenge.key_id)
+    verify_challenge(challenge, keys, door=Door.RCAR, origin=origin, now=now)
     signed, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
     matches = [
         hmac.compare_digest(_mac(key.secret, origin, signed), mac)

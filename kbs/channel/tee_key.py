@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -28,6 +29,7 @@ _RSA_MEMBERS = ("alg", "e", "n")
 _RSA_BYTES = (256, 384, 512)
 _RSA_EXPONENT = 65537
 _MAX_MEMBER = 1024
+_REMEMBERED = 512
 
 TeePublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
@@ -52,7 +54,7 @@ def parse_tee_key(value: Mapping[str, object]) -> TeeKey:
     """
     kty = value.get("kty")
     if kty == "EC":
-        return _parse_ec(_texts(value, _EC_MEMBERS, "EC"))
+        return _parse_ec(tuple(_texts(value, _EC_MEMBERS, "EC").items()))
     if kty == "RSA":
         return _parse_rsa(_texts(value, _RSA_MEMBERS, "RSA"))
     raise MalformedError("tee-pubkey kty", got=repr(kty)[:40], expected="EC or RSA")
@@ -69,7 +71,11 @@ def _texts(
     return jwk
 
 
-def _parse_ec(jwk: dict[str, str]) -> TeeKey:
+# Proving that a point lies on its curve takes as long as verifying a signature, and a
+# guest's process has one key, which comes with each of its messages.
+@lru_cache(_REMEMBERED)
+def _parse_ec(members: tuple[tuple[str, str], ...]) -> TeeKey:
+    jwk = dict(members)
     _require_alg(jwk, ECDH)
     if jwk["crv"] not in _CURVES:
         raise MalformedError(
@@ -83,7 +89,7 @@ def _parse_ec(jwk: dict[str, str]) -> TeeKey:
         raise MalformedError(
             "tee-pubkey", got="no point of the curve", expected=jwk["crv"]
         ) from exc
-    return TeeKey(key, tuple(jwk.items()))
+    return TeeKey(key, members)
 
 
 def _parse_rsa(jwk: dict[str, str]) -> TeeKey:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 # RFC 4291, section 2.5.4: one subscriber has a network of this length to itself.
 _NETWORK_BITS = 64
 
 
+@lru_cache(4096)
 def client_of(address: str) -> str:
     """Return whom an address stands for: itself, or its /64 network in IPv6."""
     try:

@@ -13,6 +13,7 @@ import binascii
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from typing import NoReturn
 
 from kbs.core.errors import MalformedError
@@ -37,6 +38,8 @@ _JSON_FAULTS = {
 }
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+# Sorts by code points, which for names in ASCII is the order of RFC 8785.
+_SORTING = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 # Possessive, and a string without an end goes to the end of the text: each character is
 # looked at once, whatever stands there.
 _STRING_OR_BRACKET = re.compile(
@@ -253,25 +256,55 @@ def canonical_json(value: object) -> bytes:
     Raises:
         MalformedError: floats, integers beyond ±2⁵³, lone surrogates, other types.
     """
-    ordered = _ordered(value, 0)
-    text = _ENCODER.encode(ordered)
+    if _is_plain(value):
+        text = _SORTING.encode(value)
+    else:
+        text = _ENCODER.encode(_ordered(value, 0))
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as exc:
         raise MalformedError("JSON string", got="a lone surrogate") from exc
 
 
+def _is_plain(value: object) -> bool:
+    """Whether the library alone writes the canonical form, as it does of nearly all.
+
+    It writes whatever Python takes for JSON; here every type is the very one. Level by
+    level without a call for each value, which would cost more than all of the rest.
+    """
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        below: list[object] = []
+        for one in level:
+            if type(one) is str or type(one) is bool or one is None:
+                continue
+            if type(one) is dict and _are_ascii(one):
+                below += one.values()
+            elif type(one) is list or type(one) is tuple:
+                below += one
+            elif type(one) is not int or not -MAX_INTEGER <= one <= MAX_INTEGER:
+                return False
+        if not below:
+            return True
+        level = below
+    return False
+
+
+def _are_ascii(names: Iterable[object]) -> bool:
+    try:
+        return "".join(names).isascii()  # type: ignore[arg-type]
+    except TypeError:
+        return False  # a name that is no string
+
+
 def _ordered(value: object, depth: int) -> object:
+    """Return the same with its members in order.
+
+    Raises:
+        MalformedError: there is no canonical form of it.
+    """
     if depth > MAX_DEPTH:
         raise MalformedError("JSON", got="too deep", expected=f"at most {MAX_DEPTH}")
-    if type(value) is dict:
-        # Most members are plain text: a call for each would cost more than the rest.
-        return {
-            key: member
-            if type(member := value[key]) is str
-            else _ordered(member, depth + 1)
-            for key in _sorted_names(value)
-        }
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, int):
@@ -281,24 +314,15 @@ def _ordered(value: object, depth: int) -> object:
             )
         return value
     if isinstance(value, dict):
-        return {key: _ordered(value[key], depth + 1) for key in _sorted_names(value)}
+        names = sorted(value, key=_utf16_order)
+        return {name: _ordered(value[name], depth + 1) for name in names}
     if isinstance(value, (list, tuple)):
         return [_ordered(element, depth + 1) for element in value]
     raise MalformedError("JSON value", got=type(value).__name__)
 
 
-def _sorted_names(members: dict[str, object]) -> list[str]:
-    # RFC 8785, section 3.2.3: members are sorted by UTF-16 code units. For ASCII that
-    # is the order of the strings themselves, and nearly all names are.
-    try:
-        if "".join(members).isascii():
-            return sorted(members)
-    except TypeError:
-        pass  # a name that is no string, which is refused below
-    return sorted(members, key=_utf16_order)
-
-
 def _utf16_order(key: object) -> bytes:
+    # RFC 8785, section 3.2.3.
     if not isinstance(key, str):
         raise MalformedError("JSON member name", got=type(key).__name__)
     return key.encode("utf-16-be", "surrogatepass")

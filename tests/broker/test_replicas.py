@@ -43,10 +43,10 @@ class Replica:
             now=now,
         )
 
-    def verify(self, challenge: Challenge) -> Challenge:
+    def verify(self, challenge: Challenge) -> None:
         now = self.clock.now()
-        return verify_challenge(
-            str(challenge),
+        verify_challenge(
+            challenge,
             self.identity.challenge_keys(now, challenge.key_id),
             door=Door.V1,
             origin=self.identity.origin,
@@ -68,8 +68,8 @@ def test_a_key_of_a_day_that_has_not_begun_here(pair: tuple[Replica, Replica]) -
     old = behind.mint()
     new = ahead.mint()
     assert new.key_id != old.key_id
-    assert behind.verify(new) == new
-    assert ahead.verify(old) == old
+    behind.verify(new)
+    ahead.verify(old)
     # One key of the day, whoever comes to it.
     behind.clock.time = BOUNDARY
     assert behind.mint().key_id == new.key_id
@@ -108,7 +108,7 @@ def test_a_key_made_within_the_second_is_known_after_it(
         behind.verify(new)
     assert refused.value.code == "challenge.mac"
     behind.clock.time += RELOAD_INTERVAL
-    assert behind.verify(new) == new
+    behind.verify(new)
 
 
 def test_a_release_at_the_day_boundary(tmp_path: Path, place: Place) -> None:

@@ -20,7 +20,13 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from kbs.channel import challenge as challenges
 from kbs.channel import session as sessions
-from kbs.channel.challenge import ChallengeKey, Door, mint_challenge, verify_challenge
+from kbs.channel.challenge import (
+    ChallengeKey,
+    Door,
+    mint_challenge,
+    parse_challenge,
+    verify_challenge,
+)
 from kbs.channel.ear import Submodule, mint_ear, verify_ear
 from kbs.channel.session import mint_session, verify_session
 from kbs.channel.signing import response_key_id
@@ -69,7 +75,9 @@ def _session(text: str) -> None:
 
 
 def _challenge(text: str) -> None:
-    verify_challenge(text, (KEY,), door=Door.V1, origin=ORIGIN, now=NOW)
+    verify_challenge(
+        parse_challenge(text), (KEY,), door=Door.V1, origin=ORIGIN, now=NOW
+    )
 
 
 def _as_header(verify: Callable[[str], object]) -> Run:

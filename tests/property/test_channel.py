@@ -16,6 +16,7 @@ from kbs.channel.challenge import (
     Door,
     mint_challenge,
     parse_challenge,
+    read_challenge,
     verify_challenge,
 )
 from kbs.channel.opening import parse_keys
@@ -119,7 +120,7 @@ def test_released_keys_come_back(pairs: list[tuple[KeyRef, bytes]]) -> None:
 def test_any_59_bytes_are_no_challenge_of_ours(raw: bytes) -> None:
     key = ChallengeKey(raw[1], bytes(range(32)))
     with pytest.raises(KbsError) as caught:
-        verify_challenge(b64u(raw), [key], door=Door.V1, origin="o", now=NOW)
+        verify_challenge(read_challenge(raw), [key], door=Door.V1, origin="o", now=NOW)
     assert caught.value.code in {"challenge.malformed", "challenge.mac"}
 
 
@@ -129,4 +130,6 @@ def test_any_flipped_bit_of_a_challenge_is_refused(index: int, bit: int) -> None
     raw = bytearray(mint_challenge(key, door=Door.V1, origin="o", now=NOW).raw)
     raw[index] ^= 1 << bit
     with pytest.raises(KbsError):
-        verify_challenge(b64u(bytes(raw)), [key], door=Door.V1, origin="o", now=NOW)
+        verify_challenge(
+            read_challenge(bytes(raw)), [key], door=Door.V1, origin="o", now=NOW
+        )

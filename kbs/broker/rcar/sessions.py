@@ -31,10 +31,14 @@ from kbs.core.encode import (
     require_text,
 )
 from kbs.keys.secret import Secret
+from kbs.pki.cache import Findings
 
 _PURPOSE = "session"
 _MAX_BYTES = 4 * 1024 * 1024
 _MAX_LIST = 65536
+
+# It follows from a state and the number of an import alone, and states may be long.
+_ANCHORS: Findings[str] = Findings(16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +76,17 @@ def anchors_of(snapshot: Snapshot, collateral: int) -> str:
     of collateral: once one of them changes, what was verified before is verified anew.
     """
     state = snapshot.state
+    known = _ANCHORS.find((state,), collateral)
+    if known is not None:
+        return known
     document = {
         "aks": {str(name): one.digest for name, one in state.aks.items()},
         "cas": {str(name): one.digest for name, one in state.cas.items()},
         "issuers": {str(name): one.digest for name, one in state.token_issuers.items()},
         "collateral": collateral,
     }
-    return hashlib.sha256(canonical_json(document)).hexdigest()
+    digest = hashlib.sha256(canonical_json(document)).hexdigest()
+    return _ANCHORS.keep((state,), collateral, found=digest)
 
 
 def seal_session(

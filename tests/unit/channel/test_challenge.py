@@ -36,7 +36,8 @@ def made(
 
 
 def verify(text: object, *, now: datetime = NOW, origin: str = ORIGIN) -> None:
-    verify_challenge(text, [KEY, OLD], door=Door.V1, origin=origin, now=now)
+    challenge = parse_challenge(text)
+    verify_challenge(challenge, [KEY, OLD], door=Door.V1, origin=origin, now=now)
 
 
 EXPIRY = int(NOW.timestamp()) + 300
