@@ -221,19 +221,19 @@ class SqlDatabase:
         ):
             driver = cast("sqlite3.Connection", held.connection.driver_connection)
             driver.execute(f"PRAGMA busy_timeout={_PATIENCE if erased else 0}")
-            self._residue = not _emptied(driver, self._lock_seconds)
+            self._residue = not _emptied(driver)
 
 
 def _begun(kept: Kept | None, engine: Engine) -> AbstractContextManager[Connection]:
     return begun(engine) if kept is None else kept.begun()
 
 
-def _emptied(driver: sqlite3.Connection, lock_seconds: float) -> bool:
+def _emptied(driver: sqlite3.Connection) -> bool:
     try:
         (busy, *_) = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return bool(busy == 0)
     finally:
-        driver.execute(f"PRAGMA busy_timeout={round(lock_seconds * 1000)}")
+        driver.execute("PRAGMA busy_timeout=0")
 
 
 def connect(

@@ -42,7 +42,9 @@ _POSTGRESQL_DEFAULTS = {
     "tcp_user_timeout": "30000",
 }
 
-_BUSY_PAUSE = 0.01
+# SQLite itself would sleep for up to 100 ms between two tries, and another process that
+# writes without a break would win all of them: each try takes a few microseconds.
+_BUSY_PAUSE = 0.002
 
 # STRICT tables: https://sqlite.org/releaselog/3_37_0.html.
 _LEAST_SQLITE = (3, 37, 0)
@@ -108,10 +110,15 @@ def sqlite_engines(folder: Path, *, lock_seconds: float = LOCK_SECONDS) -> Engin
         )
     path = folder / DATABASE_NAME
     _create_private(path)
-    # The lock comes first, so that nothing read is stale and no deadlock is. One
-    # connection is enough for the one writer; one is left for changes of the schema.
-    writing = _sqlite_engine(path, "BEGIN IMMEDIATE", size=2, timeout=lock_seconds)
-    reading = _sqlite_engine(path, "BEGIN", size=POOL_SIZE, timeout=lock_seconds)
+    # The lock comes first, so that nothing read is stale and no deadlock is; with it,
+    # nothing is waited for. One connection is enough for the one writer; one is left
+    # for changes of the schema.
+    writing = _sqlite_engine(
+        path, "BEGIN IMMEDIATE", size=2, patience=lock_seconds, timeout=0
+    )
+    reading = _sqlite_engine(
+        path, "BEGIN", size=POOL_SIZE, patience=lock_seconds, timeout=lock_seconds
+    )
     event.listen(reading, "connect", _forbid_writing)
     return Engines(writing, reading)
 
@@ -281,21 +288,23 @@ def _create_private(path: Path) -> None:
         ) from exc
 
 
-def _sqlite_engine(path: Path, begin: str, *, size: int, timeout: float) -> Engine:
+def _sqlite_engine(
+    path: Path, begin: str, *, size: int, patience: float, timeout: float
+) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=os.fspath(path)),
         # None: the driver begins no transaction on its own; `begin_explicitly` does.
         connect_args={"isolation_level": None, "timeout": timeout},
         pool_size=size,
         max_overflow=0,
-        pool_timeout=timeout,
+        pool_timeout=patience,
         hide_parameters=True,
     )
 
     def begin_explicitly(connection: Connection) -> None:
         driver = cast("sqlite3.Connection", connection.connection.driver_connection)
         try:
-            driver.execute(begin)
+            _execute_patiently(driver, begin, patience)
         except sqlite3.Error as exc:
             raise driver_error(connection.dialect, exc) from exc
 
@@ -309,19 +318,25 @@ def _set_up_sqlite(connection: _Driver, record: object) -> None:
     with _closing_on_error(connection):
         cursor = connection.cursor()
         for name, value, expected in _PRAGMAS:
-            _execute_patiently(cursor, f"PRAGMA {name}={value}")
+            # While another process changes the journal of a new file, it is busy.
+            _execute_patiently(cursor, f"PRAGMA {name}={value}", LOCK_SECONDS)
             cursor.execute(f"PRAGMA {name}")
             _require_setting(name, cursor.fetchone(), expected)
 
 
-def _execute_patiently(cursor: _Cursor, statement: str) -> None:
-    # While another process changes the journal of a new file, SQLite is "busy" at once.
-    until = time.monotonic() + LOCK_SECONDS
+class _Executing(Protocol):
+    def execute(self, statement: str, /) -> object: ...
+
+
+def _execute_patiently(driver: _Executing, statement: str, seconds: float) -> None:
+    """Execute a statement, again and again while others hold the lock."""
+    until = time.monotonic() + seconds
     while True:
         try:
-            cursor.execute(statement)
+            driver.execute(statement)
         except sqlite3.OperationalError as exc:
-            is_busy = exc.sqlite_errorcode == sqlite3.SQLITE_BUSY
+            # The lowest byte is the primary code (https://sqlite.org/rescode.html).
+            is_busy = exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
             if not is_busy or time.monotonic() > until:
                 raise
             time.sleep(_BUSY_PAUSE)
