@@ -148,3 +148,75 @@ def test_members_are_written_in_the_order_of_their_utf_16_units() -> None:
         canonical_json({"a": 1, 2: 3})
     with pytest.raises(MalformedError, match="JSON member name"):
         canonical_json({("a",): 1})
+
+
+def written(value: object) -> str:
+    """RFC 8785 spelled out: every member, every character, one by one."""
+    if isinstance(value, dict):
+        names = sorted(value, key=lambda name: name.encode("utf-16-be"))
+        members = (f"{written(name)}:{written(value[name])}" for name in names)
+        return "{" + ",".join(members) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(written, value)) + "]"
+    if isinstance(value, str):
+        return '"' + "".join(map(escaped, value)) + '"'
+    return "null" if value is None else str(value).lower()
+
+
+def escaped(character: str) -> str:
+    named = dict(zip('"\\\b\t\n\f\r', '"\\btnfr', strict=True))
+    if character in named:
+        return "\\" + named[character]
+    return f"\\u{ord(character):04x}" if character < " " else character
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXTS,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(TEXTS | st.sampled_from("abc"), inner, max_size=4)
+        | st.tuples(inner, inner)
+    ),
+    max_leaves=20,
+)
+
+
+@given(VALUES)
+def test_the_canonical_form_is_that_of_the_rfc(value: object) -> None:
+    assert canonical_json(value).decode() == written(value)
+
+
+def nested(value: object, levels: int) -> object:
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        1.0,
+        float("nan"),
+        2**53 + 1,
+        -(2**53) - 1,
+        b"",
+        {1},
+        object(),
+        "\ud800",
+        {"\udc00": 1},
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("levels", [0, 1, 5])
+def test_what_has_no_canonical_form_is_refused(wrong: object, levels: int) -> None:
+    for document in (nested(wrong, levels), {"é": nested(wrong, levels)}):
+        with pytest.raises(MalformedError, match="JSON"):
+            canonical_json(document)
+
+
+def test_nesting_ends_where_reading_ends() -> None:
+    for leaf in ("x", 1, {}, {"a": "b"}):
+        assert canonical_json(nested(leaf, 30))
+        with pytest.raises(MalformedError, match="too deep"):
+            canonical_json(nested(leaf, 33))
