@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from kbs import __version__
 from kbs.cli.context import CliContext, emit, initial_context, shared_options
 
 
@@ -123,7 +124,9 @@ def _root(
 
 def _build() -> LazyGroup:
     callback = click.pass_context(_root)
-    for option in reversed(shared_options()):
+    # `kbs version` says the same, with --json too.
+    told = click.version_option(__version__, message="%(prog)s %(version)s")
+    for option in reversed((*shared_options(), told)):
         callback = option(callback)
     decorate = click.command(
         "kbs",

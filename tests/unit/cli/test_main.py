@@ -141,3 +141,10 @@ def test_the_module_is_the_program() -> None:
     )
     assert done.returncode == 0
     assert done.stdout == f"kbs {package.__version__}\n"
+
+
+def test_the_version_is_told_by_option_and_by_command() -> None:
+    said = f"kbs {package.__version__}\n"
+    assert run("--version").out == said
+    assert run("version").out == said
+    assert run("version", "--json").json == {"version": package.__version__}
