@@ -581,6 +581,109 @@ def test_the_first_tdx_module_is_judged_by_all_components() -> None:
     assert claims.values["tdx.mr_signer_seam"] == "01" * 48
 
 
+OLD_TDX = bytes([4, 1, 2, *13 * [0]])
+# Status; then levels of platform and module, the quoting enclave's, TEE_TCB_SVN2.
+RELAUNCHES: dict[str, tuple[str, dict[str, Any]]] = {
+    "updated under the TD": ("TDRelaunchAdvised", {}),
+    "and hardening was needed before": (
+        "TDRelaunchAdvised",
+        {"first": "SWHardeningNeeded"},
+    ),
+    "the hardware needs configuration": (
+        "TDRelaunchAdvisedConfigurationNeeded",
+        {"first": "ConfigurationNeeded"},
+    ),
+    "the TD's level needed configuration": (
+        "TDRelaunchAdvisedConfigurationNeeded",
+        {"second": "OutOfDateConfigurationNeeded"},
+    ),
+    "only the module was behind": ("TDRelaunchAdvised", {"second": "UpToDate"}),
+    "the module is still the old one": ("OutOfDate", {"svn2": (4, 1, 3)}),
+    "the module is newer, not the newest": ("OutOfDate", {"svn2": (5, 1, 3)}),
+    "the microcode is still the old one": ("OutOfDate", {"svn2": (6, 1, 2)}),
+    "the hardware is out of date itself": ("OutOfDate", {"first": "OutOfDate"}),
+    "the hardware is revoked": ("OutOfDate", {"first": "Revoked"}),
+    "the TD's level is revoked": ("Revoked", {"second": "Revoked"}),
+    "the quoting enclave is out of date": ("OutOfDate", {"enclave": "OutOfDate"}),
+    "the module of the start is revoked": ("Revoked", {"module": "Revoked"}),
+    "the module of the start is up to date": ("OutOfDate", {"module": "UpToDate"}),
+    "the newest module is out of date too": ("OutOfDate", {"newest": "OutOfDate"}),
+    "the module of now is not listed": ("NotSupported", {"svn2": (6, 3, 3)}),
+    "the module of now is another that is listed": (
+        "TDRelaunchAdvised",
+        {"svn2": (9, 2, 3)},
+    ),
+    "the module of now is of the first kind": (
+        "TDRelaunchAdvised",
+        {"svn2": (7, 0, 3)},
+    ),
+    "the module of now is of the first kind, and old": (
+        "OutOfDate",
+        {"svn2": (6, 0, 3)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RELAUNCHES)
+def test_a_td_from_before_an_update_is_told_apart(name: str) -> None:
+    """By the rules of Intel's library: the platform is in order, the TD is not."""
+    status, said = RELAUNCHES[name]
+    modules = [
+        {
+            "id": "TDX_01",
+            **module(),
+            "tcbLevels": [
+                svn_level(6, said.get("newest", "UpToDate")),
+                svn_level(4, said.get("module", "OutOfDate"), "INTEL-SA-7"),
+            ],
+        },
+        {"id": "TDX_02", **module(), "tcbLevels": [svn_level(9)]},
+    ]
+    levels = [
+        platform_level("TDX", said.get("first", "UpToDate"), tdx=(7, 0, 3, *13 * (0,))),
+        platform_level(
+            "TDX", said.get("second", "OutOfDate"), sgx=LOWER, tdx=tuple(OLD_TDX)
+        ),
+    ]
+    now = bytes([*said.get("svn2", (6, 1, 3)), *13 * [0]])
+    quote = INTEL.quote(
+        version=5, version_15=True, tee_tcb_svn=OLD_TDX, tee_tcb_svn2=now
+    )
+    enclave = [svn_level(QE_SVN, said.get("enclave", "UpToDate"))]
+    document = item(
+        quote=quote,
+        tcb_info=INTEL.tcb_info(tdxModuleIdentities=modules, tcbLevels=levels),
+        qe_identity=INTEL.qe_identity(tcbLevels=enclave),
+    )
+    result = verify(document)
+    assert_statuses(result)
+    assert result.claims is not None
+    assert result.claims.values["tdx.tcb_status"] == status
+    # What the TD started with stands in the advisories all the same.
+    assert result.claims.values["tdx.advisory_ids"] == ("INTEL-SA-7",)
+
+
+def test_a_report_without_the_svns_of_now_stays_out_of_date() -> None:
+    modules = [
+        {
+            "id": "TDX_01",
+            **module(),
+            "tcbLevels": [svn_level(6), svn_level(4, "OutOfDate")],
+        }
+    ]
+    document = item(tcb_info=INTEL.tcb_info(tdxModuleIdentities=modules))
+    claims = verify(document).claims
+    assert claims is not None
+    assert claims.values["tdx.tcb_status"] == "OutOfDate"
+
+
+@pytest.mark.parametrize("status", ["TDRelaunchAdvised", "NotSupported"])
+def test_what_only_a_verifier_says_is_no_word_of_a_document(status: str) -> None:
+    document = item(tcb_info=INTEL.tcb_info(tcbLevels=[platform_level("TDX", status)]))
+    with pytest.raises(MalformedError, match="tcbStatus"):
+        verify(document)
+
+
 def test_an_sgx_platform_is_judged_without_tdx() -> None:
     levels = [
         platform_level("SGX", sgx=HIGHER),
