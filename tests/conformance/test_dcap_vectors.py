@@ -515,7 +515,7 @@ def test_a_changed_digest_is_blamed_on_its_event(vectors: Path) -> None:
 
 
 def test_the_events_of_a_dstack_guest_lead_to_its_rtmrs(vectors: Path) -> None:
-    """That format is not read here; its digests say how RTMRs are extended."""
+    """Its digests say how RTMRs are extended; `dcap.files` reads the file itself."""
     document = json.loads((vectors / "tdx/v4-dstack-app.json").read_text())
     report = parse_quote(bytes.fromhex(document["quote"])).report
     assert isinstance(report, TdReport)

@@ -72,6 +72,15 @@ def test_a_raw_report_takes_its_chain_from_options(tmp_path: Path) -> None:
     assert statuses(ran)["nvgpu.chain"] == "fail"
 
 
+def test_a_report_in_base64_is_the_same_report(tmp_path: Path) -> None:
+    report, chain = tmp_path / "report.txt", tmp_path / "chain.pem"
+    report.write_text(b64(NVIDIA.report(GPU)) + "\n")
+    chain.write_text(pem(*NVIDIA.device_chain(GPU)))
+    for kind in ([], ["--kind", "nvgpu"]):
+        ran = verify(report, "--cert", chain, *kind)
+        assert statuses(ran)["nvgpu.report.signature"] == "pass"
+
+
 def test_status_comes_by_crl(tmp_path: Path) -> None:
     report, chain = tmp_path / "report.bin", tmp_path / "chain.pem"
     report.write_bytes(NVIDIA.report(GPU))
