@@ -43,7 +43,8 @@ _OUTDATED = (TcbStatus.OUT_OF_DATE, TcbStatus.OUT_OF_DATE_CONFIGURATION_NEEDED)
 class TcbFinding:
     """The joined status, the status of each part, and what Intel says of the levels.
 
-    `date` is of the platform's level; None below all of them.
+    `date` is the earliest of the levels of all parts; None where a part is below all of
+    its own.
     """
 
     status: TcbStatus
@@ -65,7 +66,8 @@ def evaluate(
     module: TcbStatus | None = None
     if td is not None:
         module, level = _module(td, info)
-        parts.append(level)
+        # The first TDX module is a part of the platform's own level.
+        parts += [] if level is None and module is TcbStatus.UP_TO_DATE else [level]
     statuses = [_status(platform), _status(enclave)]
     statuses += [] if module is None else [module]
     status = joined(*statuses)
@@ -78,7 +80,7 @@ def evaluate(
         platform=_status(platform),
         enclave=_status(enclave),
         module=module,
-        date=None if platform is None else platform.date,
+        date=_earliest(parts),
         advisories=tuple(
             sorted({name for part in parts if part for name in part.advisories})
         ),
@@ -116,6 +118,12 @@ def _module(td: TdReport, info: TcbInfo) -> tuple[TcbStatus, SvnLevel | None]:
         return TcbStatus.NOT_SUPPORTED, None
     level = svn_level(module.levels, td.tee_tcb_svn[_MODULE_SVN])
     return _status(level), level
+
+
+def _earliest(parts: Sequence[Level | None]) -> datetime | None:
+    # As Intel's library has it since 2026: the whole is as old as its oldest part.
+    known = [part.date for part in parts if part is not None]
+    return min(known) if len(known) == len(parts) else None
 
 
 def _updated_since(

@@ -69,9 +69,9 @@ def tcb_specs(kind: str) -> tuple[ClaimSpec, ...]:
         spec(
             "tcb_date",
             ClaimType.TIME,
-            "Until when all advisories are answered by the platform's level; "
-            "absent below every level",
-            f"{_TCB_INFO}, tcbDate",
+            "Until when all advisories are answered by every part's level: the "
+            "earliest; absent where a part is below every level",
+            f"{_TCB_INFO} and QE identity, tcbDate",
         ),
         spec(
             "tcb_evaluation_data_number",

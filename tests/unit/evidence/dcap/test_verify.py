@@ -105,7 +105,8 @@ def test_good_quotes_verify(shape: str) -> None:
     assert claims.values[f"{tee}.version"] == SHAPES[shape]["version"]
     assert claims.values[f"{tee}.tcb_status"] == "UpToDate"
     assert claims.values[f"{tee}.advisory_ids"] == ()
-    assert claims.values[f"{tee}.tcb_date"] == "2026-06-01T00:00:00Z"
+    # That of the quoting enclave's level, which is older than the platform's.
+    assert claims.values[f"{tee}.tcb_date"] == "2026-05-01T00:00:00Z"
     assert claims.values[f"{tee}.tcb_evaluation_data_number"] == 18
     assert claims.values[f"{tee}.debug"] is False
     assert claims.values[f"{tee}.ppid"] == INTEL.ppid.hex()
@@ -693,6 +694,56 @@ def test_an_sgx_platform_is_judged_without_tdx() -> None:
     claims = verify(document).claims
     assert claims is not None
     assert claims.values["sgx.tcb_status"] == "SWHardeningNeeded"
+
+
+def test_an_sgx_platform_is_judged_by_a_tcb_info_of_version_2() -> None:
+    levels = [
+        platform_level("SGX", sgx=HIGHER),
+        platform_level("SGX", "SWHardeningNeeded"),
+    ]
+    document = item("sgx", tcb_info=INTEL.first_tcb_info(*levels))
+    result = verify(document)
+    assert_statuses(result)
+    assert result.claims is not None
+    assert result.claims.values["sgx.tcb_status"] == "SWHardeningNeeded"
+    assert result.claims.values["sgx.tcb_evaluation_data_number"] == 12
+    # A newer one counts, of whatever version it is.
+    newer = {"collateral": INTEL.collateral("sgx")}
+    result = verify(document, trust(**newer))
+    assert result.claims is not None
+    assert result.claims.values["sgx.tcb_status"] == "UpToDate"
+
+
+@pytest.mark.parametrize(
+    ("dates", "found"),
+    [
+        (("2026-01-01", "2026-02-01", "2026-03-01"), "2026-01-01"),
+        (("2026-03-01", "2026-01-01", "2026-02-01"), "2026-01-01"),
+        (("2026-03-01", "2026-02-01", "2026-01-01"), "2026-01-01"),
+        (("2026-03-01", None, "2026-01-01"), None),
+    ],
+)
+def test_the_date_of_a_tcb_is_that_of_its_oldest_part(
+    dates: tuple[str | None, ...], found: str | None
+) -> None:
+    """A platform's recent level says nothing of a TDX module from before it."""
+    platform, enclave, td_module = (date and f"{date}T00:00:00Z" for date in dates)
+    svn = QE_SVN if enclave else QE_SVN + 1
+    level = svn_level(2) | {"tcbDate": td_module}
+    known = {"id": "TDX_01", **module(), "tcbLevels": [level]}
+    document = item(
+        tcb_info=INTEL.tcb_info(
+            tcbLevels=[platform_level() | {"tcbDate": platform}],
+            tdxModuleIdentities=[known],
+        ),
+        qe_identity=INTEL.qe_identity(
+            tcbLevels=[svn_level(svn) | {"tcbDate": enclave or platform}]
+        ),
+    )
+    claims = verify(document).claims
+    assert claims is not None
+    wanted = None if found is None else f"{found}T00:00:00Z"
+    assert claims.values.get("tdx.tcb_date") == wanted
 
 
 # --- TD and enclave attributes are claims ---------------------------------------------
