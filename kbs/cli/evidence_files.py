@@ -436,8 +436,12 @@ def _encoded(files: GivenFiles) -> list[str]:
     return [b64(der(one)) for one in files.given_certificates()]
 
 
-def _rcar_item(_kind: str, data: bytes, _files: GivenFiles) -> dict[str, object]:
+def _rcar_item(_kind: str, data: bytes, files: GivenFiles) -> dict[str, object]:
     found = _rcar_evidence(data)
+    quoted = kind_of_document(data) if found is None else None
+    if quoted is not None:
+        # That of TDX and SGX has no member of its own: its quote says which it is.
+        return _dcap_item(quoted, data, files)
     if found is None:
         lacking = MalformedError(
             "RCAR evidence",

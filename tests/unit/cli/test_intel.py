@@ -55,8 +55,13 @@ SPELLINGS: dict[str, Callable[[bytes], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", SPELLINGS)
-@pytest.mark.parametrize("kind", [None, "tdx"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, kind) for name in SPELLINGS for kind in (None, "tdx")),
+        ("JSON, base64", "rcar"),
+    ],
+)
 def test_a_quote_in_text_is_the_same_quote(
     vectors: Path, tmp_path: Path, name: str, kind: str | None
 ) -> None:
