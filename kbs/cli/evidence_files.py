@@ -24,7 +24,7 @@ from cryptography import x509
 
 from kbs.cli.inputs import read_input
 from kbs.cli.issuer_files import is_keys_file, vouched
-from kbs.cli.rim_files import name_in, rim_in
+from kbs.cli.rim_files import document_in, name_in, rim_in
 from kbs.cli.x509_files import certificates_in, crls_in, load_collateral, ocsp_answer_in
 from kbs.core.encode import b64, parse_json_object, require_object
 from kbs.core.errors import KbsError, MalformedError
@@ -283,7 +283,7 @@ def guess_kind(data: bytes) -> str | None:
     if data.lstrip(b" \t\r\n")[:1] == b"{":
         if _rcar_evidence(data) is not None:
             return RCAR
-        return kind_of_document(data) or BUNDLE
+        return kind_of_document(data) or (RIM if document_in(data) else BUNDLE)
     if looks_like_quote(data):
         return "tdx" if tee_type_of(data) == TEE_TDX else "sgx"
     if len(data) == REPORT_BYTES:
@@ -359,6 +359,8 @@ def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
             hint="say what it is with --kind",
             code=UNKNOWN_KIND,
         )
+    if found == RIM:
+        return found, document_in(data) or data
     return found, data
 
 

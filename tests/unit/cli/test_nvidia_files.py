@@ -129,6 +129,23 @@ def test_a_manifest_alone_is_verified(tmp_path: Path) -> None:
     assert run("evidence", "inspect", str(path), "--json").code == 2
 
 
+@pytest.mark.parametrize("options", [[], ["--kind", "rim"]])
+def test_an_answer_of_the_service_is_the_manifest_in_it(
+    tmp_path: Path, options: list[str]
+) -> None:
+    path = tmp_path / "answer.json"
+    answer = {"id": "NV_X", "rim": b64(NVIDIA.rim(GPU, "driver")), "sha256": "00"}
+    path.write_text(json.dumps(answer))
+    ran = verify(path, *options)
+    assert statuses(ran)["nvgpu.rim.signature"] == "pass"
+    shown = run("evidence", "inspect", str(path), *options, "--json").json["items"][0]
+    assert shown["rim"]["version"] == GPU.driver
+    # What is in it counts, not what stands beside it.
+    path.write_text(json.dumps(answer | {"rim": b64(b"<SoftwareIdentities/>")}))
+    ran = verify(path, "--kind", "rim")
+    assert (ran.code, statuses(ran)) == (2, {"nvgpu.rim.parse": "fail"})
+
+
 @pytest.mark.parametrize(
     "options", [("--nonce", "AAAA"), ("--cert", "x"), ("--rim", "x"), ("--ak", "x")]
 )
