@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kbs.core.checks import Verdict, verdict
+from kbs.core.checks import Status, Verdict, verdict
 from kbs.core.claims import ClaimType, Vocabulary, nest
 from kbs.core.encode import b64, parse_b64
 from kbs.core.errors import MalformedError
@@ -846,6 +846,20 @@ def test_a_pck_that_is_not_in_the_quote_may_come_from_the_table() -> None:
     broken = INTEL.make_pck(extension=b"\x30\0")
     known = GivenCollateral((broken, NEIGHBOUR.pck, INTEL.pck))
     assert_statuses(verify(item(quote=quote), trust(collateral=known)))
+
+
+def test_a_pck_that_is_not_to_hand_is_named_as_far_as_the_quote_does() -> None:
+    named = bytes(384) + bytes(range(16)) + b"\x0d\x00" + b"\x01\x00"
+    quotes = {
+        "cpusvn=000102030405060708090a0b0c0d0e0f&pcesvn=0d00&pceid=0100": (3, named),
+        "certification data of type 3": (3, named[1:]),
+        "certification data of type 2": (2, named),
+    }
+    for words, certification in quotes.items():
+        result = verify(item(quote=INTEL.quote(certification=certification)))
+        check = next(one for one in result.checks if one.status is Status.UNCHECKED)
+        assert check.id == "tdx.qe_report.signature"
+        assert words in check.detail
 
 
 def test_a_renewed_signer_with_the_same_key_counts_while_it_is_valid() -> None:
