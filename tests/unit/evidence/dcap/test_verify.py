@@ -848,6 +848,20 @@ def test_a_pck_that_is_not_in_the_quote_may_come_from_the_table() -> None:
     assert_statuses(verify(item(quote=quote), trust(collateral=known)))
 
 
+def test_a_site_may_keep_the_pcks_of_many_machines() -> None:
+    others = [INTEL.make_pck(serial=0x100 + number) for number in range(40)]
+    quote = NEIGHBOUR.quote(certification=(3, bytes(404)))
+    kept = INTEL.collateral()
+    certificates = (*others, NEIGHBOUR.pck, *kept.given_certificates)
+    result = verify(
+        item(quote=quote),
+        trust(collateral=replace(kept, given_certificates=certificates)),
+    )
+    assert_statuses(result)
+    assert result.claims is not None
+    assert result.claims.values["tdx.ppid"] == NEIGHBOUR.ppid.hex()
+
+
 def test_a_pck_that_is_not_to_hand_is_named_as_far_as_the_quote_does() -> None:
     named = bytes(384) + bytes(range(16)) + b"\x0d\x00" + b"\x01\x00"
     quotes = {
