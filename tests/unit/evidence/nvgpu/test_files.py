@@ -13,6 +13,7 @@ from kbs.core.errors import MalformedError
 from kbs.evidence.forms import item_of, items_of
 from kbs.evidence.nvgpu.abi import is_report, parse_report, serialize_report
 from kbs.evidence.nvgpu.files import is_device_file, items_of_file
+from kbs.evidence.nvgpu.opaque import Field
 from kbs.evidence.nvgpu.verify import NvGpuVerifier
 from tests.fakes.nvidia import SWITCH, Device, FakeNvidia, other, pem
 
@@ -250,6 +251,13 @@ def test_a_field_of_another_form_is_malformed(opaque: dict[int, bytes]) -> None:
     report = NVIDIA.report(Device(opaque=opaque))
     with pytest.raises(MalformedError):
         parse_report(report)
+
+
+def test_spaces_and_zeros_around_a_text_are_no_part_of_it() -> None:
+    report = NVIDIA.report(Device(opaque={17: b" 1010 \0\0"}))
+    parsed = parse_report(report)
+    assert serialize_report(parsed) == report
+    assert parsed.opaque.text(Field.PROJECT) == "1010"
 
 
 def test_unknown_fields_are_kept() -> None:
