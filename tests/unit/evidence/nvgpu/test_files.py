@@ -116,6 +116,12 @@ def test_a_pem_chain_may_be_wrapped_as_it_is() -> None:
     assert item["certificates"] == chain.decode()
 
 
+def test_an_entry_may_lack_nonce_and_generation() -> None:
+    bare = {name: entry()[name] for name in ("certificate", "evidence")}
+    (item,) = items_of_file(json.dumps([bare]).encode())
+    assert set(item) == {"kind", "report", "certificates"}
+
+
 def test_what_a_device_says_itself_comes_before_what_is_said_of_all() -> None:
     document = {
         "nonce": "08" * 32,
