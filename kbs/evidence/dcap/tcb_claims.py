@@ -32,6 +32,10 @@ _PLATFORM_TEXT = {
 
 def tcb_specs(kind: str) -> tuple[ClaimSpec, ...]:
     """Return the vocabulary of these claims for one family."""
+    # An enclave has no TDX module, and nothing to be launched again.
+    of_td = kind != "sgx"
+    parts = "platform" + (", TDX module" if of_td else "") + " and quoting enclave"
+    words = [one for one in TcbStatus if of_td or not one.startswith("TD")]
 
     def spec(
         name: str,
@@ -55,8 +59,7 @@ def tcb_specs(kind: str) -> tuple[ClaimSpec, ...]:
         spec(
             "tcb_status",
             ClaimType.TEXT,
-            "How good the TCB is, platform, quoting enclave and TDX module joined: "
-            + ", ".join(TcbStatus),
+            f"How good the TCB is, {parts} joined: {', '.join(words)}",
             f"{_TCB_INFO} and QE identity, tcbStatus",
             safety=_STATUS,
         ),
