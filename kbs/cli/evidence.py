@@ -79,7 +79,7 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @evidence.command()
 @click.argument("file", type=_FILE)
-@click.option("--at", metavar="TIME", help="RFC 3339 in UTC; default now.")
+@click.option("--at", "--as-of", metavar="TIME", help="RFC 3339 in UTC; default now.")
 @click.option("--nonce", metavar="B64U", help="What the evidence must be fresh for.")
 @click.option("--offline", is_flag=True, help="Do not fetch anything (nothing does).")
 @click.option("--kind", type=click.Choice(_KINDS), help="What FILE is.")

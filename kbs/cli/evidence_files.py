@@ -6,8 +6,9 @@ its quoting enclave's vendor in its header; a Nitro document is a COSE_Sign1 of 
 kind; an attestation of go-tpm-tools begins with a TPM's key; reports of NVIDIA devices
 begin as such or stand in a form of NVIDIA's; a RIM is a SWID tag; a token is three
 words of base64url or a set of such; a CCA token starts with its tag; JSON that is no
-bundle is evidence as RCAR carries it, where its members say so; an event log is known
-by its first event, or by being one to its end; anything else needs --kind. What the
+bundle is evidence as RCAR carries it, where its members say so, or stands around a
+quote; an event log is known by its first event, or by being one to its end; text is hex
+or base64 of what is binary by nature; anything else needs --kind. What the
 evidence itself lacks in shape is a finding about it (`Unparsed`), what an option's file
 lacks is a usage error.
 """
@@ -23,13 +24,15 @@ from cryptography import x509
 
 from kbs.cli.inputs import read_input
 from kbs.cli.issuer_files import is_keys_file, vouched
-from kbs.cli.rim_files import name_in, rim_in
+from kbs.cli.rim_files import document_in, name_in, rim_in
 from kbs.cli.x509_files import certificates_in, crls_in, load_collateral, ocsp_answer_in
 from kbs.core.encode import b64, parse_json_object, require_object
 from kbs.core.errors import KbsError, MalformedError
+from kbs.core.loose import octets_in
 from kbs.evidence.azure.hcl import MAGIC, ReportType, parse_hcl_report
 from kbs.evidence.bundle import MAX_BUNDLE_BYTES, Bundle, parse_bundle
 from kbs.evidence.cca.abi import is_cca_token
+from kbs.evidence.dcap.files import item_of_document, kind_of_document
 from kbs.evidence.dcap.quote import TEE_TDX, looks_like_quote, tee_type_of
 from kbs.evidence.forms import form_of, item_of, tee_of
 from kbs.evidence.gce.attestation import (
@@ -64,6 +67,9 @@ WITHOUT_CERTIFICATES = frozenset(
     {BUNDLE, RCAR, GCE, TOKEN, "tdx", "sgx", *nitro.REGISTERS}
 )
 """Kinds beside which certificates are collateral, since no item of theirs has any."""
+
+# What is bytes by nature, and therefore also written as text.
+_BINARY = frozenset({"snp", "tdx", "sgx", "vtpm", AZURE, CCA, NVGPU, *nitro.REGISTERS})
 
 UNKNOWN_KIND = "evidence.kind"
 """The code of the error about a file that may be anything."""
@@ -275,7 +281,9 @@ def guess_kind(data: bytes) -> str | None:
         if begins(data):
             return kind
     if data.lstrip(b" \t\r\n")[:1] == b"{":
-        return BUNDLE if _rcar_evidence(data) is None else RCAR
+        if _rcar_evidence(data) is not None:
+            return RCAR
+        return kind_of_document(data) or (RIM if document_in(data) else BUNDLE)
     if looks_like_quote(data):
         return "tdx" if tee_type_of(data) == TEE_TDX else "sgx"
     if len(data) == REPORT_BYTES:
@@ -336,6 +344,11 @@ def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
     """
     data = read_input(path, "evidence", limit=MAX_BUNDLE_BYTES)
     found = kind or guess_kind(data)
+    if found is None or kind in _BINARY:
+        octets = octets_in(data)
+        told = None if octets is None else kind or guess_kind(octets)
+        if octets is not None and told in _BINARY:
+            return told, octets
     if found is None:
         raise MalformedError(
             f"evidence {path}",
@@ -346,6 +359,8 @@ def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
             hint="say what it is with --kind",
             code=UNKNOWN_KIND,
         )
+    if found == RIM:
+        return found, document_in(data) or data
     return found, data
 
 
@@ -423,8 +438,12 @@ def _encoded(files: GivenFiles) -> list[str]:
     return [b64(der(one)) for one in files.given_certificates()]
 
 
-def _rcar_item(_kind: str, data: bytes, _files: GivenFiles) -> dict[str, object]:
+def _rcar_item(_kind: str, data: bytes, files: GivenFiles) -> dict[str, object]:
     found = _rcar_evidence(data)
+    quoted = kind_of_document(data) if found is None else None
+    if quoted is not None:
+        # That of TDX and SGX has no member of its own: its quote says which it is.
+        return _dcap_item(quoted, data, files)
     if found is None:
         lacking = MalformedError(
             "RCAR evidence",
@@ -450,8 +469,13 @@ def _azure_item(kind: str, data: bytes, files: GivenFiles) -> dict[str, object]:
     return item
 
 
-def _dcap_item(kind: str, quote: bytes, files: GivenFiles) -> dict[str, object]:
-    item: dict[str, object] = {"kind": kind, "quote": b64(quote)}
+def _dcap_item(kind: str, data: bytes, files: GivenFiles) -> dict[str, object]:
+    item: dict[str, object] = {"kind": kind, "quote": b64(data)}
+    if data.lstrip()[:1] == b"{":
+        try:
+            item = item_of_document(data, kind)
+        except MalformedError as exc:
+            raise Unparsed(kind, exc) from exc
     if files.event_log is not None:
         log = read_input(files.event_log, "--event-log", limit=MAX_BUNDLE_BYTES)
         item["event_log"] = b64(log)

@@ -51,6 +51,16 @@ def rim_in(data: bytes, what: str, name: str | None = None) -> StoredRim:
     return StoredRim(document, rim_id)
 
 
+def document_in(data: bytes) -> bytes | None:
+    """Return the manifest in an answer of NVIDIA's service; None for all else."""
+    try:
+        members = parse_json_object(data, "RIM", limit=4 * MAX_RIM_BYTES)
+        document = parse_b64(members.get("rim"), "RIM", limit=MAX_RIM_BYTES)
+    except MalformedError:
+        return None
+    return document if "id" in members and is_rim(document) else None
+
+
 @dataclass(frozen=True, slots=True)
 class CheckedRim:
     """A manifest that NVIDIA signed, ready for the broker's table."""

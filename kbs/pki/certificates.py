@@ -95,7 +95,16 @@ def _load(data: bytes) -> x509.Certificate:
     certificate = x509.load_der_x509_certificate(data)
     # Read now, so that a bad extension is a parse error and not a later surprise.
     _ = certificate.extensions, certificate.subject, certificate.issuer
+    _require_whole_octets(data, certificate.signature)
     return certificate
+
+
+def _require_whole_octets(data: bytes, signature: bytes) -> None:
+    # The signature is the last value (RFC 5280, section 4.1), and signed by nobody is
+    # the count of bits in it that mean nothing: a second spelling where they are 0.
+    if not data.endswith(b"\0" + signature):
+        message = "a signature of broken octets"
+        raise ValueError(message)
 
 
 def load_certificates(
@@ -137,6 +146,7 @@ def load_der_crl(data: bytes, what: str) -> x509.CertificateRevocationList:
     try:
         crl = x509.load_der_x509_crl(data)
         _ = crl.extensions, crl.issuer, crl.last_update_utc, crl.next_update_utc
+        _require_whole_octets(data, crl.signature)
     except _UNREADABLE as exc:
         raise _not_a(what, "an X.509 CRL in DER", exc) from exc
     return crl

@@ -354,6 +354,19 @@ class FakeIntel:
         value["tcbLevels"] = [platform_level(kind)]
         return self._signed("tcbInfo", {**value, **changes}, signer)
 
+    def first_tcb_info(self, *levels: dict[str, Any], **changes: Any) -> str:
+        """The answer for SGX of the service's version 3, with TCB info version 2."""
+        value: dict[str, Any] = {
+            "version": 2,
+            **self._dates(),
+            "fmspc": self.fmspc,
+            "pceId": "0000",
+            "tcbType": 0,
+            "tcbEvaluationDataNumber": 12,
+            "tcbLevels": [first_level(one) for one in levels],
+        }
+        return self._signed("tcbInfo", {**value, **changes}, "tcb")
+
     def qe_identity(self, kind: str = "TD_QE", **changes: Any) -> str:
         """The identity of the quoting enclave, as text; `changes` as for `tcb_info`."""
         signer = changes.pop("signer", "tcb")
@@ -516,6 +529,20 @@ def platform_level(
         "tcbDate": "2026-06-01T00:00:00Z",
         "tcbStatus": status,
         "advisoryIDs": list(advisories),
+    }
+
+
+def first_level(level: dict[str, Any]) -> dict[str, Any]:
+    """A level of SGX as TCB info version 2 writes it, without advisories."""
+    tcb = level["tcb"]
+    components = {
+        f"sgxtcbcomp{place:02}svn": one["svn"]
+        for place, one in enumerate(tcb["sgxtcbcomponents"], 1)
+    }
+    return {
+        "tcb": {**components, "pcesvn": tcb["pcesvn"]},
+        "tcbDate": level["tcbDate"],
+        "tcbStatus": level["tcbStatus"],
     }
 
 

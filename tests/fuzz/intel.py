@@ -9,6 +9,7 @@ from kbs.core.checks import Verdict, verdict
 from kbs.core.encode import b64
 from kbs.evidence.dcap.collateral import read_collateral
 from kbs.evidence.dcap.documents import MAX_DOCUMENT_BYTES, parse_document
+from kbs.evidence.dcap.files import item_of_document, kind_of_document
 from kbs.evidence.dcap.inspection import inspect_document
 from kbs.evidence.dcap.quote import MAX_QUOTE_BYTES, parse_quote, serialize_quote
 from kbs.evidence.model import Trust
@@ -68,6 +69,11 @@ def _td_log() -> bytes:
     return log.to_bytes()
 
 
+def _quote_file(data: bytes) -> None:
+    kind = kind_of_document(data)
+    item_of_document(data, kind or "tdx")
+
+
 def _der(data: bytes) -> None:
     rebuilt = b"".join(tlv(tag, content) for tag, content in der.elements(data, "der"))
     assert rebuilt == data
@@ -110,6 +116,16 @@ TARGETS = (
             json.dumps(INTEL.collateral_json(tee)).encode() for tee in ("tdx", "sgx")
         ),
         recorded=("*/*.collateral.json",),
+        shape=Shape.JSON,
+    ),
+    Target(
+        name="intel.quote_file",
+        run=_quote_file,
+        seeds=lambda: (
+            json.dumps({"quote": quote.hex(), "event_log": "[]"}).encode()
+            for quote in _tdx_seeds()
+        ),
+        recorded=("tdx/v4-dstack-app.json",),
         shape=Shape.JSON,
     ),
     Target(name="intel.der", run=_der, seeds=lambda: (sgx_extension(),)),

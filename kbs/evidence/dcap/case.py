@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-
-from cryptography import x509
+from itertools import chain, islice
 
 from kbs.core.checks import CheckLog, Status
 from kbs.core.errors import MalformedError
@@ -22,7 +20,10 @@ from kbs.pki.roots import Purpose, pinned_roots
 SERVICE = "https://api.trustedservices.intel.com"
 """Where Intel serves its collateral."""
 
-_MAX_PCKS = 16
+# Signatures tried for a quote without its PCK: strangers choose what comes with an
+# item; in the table there is one certificate for each TCB of each machine of a site.
+_MAX_GIVEN_PCKS = 16
+_MAX_KEPT_PCKS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +95,11 @@ def open_case(profile: Profile, item: DcapItem, trust: Trust, caches: Caches) ->
     roots = pinned_roots(Purpose.DCAP, trust.pinned_roots)
     pins = tuple(roots.items())
     links = caches.links
-    pck = item.pck if item.pck is not None else _known_pck(item, pool)
-    chain = None
+    pck = item.pck if item.pck is not None else _known_pck(item, trust)
+    pck_chain = None
     if pck is not None:
         leaf = pck.certificate
-        chain = caches.chains.recall(
+        pck_chain = caches.chains.recall(
             (leaf, pool, pins),
             lambda: build_chain(leaf, pool, roots=roots, cache=links),
         )
@@ -106,7 +107,7 @@ def open_case(profile: Profile, item: DcapItem, trust: Trust, caches: Caches) ->
         profile=profile,
         item=item,
         pck=pck,
-        pck_chain=chain,
+        pck_chain=pck_chain,
         signers=caches.signers.recall(
             (pool, pins), lambda: find_signers(pool, roots, links)
         ),
@@ -116,10 +117,13 @@ def open_case(profile: Profile, item: DcapItem, trust: Trust, caches: Caches) ->
     )
 
 
-def _known_pck(item: DcapItem, pool: Iterable[x509.Certificate]) -> Pck | None:
+def _known_pck(item: DcapItem, trust: Trust) -> Pck | None:
     # A quote that names its PCK by an encrypted PPID: the key that signed tells which.
     quote = item.quote
-    for certificate in [one for one in pool if is_pck(one)][:_MAX_PCKS]:
+    given = filter(is_pck, (*item.certificates, *item.collateral.certificates()))
+    kept = filter(is_pck, trust.collateral.certificates())
+    candidates = chain(islice(given, _MAX_GIVEN_PCKS), islice(kept, _MAX_KEPT_PCKS))
+    for certificate in candidates:
         try:
             pck = parse_pck(certificate)
         except MalformedError:

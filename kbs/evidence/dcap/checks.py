@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+from kbs.core.reader import Reader
 from kbs.evidence.dcap.case import SERVICE, Case
 from kbs.evidence.dcap.levels import QeIdentity, TcbInfo
 from kbs.evidence.dcap.tcb import TcbFinding, evaluate, masked
@@ -23,6 +24,10 @@ _PCK_ISSUERS = {
 }
 _PCK_DEPTH = 3
 _NO_PCK = "no PCK certificate came with the quote, nor is one to hand"
+# Certification data of type 3: PPID under RSA-3072, CPUSVN, PCESVN and PCEID, in the
+# byte order in which the service wants them.
+_ENCRYPTED_PPID = 3
+_ENCRYPTED_PPID_BYTES, _CPU_SVN_BYTES, _PCE_SVN_BYTES, _PCE_ID_BYTES = 384, 16, 2, 2
 
 
 def check_signature(case: Case) -> None:
@@ -42,7 +47,7 @@ def check_qe_report(case: Case) -> None:
     quote, pck, log = case.item.quote, case.pck, case.log
     check = case.profile.check("qe_report.signature")
     if pck is None:
-        log.unchecked(check, _NO_PCK)
+        log.unchecked(check, _no_pck(case))
     elif is_p256_signature(
         pck.public_key, quote.qe_report_signature, quote.qe_report_raw
     ):
@@ -219,6 +224,21 @@ def check_revocation(
         log.unchecked(check, f"no current list: fetch {' and '.join(lacking)}")
     else:
         log.skipped(check, f"no list is current at that time: {' and '.join(lacking)}")
+
+
+def _no_pck(case: Case) -> str:
+    """Say which PCK certificate is lacking, as far as the quote names it."""
+    given = case.item.quote.certification
+    reader = Reader(given.data, "certification data")
+    sizes = (_ENCRYPTED_PPID_BYTES, _CPU_SVN_BYTES, _PCE_SVN_BYTES, _PCE_ID_BYTES)
+    if given.type != _ENCRYPTED_PPID or len(given.data) != sum(sizes):
+        return f"{_NO_PCK}: certification data of type {given.type}"
+    _, cpu_svn, pce_svn, pce_id = (reader.take(size, "value").hex() for size in sizes)
+    return (
+        f"{_NO_PCK}; fetch {SERVICE}/sgx/certification/v4/pckcert?"
+        f"cpusvn={cpu_svn}&pcesvn={pce_svn}&pceid={pce_id} with the encrypted PPID "
+        "that the quote has"
+    )
 
 
 def _not_vouched(

@@ -1,11 +1,11 @@
 """TCB info and QE identity: what Intel says of platforms and quoting enclaves.
 
 Intel SGX and TDX Provisioning Certification Service, API version 4: `Get TCB Info`
-(TCB info version 3) and `Get Quoting Enclave Identity` (identity version 2). The body
-of an answer is `{"tcbInfo": {…}, "signature": hex}` or `{"enclaveIdentity": …}`; the
-signature is over the bytes of the value as they stand there. Nothing is believed here.
-Members that are not named here may come with a later document of the same version, and
-are passed over.
+(TCB info version 3) and `Get Quoting Enclave Identity` (identity version 2); and TCB
+info version 2, which API version 3 gave for SGX. The body of an answer is
+`{"tcbInfo": {…}, "signature": hex}` or `{"enclaveIdentity": …}`; the signature is over
+the bytes of the value as they stand there. Nothing is believed here. Members that are
+not named here may come with a later document of the same version, and are passed over.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ MAX_DOCUMENT_BYTES = 256 * 1024
 """One answer of the service; the largest seen has 8 KiB."""
 
 _TCB_INFO_VERSION = 3
+# Of SGX alone, without an id, each component a member of its own.
+_FIRST_TCB_INFO_VERSION = 2
 _QE_IDENTITY_VERSION = 2
 _TCB_TYPE = 0
 _MAX_LEVELS = 256
@@ -145,8 +147,15 @@ def _skip(text: str, position: int) -> int:
 
 
 def _tcb_info(value: dict[str, object], body: bytes, signature: bytes) -> TcbInfo:
-    _require_version(value, "tcbInfo", _TCB_INFO_VERSION)
-    kind = _one_of(value, "tcbInfo", ("SGX", "TDX"))
+    version = _number(
+        value,
+        "version",
+        "tcbInfo",
+        least=_FIRST_TCB_INFO_VERSION,
+        most=_TCB_INFO_VERSION,
+    )
+    is_first = version == _FIRST_TCB_INFO_VERSION
+    kind = "SGX" if is_first else _one_of(value, "tcbInfo", ("SGX", "TDX"))
     _number(value, "tcbType", "tcbInfo", least=_TCB_TYPE, most=_TCB_TYPE)
     modules = value.get("tdxModuleIdentities", [])
     named = [
@@ -167,7 +176,9 @@ def _tcb_info(value: dict[str, object], body: bytes, signature: bytes) -> TcbInf
         levels=_levels(
             value,
             "tcbInfo",
-            lambda one, what: _platform_level(one, what, is_tdx=kind == "TDX"),
+            _first_level
+            if is_first
+            else lambda one, what: _platform_level(one, what, is_tdx=kind == "TDX"),
         ),
         module=_module(value["tdxModule"], "tdxModule")
         if "tdxModule" in value
@@ -178,7 +189,9 @@ def _tcb_info(value: dict[str, object], body: bytes, signature: bytes) -> TcbInf
 
 def _qe_identity(value: dict[str, object], body: bytes, signature: bytes) -> QeIdentity:
     what = "enclaveIdentity"
-    _require_version(value, what, _QE_IDENTITY_VERSION)
+    _number(
+        value, "version", what, least=_QE_IDENTITY_VERSION, most=_QE_IDENTITY_VERSION
+    )
     kind = _one_of(value, what, ("QE", "TD_QE"))
 
     def octets(name: str, size: int) -> bytes:
@@ -212,7 +225,8 @@ def _signed(value: dict[str, object], what: str, kind: str) -> _SignedMembers:
 
 def _identified_module(value: object, what: str) -> tuple[str, Module]:
     members = require_object(value, what)
-    name = require_text(members.get("id"), f"{what} id", limit=32)
+    # Intel's library compares it without regard to case.
+    name = require_text(members.get("id"), f"{what} id", limit=32).upper()
     return name, _module(value, what, levels=_levels(members, what, _svn_level))
 
 
@@ -266,6 +280,19 @@ def _platform_level(
     )
 
 
+def _first_level(value: dict[str, object], what: str) -> PlatformLevel:
+    tcb = require_object(value.get("tcb"), f"{what} tcb")
+    return PlatformLevel(
+        **_level(value, what),
+        sgx=tuple(
+            _number(tcb, f"sgxtcbcomp{place:02}svn", what, most=0xFF)
+            for place in range(1, COMPONENTS + 1)
+        ),
+        tdx=(),
+        pce_svn=_number(tcb, "pcesvn", what, most=0xFFFF),
+    )
+
+
 def _components(tcb: dict[str, object], name: str, what: str) -> tuple[int, ...]:
     listed = require_list(tcb.get(name), f"{what} {name}", limit=COMPONENTS)
     if len(listed) != COMPONENTS:
@@ -295,10 +322,6 @@ def _number(
     value: dict[str, object], name: str, what: str, *, most: int, least: int = 0
 ) -> int:
     return require_integer(value.get(name), f"{what} {name}", least=least, most=most)
-
-
-def _require_version(value: dict[str, object], what: str, version: int) -> None:
-    _number(value, "version", what, least=version, most=version)
 
 
 def _one_of(value: dict[str, object], what: str, known: tuple[str, ...]) -> str:

@@ -1,7 +1,7 @@
 """What Intel's documents say: TCB levels of platforms, enclaves and TDX modules.
 
-Intel SGX and TDX Provisioning Certification Service, API version 4: TCB info version 3,
-QE identity version 2. `documents` reads them, `tcb` evaluates them.
+Intel SGX and TDX Provisioning Certification Service, API version 4: TCB info version 3
+(and 2), QE identity version 2. `documents` reads them, `tcb` evaluates them.
 """
 
 from __future__ import annotations

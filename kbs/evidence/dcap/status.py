@@ -14,16 +14,31 @@ from kbs.core.errors import MalformedError
 
 
 class TcbStatus(StrEnum):
-    """How good a TCB is, in Intel's words; `NotSupported` is below every level."""
+    """How good a TCB is, in Intel's words; `NotSupported` is below every level.
+
+    The two of a relaunch stand in no document: `tcb` finds them.
+    """
 
     UP_TO_DATE = "UpToDate"
     SW_HARDENING_NEEDED = "SWHardeningNeeded"
     CONFIGURATION_NEEDED = "ConfigurationNeeded"
     CONFIGURATION_AND_SW_HARDENING_NEEDED = "ConfigurationAndSWHardeningNeeded"
+    TD_RELAUNCH_ADVISED = "TDRelaunchAdvised"
+    TD_RELAUNCH_ADVISED_CONFIGURATION_NEEDED = "TDRelaunchAdvisedConfigurationNeeded"
     OUT_OF_DATE = "OutOfDate"
     OUT_OF_DATE_CONFIGURATION_NEEDED = "OutOfDateConfigurationNeeded"
     REVOKED = "Revoked"
     NOT_SUPPORTED = "NotSupported"
+
+    @property
+    def needs_configuration(self) -> bool:
+        """Whether the platform has to be configured otherwise (BIOS, kernel)."""
+        return bool(_NEEDS.get(self, 0) & _CONFIGURATION)
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether nothing of it has to be updated or given up."""
+        return not _NEEDS.get(self, _REVOKED) & (_UPDATE | _REVOKED)
 
     @staticmethod
     def of_document(text: str, what: str) -> TcbStatus:

@@ -6,9 +6,10 @@ TDX module and of the quoting enclave, and all are joined. A platform below ever
 is `NotSupported`, and so is a TDX module that Intel does not list: a finding for the
 policy, since the quote as such is genuine.
 
-Left out on purpose: `TDRelaunchAdvised`, which Intel's own library makes of OutOfDate
-where TEE_TCB_SVN2 shows that the platform was updated after the TD started. The TD runs
-with keys from before; it stays OutOfDate.
+Where TEE_TCB_SVN2 of a TD report 1.5 shows that the TDX module was updated after the TD
+started, Intel's library (SGX and TDX DCAP Quote Verification Library 1.20,
+`checkForRelaunch`) says `TDRelaunchAdvised` instead of OutOfDate: the machine is in
+order again, and the TD still goes by what was there at its start.
 """
 
 from __future__ import annotations
@@ -33,13 +34,17 @@ from kbs.evidence.dcap.status import TcbStatus, joined
 # both are judged by the module's own identity and not by the platform's components.
 _MODULE_SVN, _MODULE_VERSION = 0, 1
 _FIRST_PLATFORM_COMPONENT = 2
+# What may be updated under a running TD beside its module: TEE_TCB_SVN[2], microcode.
+_LATE_MICROCODE = 2
+_OUTDATED = (TcbStatus.OUT_OF_DATE, TcbStatus.OUT_OF_DATE_CONFIGURATION_NEEDED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcbFinding:
     """The joined status, the status of each part, and what Intel says of the levels.
 
-    `date` is of the platform's level; None below all of them.
+    `date` is the earliest of the levels of all parts; None where a part is below all of
+    its own.
     """
 
     status: TcbStatus
@@ -61,15 +66,21 @@ def evaluate(
     module: TcbStatus | None = None
     if td is not None:
         module, level = _module(td, info)
-        parts.append(level)
+        # The first TDX module is a part of the platform's own level.
+        parts += [] if level is None and module is TcbStatus.UP_TO_DATE else [level]
     statuses = [_status(platform), _status(enclave)]
     statuses += [] if module is None else [module]
+    status = joined(*statuses)
+    if td is not None and status in _OUTDATED and module is TcbStatus.OUT_OF_DATE:
+        hardware = _status(platform_level(pck, info, None))
+        if hardware.is_in_order and _status(enclave).is_in_order:
+            status = _updated_since(td, info, status, hardware)
     return TcbFinding(
-        status=joined(*statuses),
+        status=status,
         platform=_status(platform),
         enclave=_status(enclave),
         module=module,
-        date=None if platform is None else platform.date,
+        date=_earliest(parts),
         advisories=tuple(
             sorted({name for part in parts if part for name in part.advisories})
         ),
@@ -102,11 +113,51 @@ def _module(td: TdReport, info: TcbInfo) -> tuple[TcbStatus, SvnLevel | None]:
     if version == 0:
         known = info.module is not None and _is_module(td, info.module)
         return TcbStatus.UP_TO_DATE if known else TcbStatus.NOT_SUPPORTED, None
-    module = info.modules.get(f"TDX_{version:02X}")
+    module = info.modules.get(_module_id(td.tee_tcb_svn))
     if module is None or not _is_module(td, module):
         return TcbStatus.NOT_SUPPORTED, None
     level = svn_level(module.levels, td.tee_tcb_svn[_MODULE_SVN])
     return _status(level), level
+
+
+def _earliest(parts: Sequence[Level | None]) -> datetime | None:
+    # As Intel's library has it since 2026: the whole is as old as its oldest part.
+    known = [part.date for part in parts if part is not None]
+    return min(known) if len(known) == len(parts) else None
+
+
+def _updated_since(
+    td: TdReport, info: TcbInfo, status: TcbStatus, hardware: TcbStatus
+) -> TcbStatus:
+    """Return what an outdated status is where only the TD is behind its platform.
+
+    The caller found the hardware (processor and PCE, without TDX) and the quoting
+    enclave to be in order, and the TDX module of the TD's start to be out of date.
+    """
+    now = td.tee_tcb_svn2
+    if now is None:
+        return status
+    newest = info.levels[0]
+    wanted, states = newest.tdx[_MODULE_SVN], [newest.status]
+    if now[_MODULE_VERSION]:
+        module = info.modules.get(_module_id(now))
+        if module is None:
+            return TcbStatus.NOT_SUPPORTED
+        wanted = module.levels[0].isv_svn
+        states.append(module.levels[0].status)
+    microcode = newest.tdx[_LATE_MICROCODE]
+    if now[_MODULE_SVN] < wanted or now[_LATE_MICROCODE] < microcode:
+        return status
+    # Where even the newest is not in order, a new start would help nobody.
+    if not all(state.is_in_order for state in states):
+        return status
+    if status.needs_configuration or hardware.needs_configuration:
+        return TcbStatus.TD_RELAUNCH_ADVISED_CONFIGURATION_NEEDED
+    return TcbStatus.TD_RELAUNCH_ADVISED
+
+
+def _module_id(svns: bytes) -> str:
+    return f"TDX_{svns[_MODULE_VERSION]:02X}"
 
 
 def _is_module(td: TdReport, module: Module) -> bool:

@@ -32,6 +32,10 @@ _PLATFORM_TEXT = {
 
 def tcb_specs(kind: str) -> tuple[ClaimSpec, ...]:
     """Return the vocabulary of these claims for one family."""
+    # An enclave has no TDX module, and nothing to be launched again.
+    of_td = kind != "sgx"
+    parts = "platform" + (", TDX module" if of_td else "") + " and quoting enclave"
+    words = [one for one in TcbStatus if of_td or not one.startswith("TD")]
 
     def spec(
         name: str,
@@ -55,8 +59,7 @@ def tcb_specs(kind: str) -> tuple[ClaimSpec, ...]:
         spec(
             "tcb_status",
             ClaimType.TEXT,
-            "How good the TCB is, platform, quoting enclave and TDX module joined: "
-            + ", ".join(TcbStatus),
+            f"How good the TCB is, {parts} joined: {', '.join(words)}",
             f"{_TCB_INFO} and QE identity, tcbStatus",
             safety=_STATUS,
         ),
@@ -69,9 +72,9 @@ def tcb_specs(kind: str) -> tuple[ClaimSpec, ...]:
         spec(
             "tcb_date",
             ClaimType.TIME,
-            "Until when all advisories are answered by the platform's level; "
-            "absent below every level",
-            f"{_TCB_INFO}, tcbDate",
+            "Until when all advisories are answered by every part's level: the "
+            "earliest; absent where a part is below every level",
+            f"{_TCB_INFO} and QE identity, tcbDate",
         ),
         spec(
             "tcb_evaluation_data_number",

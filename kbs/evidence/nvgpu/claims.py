@@ -145,7 +145,8 @@ def _common(family: str) -> tuple[ClaimSpec, ...]:
             family,
             "certificate_status",
             ClaimType.TEXT,
-            "`good` when every certificate was looked up, else `unchecked`",
+            "`good` when every certificate of the device and of its manifests' signers "
+            "was looked up, else `unchecked`",
             "revocation lists and OCSP answers",
         ),
     )

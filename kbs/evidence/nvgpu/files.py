@@ -2,9 +2,11 @@
 
 * binary, or the same in hex text: one report, without certificates;
 * the JSON of NVIDIA's SDKs: a list of `{"arch", "certificate", "evidence", "nonce"}`,
-  certificate and evidence in base64;
+  certificate and evidence in base64 (the former also as the PEM that it is);
 * the same in an object under `device_evidence_list`, which RCAR guests send (evidence
-  there in hex or base64);
+  there in hex or base64), or under `evidence_list`, as NVIDIA's service is asked: nonce
+  and arch beside the list are those of every device that has none of its own;
+* one such entry without a list;
 * a conceptual message wrapper of NVIDIA (`__cmwc_t`): one member for each device, what
   it holds in base64url.
 
@@ -17,8 +19,16 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 
-from kbs.core.encode import b64, parse_json, require_list, require_object, require_text
+from kbs.core.encode import (
+    b64,
+    parse_json,
+    parse_json_object,
+    require_list,
+    require_object,
+    require_text,
+)
 from kbs.core.errors import MalformedError
 from kbs.evidence.nvgpu.abi import MAX_REPORT_BYTES, is_report
 from kbs.evidence.nvgpu.item import KIND
@@ -27,8 +37,12 @@ MAX_DEVICES = 16
 MAX_FILE_BYTES = 1024 * 1024
 
 Item = dict[str, object]
+_NONE: Mapping[str, object] = MappingProxyType({})
 
 _HEX = re.compile(rb"\s*11[eE]0[0-9a-fA-F\s]*\Z")
+_ENTRY = frozenset({"evidence", "certificate"})
+_LISTS = ("device_evidence_list", "evidence_list")
+_SHARED = ("nonce", "arch")
 _CMW_TYPE = "__cmwc_t"
 _CMW_EVIDENCE = "application/vnd.nvidia.spdm-measurement-transcript"
 _MAX_TEXT = 128 * 1024
@@ -43,8 +57,20 @@ def is_device_file(data: bytes) -> bool:
     if start == b"[":
         return b'"evidence"' in data and b'"certificate"' in data
     return start == b"{" and (
-        b'"device_evidence_list"' in data or _CMW_TYPE.encode() in data[:256]
+        any(f'"{name}"'.encode() in data for name in _LISTS)
+        or _CMW_TYPE.encode() in data[:256]
+        or _is_entry(data)
     )
+
+
+def _is_entry(data: bytes) -> bool:
+    if not all(f'"{name}"'.encode() in data for name in _ENTRY):
+        return False
+    try:
+        members = parse_json_object(data, "device evidence", limit=MAX_FILE_BYTES)
+    except MalformedError:
+        return False
+    return members.keys() >= _ENTRY
 
 
 def items_of_file(data: bytes) -> list[Item]:
@@ -63,11 +89,17 @@ def items_of_file(data: bytes) -> list[Item]:
     members = require_object(value, "device evidence")
     if _CMW_TYPE in members:
         return _wrapped_items(members)
-    return items_of_list(members.get("device_evidence_list"))
+    if members.keys() >= _ENTRY:
+        return items_of_list([members])
+    shared = {name: members[name] for name in _SHARED if members.get(name) is not None}
+    listed = next((members[name] for name in _LISTS if name in members), None)
+    return items_of_list(listed, shared)
 
 
-def items_of_list(value: object) -> list[Item]:
+def items_of_list(value: object, shared: Mapping[str, object] = _NONE) -> list[Item]:
     """Return an item for each entry of the list that NVIDIA's SDKs write.
+
+    `shared` has what entries without it have in common.
 
     Raises:
         MalformedError: an entry lacks its shape, or there is none.
@@ -75,13 +107,14 @@ def items_of_list(value: object) -> list[Item]:
     entries = require_list(value, "device evidence list", limit=MAX_DEVICES)
     if not entries:
         raise MalformedError("device evidence list", got="none", expected="a device")
-    return [_item(require_object(one, "device evidence")) for one in entries]
+    return [
+        _item({**shared, **require_object(one, "device evidence")}) for one in entries
+    ]
 
 
 def _item(entry: Mapping[str, object]) -> Item:
     item: Item = {"kind": KIND, "report": b64(_evidence(entry.get("evidence")))}
-    chain = _decoded(entry.get("certificate"), "device certificate")
-    item["certificates"] = chain.decode("ascii", errors="replace")
+    item["certificates"] = _chain(entry.get("certificate"))
     nonce, arch = entry.get("nonce"), entry.get("arch")
     if nonce is not None:
         text = require_text(nonce, "device nonce", limit=_MAX_NONCE_TEXT)
@@ -89,6 +122,13 @@ def _item(entry: Mapping[str, object]) -> Item:
     if arch is not None:
         item["arch"] = arch
     return item
+
+
+def _chain(value: object) -> str:
+    text = require_text(value, "device certificate", limit=_MAX_TEXT)
+    if text.lstrip().startswith("-----BEGIN"):
+        return text
+    return _decoded(text, "device certificate").decode("ascii", errors="replace")
 
 
 def _evidence(value: object) -> bytes:

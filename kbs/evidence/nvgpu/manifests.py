@@ -70,9 +70,9 @@ class Sources:
 class _Candidate:
     stored: StoredRim
     read: ReadRim
-    chain: Chain | None
-    gap: str
-    complaints: tuple[str, ...]
+    chain: Chain | None = None
+    gap: str = ""
+    complaints: tuple[str, ...] = ()
 
 
 def find_rim(wanted: WantedRim, sources: Sources, log: CheckLog) -> Rim | None:
@@ -95,7 +95,9 @@ def find_rim(wanted: WantedRim, sources: Sources, log: CheckLog) -> Rim | None:
             f"not to hand: {wanted.rim_id}; {where}{''.join(unread[:1])}",
         )
         return None
-    best = max(candidates, key=_rank)
+    # Nobody signs an id: who fetched a manifest knows it, and a guest may say any.
+    kept = {one for one in sources.trust.collateral.rims() if one.rim_id is not None}
+    best = max(candidates, key=lambda one: _rank(one, is_named=one.stored in kept))
     log.passed(_IDS[about, "id"], wanted.rim_id)
     return _record(best, about, sources, log)
 
@@ -152,7 +154,7 @@ def _record(
 
 def _judged(stored: StoredRim, read: ReadRim, sources: Sources) -> _Candidate:
     if read.rim is None:
-        return _Candidate(stored, read, None, "", ())
+        return _Candidate(stored, read)
     outcome = build_chain(
         read.rim.signer,
         (*read.rim.certificates, *sources.trust.collateral.certificates()),
@@ -161,20 +163,23 @@ def _judged(stored: StoredRim, read: ReadRim, sources: Sources) -> _Candidate:
     )
     if isinstance(outcome, (IssuerMissing, ChainBroken)):
         complaints = out_of_date((read.rim.signer,), sources.trust.now)
-        return _Candidate(stored, read, None, outcome.detail, complaints)
+        return _Candidate(stored, read, gap=outcome.detail, complaints=complaints)
     complaints = out_of_date(outcome.certificates, sources.trust.now)
-    return _Candidate(stored, read, outcome, "", complaints)
+    return _Candidate(stored, read, outcome, complaints=complaints)
 
 
-def _rank(found: _Candidate) -> tuple[bool, bool, bool, bool, datetime]:
-    # A bad manifest beside a good one takes nothing from it; of good ones the one
-    # under the very name comes first, then the one that was signed last.
+def _rank(
+    found: _Candidate, *, is_named: bool
+) -> tuple[bool, bool, bool, bool, datetime]:
+    # A bad manifest beside a good one takes nothing from it; of good ones the one that
+    # was fetched under the very name comes first, even when it ran out: manifests of
+    # two boards can have one version. Then the one that was signed last.
     rim = found.read.rim
     return (
         rim is not None,
         found.chain is not None,
+        is_named,
         not found.complaints,
-        found.stored.rim_id is not None,
         rim.signer.not_valid_before_utc if rim is not None else _NEVER,
     )
 

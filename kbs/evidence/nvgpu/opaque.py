@@ -179,9 +179,13 @@ def _check_form(kind: int, value: bytes) -> None:
 
 
 def _is_text(value: bytes) -> bool:
-    text = value.rstrip(b"\0")
-    return all(0x20 < byte < 0x7F for byte in text)  # noqa: PLR2004
+    return all(0x20 < byte < 0x7F for byte in _bare(value))  # noqa: PLR2004
 
 
 def _text(value: bytes) -> str:
-    return value.rstrip(b"\0").decode("ascii")
+    return _bare(value).decode("ascii")
+
+
+def _bare(value: bytes) -> bytes:
+    # NVIDIA's own verifier takes spaces off both ends, and the zeros that fill a field.
+    return value.rstrip(b"\0").strip(b" ")

@@ -6,13 +6,15 @@ SDM, volume 3D, sections 38.7 (SECS) and 38.15 (REPORT).
 
 from __future__ import annotations
 
-from kbs.core.claims import ClaimSpec, ClaimType, ClaimValue, Safety
+from kbs.core.claims import ClaimSpec, ClaimValue, Safety
+from kbs.evidence.dcap.fields import Fields
 from kbs.evidence.dcap.reports import EnclaveReport
 from kbs.evidence.dcap.tcb_claims import tcb_specs
 
 FAMILY = "sgx"
 
 _SOURCE = "Enclave report body"
+_FIELDS = Fields(FAMILY, _SOURCE)
 
 _DEBUG = Safety(
     reason="the host can read the memory of an enclave under debug",
@@ -29,53 +31,31 @@ _SVN = Safety(
 )
 
 
-def _bytes(field: str, size: int, description: str, *, boot: bool = False) -> ClaimSpec:
-    return ClaimSpec(
-        name=f"{FAMILY}.{field}",
-        type=ClaimType.BYTES,
-        size=size,
-        boot=boot,
-        description=description,
-        source=f"{_SOURCE}, {field.upper().replace('_', '')}",
-    )
-
-
-def _number(field: str, description: str, safety: Safety | None = None) -> ClaimSpec:
-    return ClaimSpec(
-        name=f"{FAMILY}.{field}",
-        type=ClaimType.INT,
-        description=description,
-        source=f"{_SOURCE}, {field.upper().replace('_', '')}",
-        safety=safety,
-    )
-
-
 SGX_CLAIMS: tuple[ClaimSpec, ...] = (
-    ClaimSpec(
-        name="sgx.version",
-        type=ClaimType.INT,
-        description="Version of the quote's layout: 3, 4 or 5",
-        source="Quote header, version",
+    _FIELDS.version("3, 4 or 5"),
+    _FIELDS.octets(
+        "mr_enclave", 32, "Digest of the enclave's initial content", boot=True
     ),
-    _bytes("mr_enclave", 32, "Digest of the enclave's initial content", boot=True),
-    _bytes("mr_signer", 32, "SHA-256 of the key that signed the enclave", boot=True),
-    _number("isv_prod_id", "Product, as its signer numbers it", _PRODUCT),
-    _number("isv_svn", "Security version, as its signer counts it", _SVN),
-    _bytes("isv_ext_prod_id", 16, "Further product id that the signer gave"),
-    _bytes("isv_family_id", 16, "Family of products that the signer gave"),
-    _bytes("config_id", 64, "What the host gave at start, like a digest of initdata"),
-    _number("config_svn", "Security version of that configuration"),
-    _bytes("report_data", 64, "What the enclave asked to have signed: the binding"),
-    ClaimSpec(
-        name="sgx.debug",
-        type=ClaimType.BOOL,
-        description="The enclave is under debug",
-        source=f"{_SOURCE}, ATTRIBUTES bit 1",
-        safety=_DEBUG,
+    _FIELDS.octets(
+        "mr_signer", 32, "SHA-256 of the key that signed the enclave", boot=True
     ),
-    _bytes("attributes", 16, "Flags and XFRM, as they are laid out"),
-    _bytes("misc_select", 4, "What is saved on exceptions, as it is laid out"),
-    _bytes("cpu_svn", 16, "SVNs of the processor"),
+    _FIELDS.number("isv_prod_id", "Product, as its signer numbers it", _PRODUCT),
+    _FIELDS.number("isv_svn", "Security version, as its signer counts it", _SVN),
+    _FIELDS.octets("isv_ext_prod_id", 16, "Further product id that the signer gave"),
+    _FIELDS.octets("isv_family_id", 16, "Family of products that the signer gave"),
+    _FIELDS.octets(
+        "config_id", 64, "What the host gave at start, like a digest of initdata"
+    ),
+    _FIELDS.number("config_svn", "Security version of that configuration"),
+    _FIELDS.octets(
+        "report_data", 64, "What the enclave asked to have signed: the binding"
+    ),
+    _FIELDS.flag(
+        "debug", "The enclave is under debug", f"{_SOURCE}, ATTRIBUTES bit 1", _DEBUG
+    ),
+    _FIELDS.octets("attributes", 16, "Flags and XFRM, as they are laid out"),
+    _FIELDS.octets("misc_select", 4, "What is saved on exceptions, as it is laid out"),
+    _FIELDS.octets("cpu_svn", 16, "SVNs of the processor"),
     *tcb_specs(FAMILY),
 )
 """Every claim of the family, in the order of the documentation."""

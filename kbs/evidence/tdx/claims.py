@@ -7,6 +7,7 @@ Base Architecture Specification, rev. 1.5, section 12 (measurement and attestati
 from __future__ import annotations
 
 from kbs.core.claims import ClaimSpec, ClaimType, ClaimValue, Safety
+from kbs.evidence.dcap.fields import Fields
 from kbs.evidence.dcap.reports import TdReport
 from kbs.evidence.dcap.tcb_claims import tcb_specs
 from kbs.evidence.tdx.attributes import FLAGS, flags_of, is_under_debug
@@ -15,6 +16,7 @@ FAMILY = "tdx"
 SECURE_BOOT = "tdx.eventlog.secure_boot"
 
 _SOURCE = "TD quote body"
+_FIELDS = Fields(FAMILY, _SOURCE)
 _HASH_BYTES = 48
 _MODULE_BYTES = 8
 
@@ -69,45 +71,13 @@ _RTMR_TEXT = (
 _RUNTIME_RTMR = 3
 
 
-def _bytes(
-    field: str, size: int, description: str, safety: Safety | None = None
-) -> ClaimSpec:
-    return ClaimSpec(
-        name=f"{FAMILY}.{field}",
-        type=ClaimType.BYTES,
-        size=size,
-        description=description,
-        source=f"{_SOURCE}, {field.upper().replace('_', '')}",
-        safety=safety,
-    )
-
-
-def _flag(
-    field: str, description: str, source: str, safety: Safety | None = None
-) -> ClaimSpec:
-    return ClaimSpec(
-        name=f"{FAMILY}.{field}",
-        type=ClaimType.BOOL,
-        description=description,
-        source=source,
-        safety=safety,
-    )
-
-
 TDX_CLAIMS: tuple[ClaimSpec, ...] = (
-    ClaimSpec(
-        name="tdx.version",
-        type=ClaimType.INT,
-        description="Version of the quote's layout: 4 or 5",
-        source="Quote header, version",
-    ),
-    ClaimSpec(
-        name="tdx.mr_td",
-        type=ClaimType.BYTES,
-        size=_HASH_BYTES,
+    _FIELDS.version("4 or 5"),
+    _FIELDS.octets(
+        "mr_td",
+        _HASH_BYTES,
+        "Digest of the TD's initial memory: its virtual firmware",
         boot=True,
-        description="Digest of the TD's initial memory: its virtual firmware",
-        source=f"{_SOURCE}, MRTD",
     ),
     *(
         ClaimSpec(
@@ -130,16 +100,20 @@ TDX_CLAIMS: tuple[ClaimSpec, ...] = (
         description="What the host gave at start; worth as much as the measurement",
         source=f"{_SOURCE}, MRCONFIGID",
     ),
-    _bytes("mr_owner", _HASH_BYTES, "Owner, as the host gave it at start"),
-    _bytes("mr_owner_config", _HASH_BYTES, "Owner's configuration, given at start"),
-    _bytes("report_data", 64, "What the guest asked to have signed: the binding"),
-    _flag(
+    _FIELDS.octets("mr_owner", _HASH_BYTES, "Owner, as the host gave it at start"),
+    _FIELDS.octets(
+        "mr_owner_config", _HASH_BYTES, "Owner's configuration, given at start"
+    ),
+    _FIELDS.octets(
+        "report_data", 64, "What the guest asked to have signed: the binding"
+    ),
+    _FIELDS.flag(
         "debug",
         "The TD is under debug: any bit of the group TUD is set",
         f"{_SOURCE}, TDATTRIBUTES bits 7:0",
         _DEBUG,
     ),
-    _flag(
+    _FIELDS.flag(
         "service_td",
         "A service TD is bound (a digest of service TDs is not zero) or the TD is "
         "migratable; TD reports 1.0 say only the latter",
@@ -147,33 +121,39 @@ TDX_CLAIMS: tuple[ClaimSpec, ...] = (
         _SERVICE_TD,
     ),
     *(
-        _flag(name, _FLAG_TEXT[name], f"{_SOURCE}, TDATTRIBUTES bit {bit}")
+        _FIELDS.flag(name, _FLAG_TEXT[name], f"{_SOURCE}, TDATTRIBUTES bit {bit}")
         for name, bit in FLAGS.items()
     ),
-    _bytes("td_attributes", 8, "All attributes of the TD, as they are laid out"),
-    _bytes("xfam", 8, "Processor state that the TD may use, as it is laid out"),
-    _bytes("mr_service_td", _HASH_BYTES, "Digest of bound service TDs; reports 1.5"),
+    _FIELDS.octets(
+        "td_attributes", 8, "All attributes of the TD, as they are laid out"
+    ),
+    _FIELDS.octets("xfam", 8, "Processor state that the TD may use, as it is laid out"),
+    _FIELDS.octets(
+        "mr_service_td", _HASH_BYTES, "Digest of bound service TDs; reports 1.5"
+    ),
     *(
-        _bytes(name, size, f"{description}; extended reports")
+        _FIELDS.octets(name, size, f"{description}; extended reports")
         for name, size, description in _EXTENDED
     ),
-    _bytes("mr_seam", _HASH_BYTES, "Digest of the TDX module"),
-    _bytes(
+    _FIELDS.octets("mr_seam", _HASH_BYTES, "Digest of the TDX module"),
+    _FIELDS.octets(
         "mr_signer_seam",
         _HASH_BYTES,
         "Signer of the TDX module; zeros are Intel",
         _SIGNER_SEAM,
     ),
-    _bytes(
+    _FIELDS.octets(
         "seam_attributes",
         _MODULE_BYTES,
         "Attributes of the TDX module, as they are laid out",
         _SEAM_ATTRIBUTES,
     ),
-    _bytes("tee_tcb_svn", 16, "SVNs of the TDX module and platform at the TD's start"),
-    _bytes("tee_tcb_svn2", 16, "The same SVNs now; reports 1.5"),
+    _FIELDS.octets(
+        "tee_tcb_svn", 16, "SVNs of the TDX module and platform at the TD's start"
+    ),
+    _FIELDS.octets("tee_tcb_svn2", 16, "The same SVNs now; reports 1.5"),
     *tcb_specs(FAMILY),
-    _flag(
+    _FIELDS.flag(
         "eventlog.secure_boot",
         "Secure Boot was on, if an event log proves what the firmware measured",
         "CCEL event log, SecureBoot variable in RTMR 0",

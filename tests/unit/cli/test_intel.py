@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from kbs.cli.context import EXIT_DONE, EXIT_REFUSED, EXIT_UNCHECKED, EXIT_USAGE
-from kbs.core.encode import b64u
+from kbs.core.encode import b64, b64u
 from tests.fakes.admin_bench import Bench, Ran, run
 from tests.fakes.eventlog import FakeEventLog
 from tests.fakes.intel import FakeIntel, pem
@@ -42,6 +44,61 @@ def test_a_quote_with_its_collateral_verifies(vectors: Path) -> None:
     assert ran.json["claims"]["tdx"]["tcb_status"] == "UpToDate"
     assert statuses(ran)["tdx.revocation"] == "pass"
     assert statuses(ran)["binding.primary"] == "skipped"
+
+
+SPELLINGS: dict[str, Callable[[bytes], str]] = {
+    "hex": bytes.hex,
+    "lines of base64": lambda data: base64.encodebytes(data).decode(),
+    "base64url": b64u,
+    "JSON, hex": lambda data: json.dumps({"quote": data.hex()}),
+    "JSON, base64": lambda data: json.dumps({"quote": b64(data), "user_data": None}),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, kind) for name in SPELLINGS for kind in (None, "tdx")),
+        ("JSON, base64", "rcar"),
+    ],
+)
+def test_a_quote_in_text_is_the_same_quote(
+    vectors: Path, tmp_path: Path, name: str, kind: str | None
+) -> None:
+    quote = (vectors / "tdx" / "v4-phala.bin").read_bytes()
+    path = tmp_path / "quote.txt"
+    path.write_text(SPELLINGS[name](quote))
+    collateral = vectors / "tdx" / "v4-phala.collateral.json"
+    options = [] if kind is None else ["--kind", kind]
+    ran = verify(path, "--collateral", collateral, "--as-of", AT, *options)
+    assert (ran.code, ran.json["verdict"]) == (EXIT_DONE, "verified")
+    assert ran.json["claims"]["tdx"]["tcb_status"] == "UpToDate"
+
+
+def test_a_dstack_report_verifies_with_its_events(
+    vectors: Path, tmp_path: Path
+) -> None:
+    folder = vectors / "tdx"
+    options: list[object] = ["--at", AT_2026]
+    for name in (*SHARED, "confidential-ai-tcb-signing-chain.pem"):
+        options += ["--collateral", folder / name]
+    ran = verify(folder / "v4-dstack-app.json", *options)
+    assert (ran.code, ran.json["verdict"]) == (EXIT_DONE, "verified")
+    assert statuses(ran)["tdx.eventlog.replay"] == "pass"
+    document = json.loads((folder / "v4-dstack-app.json").read_text())
+    events = json.loads(document["event_log"])
+    events[-1]["digest"] = "00" * 48
+    path = tmp_path / "changed.json"
+    path.write_text(json.dumps({**document, "event_log": json.dumps(events)}))
+    ran = verify(path, *options)
+    assert (ran.code, ran.json["verdict"]) == (EXIT_REFUSED, "refused")
+    (check,) = (one for one in ran.json["checks"] if one["status"] == "fail")
+    assert check["id"] == "tdx.eventlog.replay"
+    assert check["detail"].startswith("RTMR 3 differs")
+    path.write_text(json.dumps({**document, "event_log": "what is this"}))
+    ran = verify(path, *options)
+    assert (ran.code, ran.json["verdict"]) == (EXIT_USAGE, "refused")
+    assert statuses(ran)["tdx.parse"] == "fail"
 
 
 def test_collateral_may_come_in_several_files(vectors: Path) -> None:

@@ -72,6 +72,15 @@ def test_a_raw_report_takes_its_chain_from_options(tmp_path: Path) -> None:
     assert statuses(ran)["nvgpu.chain"] == "fail"
 
 
+def test_a_report_in_base64_is_the_same_report(tmp_path: Path) -> None:
+    report, chain = tmp_path / "report.txt", tmp_path / "chain.pem"
+    report.write_text(b64(NVIDIA.report(GPU)) + "\n")
+    chain.write_text(pem(*NVIDIA.device_chain(GPU)))
+    for kind in ([], ["--kind", "nvgpu"]):
+        ran = verify(report, "--cert", chain, *kind)
+        assert statuses(ran)["nvgpu.report.signature"] == "pass"
+
+
 def test_status_comes_by_crl(tmp_path: Path) -> None:
     report, chain = tmp_path / "report.bin", tmp_path / "chain.pem"
     report.write_bytes(NVIDIA.report(GPU))
@@ -118,6 +127,23 @@ def test_a_manifest_alone_is_verified(tmp_path: Path) -> None:
     assert ran.code == 2
     assert statuses(ran) == {"nvgpu.rim.parse": "fail"}
     assert run("evidence", "inspect", str(path), "--json").code == 2
+
+
+@pytest.mark.parametrize("options", [[], ["--kind", "rim"]])
+def test_an_answer_of_the_service_is_the_manifest_in_it(
+    tmp_path: Path, options: list[str]
+) -> None:
+    path = tmp_path / "answer.json"
+    answer = {"id": "NV_X", "rim": b64(NVIDIA.rim(GPU, "driver")), "sha256": "00"}
+    path.write_text(json.dumps(answer))
+    ran = verify(path, *options)
+    assert statuses(ran)["nvgpu.rim.signature"] == "pass"
+    shown = run("evidence", "inspect", str(path), *options, "--json").json["items"][0]
+    assert shown["rim"]["version"] == GPU.driver
+    # What is in it counts, not what stands beside it.
+    path.write_text(json.dumps(answer | {"rim": b64(b"<SoftwareIdentities/>")}))
+    ran = verify(path, "--kind", "rim")
+    assert (ran.code, statuses(ran)) == (2, {"nvgpu.rim.parse": "fail"})
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from kbs.pki.certificates import (
     without_remarks,
 )
 from tests.fakes.amd import FakeAmd, pem
+from tests.fakes.intel import FakeIntel
 
 AMD = FakeAmd()
 ARK = AMD.ark
@@ -48,6 +49,20 @@ def test_pem_may_hold_several_and_blank_lines() -> None:
     assert load_certificates(text.encode(), "x") == (ARK, ASK)
     crlf = PEM.replace("\n", "\r\n").encode()
     assert load_certificates(crlf, "x") == (ARK,)
+
+
+def test_a_signature_has_no_second_spelling() -> None:
+    """Where its last bits are 0, the count of those that mean nothing could be any."""
+    intel = FakeIntel()
+    certificates = (intel.make_pck() for _ in range(99))
+    lists = (intel.crl() for _ in range(99))
+    certificate = next(one for one in certificates if one.signature[-1] % 2 == 0)
+    crl = next(one for one in lists if one.signature[-1] % 2 == 0)
+    for one, load in ((certificate, load_der_certificate), (crl, load_der_crl)):
+        changed = bytearray(der(one))
+        changed[-len(one.signature) - 1] = 1
+        with pytest.raises(MalformedError, match="broken octets"):
+            load(bytes(changed), "x")
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,12 @@ BAD_DOCUMENTS: dict[str, str] = {
     "a value that is no object": '{"tcbInfo": 1, "signature": "' + "00" * 64 + '"}',
     "a short signature": '{"tcbInfo": {}, "signature": "00"}',
     "a signature with spaces": '{"tcbInfo": {}, "signature": "' + "0 " * 64 + '"}',
-    "version 2": sgx(version=2),
+    "version 2 with the components of version 3": sgx(version=2),
+    "version 2 without a component": INTEL.first_tcb_info(
+        platform_level("SGX", sgx=(0,) * 15)
+    ),
+    "version 4": sgx(version=4),
+    "version 1": sgx(version=1),
     "another id": sgx(id="SGX2"),
     "another TCB type": sgx(tcbType=1),
     "a date without a zone": sgx(issueDate="2026-11-22T08:00:00"),
@@ -112,6 +117,11 @@ BAD_DOCUMENTS: dict[str, str] = {
     ),
     "a module id twice": INTEL.tcb_info(
         tdxModuleIdentities=2 * [{"id": "A", **module(), "tcbLevels": [svn_level(1)]}]
+    ),
+    "a module id twice but for its case": INTEL.tcb_info(
+        tdxModuleIdentities=[
+            {"id": name, **module(), "tcbLevels": [svn_level(1)]} for name in "aA"
+        ]
     ),
     "a module without levels": INTEL.tcb_info(
         tdxModuleIdentities=[{"id": "A", **module(), "tcbLevels": []}]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kbs.core.checks import Verdict, verdict
+from kbs.core.checks import Status, Verdict, verdict
 from kbs.core.claims import ClaimType, Vocabulary, nest
 from kbs.core.encode import b64, parse_b64
 from kbs.core.errors import MalformedError
@@ -105,7 +105,8 @@ def test_good_quotes_verify(shape: str) -> None:
     assert claims.values[f"{tee}.version"] == SHAPES[shape]["version"]
     assert claims.values[f"{tee}.tcb_status"] == "UpToDate"
     assert claims.values[f"{tee}.advisory_ids"] == ()
-    assert claims.values[f"{tee}.tcb_date"] == "2026-06-01T00:00:00Z"
+    # That of the quoting enclave's level, which is older than the platform's.
+    assert claims.values[f"{tee}.tcb_date"] == "2026-05-01T00:00:00Z"
     assert claims.values[f"{tee}.tcb_evaluation_data_number"] == 18
     assert claims.values[f"{tee}.debug"] is False
     assert claims.values[f"{tee}.ppid"] == INTEL.ppid.hex()
@@ -581,6 +582,109 @@ def test_the_first_tdx_module_is_judged_by_all_components() -> None:
     assert claims.values["tdx.mr_signer_seam"] == "01" * 48
 
 
+OLD_TDX = bytes([4, 1, 2, *13 * [0]])
+# Status; then levels of platform and module, the quoting enclave's, TEE_TCB_SVN2.
+RELAUNCHES: dict[str, tuple[str, dict[str, Any]]] = {
+    "updated under the TD": ("TDRelaunchAdvised", {}),
+    "and hardening was needed before": (
+        "TDRelaunchAdvised",
+        {"first": "SWHardeningNeeded"},
+    ),
+    "the hardware needs configuration": (
+        "TDRelaunchAdvisedConfigurationNeeded",
+        {"first": "ConfigurationNeeded"},
+    ),
+    "the TD's level needed configuration": (
+        "TDRelaunchAdvisedConfigurationNeeded",
+        {"second": "OutOfDateConfigurationNeeded"},
+    ),
+    "only the module was behind": ("TDRelaunchAdvised", {"second": "UpToDate"}),
+    "the module is still the old one": ("OutOfDate", {"svn2": (4, 1, 3)}),
+    "the module is newer, not the newest": ("OutOfDate", {"svn2": (5, 1, 3)}),
+    "the microcode is still the old one": ("OutOfDate", {"svn2": (6, 1, 2)}),
+    "the hardware is out of date itself": ("OutOfDate", {"first": "OutOfDate"}),
+    "the hardware is revoked": ("OutOfDate", {"first": "Revoked"}),
+    "the TD's level is revoked": ("Revoked", {"second": "Revoked"}),
+    "the quoting enclave is out of date": ("OutOfDate", {"enclave": "OutOfDate"}),
+    "the module of the start is revoked": ("Revoked", {"module": "Revoked"}),
+    "the module of the start is up to date": ("OutOfDate", {"module": "UpToDate"}),
+    "the newest module is out of date too": ("OutOfDate", {"newest": "OutOfDate"}),
+    "the module of now is not listed": ("NotSupported", {"svn2": (6, 3, 3)}),
+    "the module of now is another that is listed": (
+        "TDRelaunchAdvised",
+        {"svn2": (9, 2, 3)},
+    ),
+    "the module of now is of the first kind": (
+        "TDRelaunchAdvised",
+        {"svn2": (7, 0, 3)},
+    ),
+    "the module of now is of the first kind, and old": (
+        "OutOfDate",
+        {"svn2": (6, 0, 3)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RELAUNCHES)
+def test_a_td_from_before_an_update_is_told_apart(name: str) -> None:
+    """By the rules of Intel's library: the platform is in order, the TD is not."""
+    status, said = RELAUNCHES[name]
+    modules = [
+        {
+            "id": "TDX_01",
+            **module(),
+            "tcbLevels": [
+                svn_level(6, said.get("newest", "UpToDate")),
+                svn_level(4, said.get("module", "OutOfDate"), "INTEL-SA-7"),
+            ],
+        },
+        {"id": "TDX_02", **module(), "tcbLevels": [svn_level(9)]},
+    ]
+    levels = [
+        platform_level("TDX", said.get("first", "UpToDate"), tdx=(7, 0, 3, *13 * (0,))),
+        platform_level(
+            "TDX", said.get("second", "OutOfDate"), sgx=LOWER, tdx=tuple(OLD_TDX)
+        ),
+    ]
+    now = bytes([*said.get("svn2", (6, 1, 3)), *13 * [0]])
+    quote = INTEL.quote(
+        version=5, version_15=True, tee_tcb_svn=OLD_TDX, tee_tcb_svn2=now
+    )
+    enclave = [svn_level(QE_SVN, said.get("enclave", "UpToDate"))]
+    document = item(
+        quote=quote,
+        tcb_info=INTEL.tcb_info(tdxModuleIdentities=modules, tcbLevels=levels),
+        qe_identity=INTEL.qe_identity(tcbLevels=enclave),
+    )
+    result = verify(document)
+    assert_statuses(result)
+    assert result.claims is not None
+    assert result.claims.values["tdx.tcb_status"] == status
+    # What the TD started with stands in the advisories all the same.
+    assert result.claims.values["tdx.advisory_ids"] == ("INTEL-SA-7",)
+
+
+def test_a_report_without_the_svns_of_now_stays_out_of_date() -> None:
+    modules = [
+        {
+            "id": "TDX_01",
+            **module(),
+            "tcbLevels": [svn_level(6), svn_level(4, "OutOfDate")],
+        }
+    ]
+    document = item(tcb_info=INTEL.tcb_info(tdxModuleIdentities=modules))
+    claims = verify(document).claims
+    assert claims is not None
+    assert claims.values["tdx.tcb_status"] == "OutOfDate"
+
+
+@pytest.mark.parametrize("status", ["TDRelaunchAdvised", "NotSupported"])
+def test_what_only_a_verifier_says_is_no_word_of_a_document(status: str) -> None:
+    document = item(tcb_info=INTEL.tcb_info(tcbLevels=[platform_level("TDX", status)]))
+    with pytest.raises(MalformedError, match="tcbStatus"):
+        verify(document)
+
+
 def test_an_sgx_platform_is_judged_without_tdx() -> None:
     levels = [
         platform_level("SGX", sgx=HIGHER),
@@ -590,6 +694,56 @@ def test_an_sgx_platform_is_judged_without_tdx() -> None:
     claims = verify(document).claims
     assert claims is not None
     assert claims.values["sgx.tcb_status"] == "SWHardeningNeeded"
+
+
+def test_an_sgx_platform_is_judged_by_a_tcb_info_of_version_2() -> None:
+    levels = [
+        platform_level("SGX", sgx=HIGHER),
+        platform_level("SGX", "SWHardeningNeeded"),
+    ]
+    document = item("sgx", tcb_info=INTEL.first_tcb_info(*levels))
+    result = verify(document)
+    assert_statuses(result)
+    assert result.claims is not None
+    assert result.claims.values["sgx.tcb_status"] == "SWHardeningNeeded"
+    assert result.claims.values["sgx.tcb_evaluation_data_number"] == 12
+    # A newer one counts, of whatever version it is.
+    newer = {"collateral": INTEL.collateral("sgx")}
+    result = verify(document, trust(**newer))
+    assert result.claims is not None
+    assert result.claims.values["sgx.tcb_status"] == "UpToDate"
+
+
+@pytest.mark.parametrize(
+    ("dates", "found"),
+    [
+        (("2026-01-01", "2026-02-01", "2026-03-01"), "2026-01-01"),
+        (("2026-03-01", "2026-01-01", "2026-02-01"), "2026-01-01"),
+        (("2026-03-01", "2026-02-01", "2026-01-01"), "2026-01-01"),
+        (("2026-03-01", None, "2026-01-01"), None),
+    ],
+)
+def test_the_date_of_a_tcb_is_that_of_its_oldest_part(
+    dates: tuple[str | None, ...], found: str | None
+) -> None:
+    """A platform's recent level says nothing of a TDX module from before it."""
+    platform, enclave, td_module = (date and f"{date}T00:00:00Z" for date in dates)
+    svn = QE_SVN if enclave else QE_SVN + 1
+    level = svn_level(2) | {"tcbDate": td_module}
+    known = {"id": "TDX_01", **module(), "tcbLevels": [level]}
+    document = item(
+        tcb_info=INTEL.tcb_info(
+            tcbLevels=[platform_level() | {"tcbDate": platform}],
+            tdxModuleIdentities=[known],
+        ),
+        qe_identity=INTEL.qe_identity(
+            tcbLevels=[svn_level(svn) | {"tcbDate": enclave or platform}]
+        ),
+    )
+    claims = verify(document).claims
+    assert claims is not None
+    wanted = None if found is None else f"{found}T00:00:00Z"
+    assert claims.values.get("tdx.tcb_date") == wanted
 
 
 # --- TD and enclave attributes are claims ---------------------------------------------
@@ -692,6 +846,34 @@ def test_a_pck_that_is_not_in_the_quote_may_come_from_the_table() -> None:
     broken = INTEL.make_pck(extension=b"\x30\0")
     known = GivenCollateral((broken, NEIGHBOUR.pck, INTEL.pck))
     assert_statuses(verify(item(quote=quote), trust(collateral=known)))
+
+
+def test_a_site_may_keep_the_pcks_of_many_machines() -> None:
+    others = [INTEL.make_pck(serial=0x100 + number) for number in range(40)]
+    quote = NEIGHBOUR.quote(certification=(3, bytes(404)))
+    kept = INTEL.collateral()
+    certificates = (*others, NEIGHBOUR.pck, *kept.given_certificates)
+    result = verify(
+        item(quote=quote),
+        trust(collateral=replace(kept, given_certificates=certificates)),
+    )
+    assert_statuses(result)
+    assert result.claims is not None
+    assert result.claims.values["tdx.ppid"] == NEIGHBOUR.ppid.hex()
+
+
+def test_a_pck_that_is_not_to_hand_is_named_as_far_as_the_quote_does() -> None:
+    named = bytes(384) + bytes(range(16)) + b"\x0d\x00" + b"\x01\x00"
+    quotes = {
+        "cpusvn=000102030405060708090a0b0c0d0e0f&pcesvn=0d00&pceid=0100": (3, named),
+        "certification data of type 3": (3, named[1:]),
+        "certification data of type 2": (2, named),
+    }
+    for words, certification in quotes.items():
+        result = verify(item(quote=INTEL.quote(certification=certification)))
+        check = next(one for one in result.checks if one.status is Status.UNCHECKED)
+        assert check.id == "tdx.qe_report.signature"
+        assert words in check.detail
 
 
 def test_a_renewed_signer_with_the_same_key_counts_while_it_is_valid() -> None:

@@ -13,6 +13,7 @@ from kbs.core.errors import MalformedError
 from kbs.evidence.forms import item_of, items_of
 from kbs.evidence.nvgpu.abi import is_report, parse_report, serialize_report
 from kbs.evidence.nvgpu.files import is_device_file, items_of_file
+from kbs.evidence.nvgpu.opaque import Field
 from kbs.evidence.nvgpu.verify import NvGpuVerifier
 from tests.fakes.nvidia import SWITCH, Device, FakeNvidia, other, pem
 
@@ -71,6 +72,17 @@ FORMS = {
     "hex in a list": json.dumps([entry(evidence=REPORT.hex())]).encode(),
     "rcar": json.dumps({"device_evidence_list": [entry()]}).encode(),
     "wrapper": json.dumps(wrapper()).encode(),
+    "alone": json.dumps(entry()).encode(),
+    "pem": json.dumps([entry(certificate=pem(*NVIDIA.device_chain(GPU)))]).encode(),
+    "asked of the service": json.dumps(
+        {
+            "nonce": "07" * 32,
+            "arch": "HOPPER",
+            "evidence_list": [
+                {name: entry()[name] for name in ("certificate", "evidence")}
+            ],
+        }
+    ).encode(),
 }
 
 
@@ -81,8 +93,9 @@ def test_every_form_holds_the_same_report(form: str) -> None:
     assert item["report"] == b64(REPORT)
     parsed = VERIFIER.parse(item, 0)
     assert parsed.bound == b"\x07" * 32
-    if form in {"list", "rcar", "wrapper"}:
+    if form not in {"binary", "hex", "hex in lines"}:
         assert item["nonce"] == "07" * 32
+        assert len(parsed.body.certificates) == 5  # type: ignore[attr-defined]
 
 
 def test_a_wrapper_may_lack_the_nonce_and_holds_reports_only() -> None:
@@ -103,7 +116,36 @@ def test_a_pem_chain_may_be_wrapped_as_it_is() -> None:
     assert item["certificates"] == chain.decode()
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"11e1", b"\x11\xe1", b"text"])
+def test_an_entry_may_lack_nonce_and_generation() -> None:
+    bare = {name: entry()[name] for name in ("certificate", "evidence")}
+    (item,) = items_of_file(json.dumps([bare]).encode())
+    assert set(item) == {"kind", "report", "certificates"}
+
+
+def test_what_a_device_says_itself_comes_before_what_is_said_of_all() -> None:
+    document = {
+        "nonce": "08" * 32,
+        "arch": "BLACKWELL",
+        "evidence_list": [entry(), {**entry(), "nonce": "09" * 32}],
+    }
+    items = items_of_file(json.dumps(document).encode())
+    assert [one["nonce"] for one in items] == ["07" * 32, "09" * 32]
+    assert [one["arch"] for one in items] == ["HOPPER"] * 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"11e1",
+        b"\x11\xe1",
+        b"text",
+        b'{"a": ["evidence", "certificate"]}',
+        b'{"evidence" "certificate"',
+    ],
+)
 def test_other_files_are_none(data: bytes) -> None:
     assert not is_device_file(data)
 
@@ -120,6 +162,8 @@ def test_other_files_are_none(data: bytes) -> None:
         [entry(nonce=7)],
         [entry()] * 17,
         {"device_evidence_list": 7},
+        {"evidence_list": []},
+        {"evidence_list": [7]},
         {"__cmwc_t": "x"},
         {"__cmwc_t": "x", "gpu_0": {}},
         {"__cmwc_t": "x", "gpu_0": {"evidence": ["x", "AA"], "certificate": ["", "A"]}},
@@ -213,6 +257,13 @@ def test_a_field_of_another_form_is_malformed(opaque: dict[int, bytes]) -> None:
     report = NVIDIA.report(Device(opaque=opaque))
     with pytest.raises(MalformedError):
         parse_report(report)
+
+
+def test_spaces_and_zeros_around_a_text_are_no_part_of_it() -> None:
+    report = NVIDIA.report(Device(opaque={17: b" 1010 \0\0"}))
+    parsed = parse_report(report)
+    assert serialize_report(parsed) == report
+    assert parsed.opaque.text(Field.PROJECT) == "1010"
 
 
 def test_unknown_fields_are_kept() -> None:

@@ -18,6 +18,7 @@ from kbs.evidence.nvgpu.verify import NvGpuVerifier
 from tests.fakes.nvidia import (
     NOW,
     SWITCH,
+    VBIOS_INDICES,
     Device,
     FakeNvidia,
     key_of,
@@ -262,6 +263,21 @@ def test_without_status_a_release_waits_and_recorded_evidence_does_not() -> None
     assert claims(recorded)["nvgpu.certificate_status"] == "unchecked"
 
 
+@pytest.mark.parametrize("device", [GPU, SWITCH], ids=lambda d: d.chip)
+def test_only_where_manifests_signers_were_looked_up_all_is_good(
+    device: Device,
+) -> None:
+    """A manifest by a revoked signer may say anything of a device that is in order."""
+    item = NVIDIA.item(device)
+    item["ocsp"] = item["ocsp"][:3]  # type: ignore[index]  # those of the device
+    family = "nvswitch" if device.is_switch else "nvgpu"
+    result = verify(item, require_revocation=False)
+    skipped = statuses(result, Status.SKIPPED)
+    assert "nvgpu.revocation" not in skipped
+    assert "nvgpu.vbios_rim.revocation" in skipped
+    assert claims(result)[f"{family}.certificate_status"] == "unchecked"
+
+
 def test_the_signer_of_a_manifest_may_be_revoked() -> None:
     reason = x509.ReasonFlags.ca_compromise
     nvidia = FakeNvidia(revoked={"GH100 rim l3": reason})
@@ -370,6 +386,28 @@ def test_of_two_boards_with_one_version_the_named_manifest_counts() -> None:
     )
     result = verify(NVIDIA.item(rims=False), collateral=collateral)
     assert claims(result)["nvgpu.measurements_match"] is True
+
+
+def test_an_id_that_a_guest_gives_takes_nothing_from_the_store() -> None:
+    """Nobody signed the id: a guest may call another board's manifest as it likes."""
+    other_board = {9: b"\x09" * 48}
+    values = {i: (GPU.golden(i),) for i in VBIOS_INDICES} | {9: (other_board[9],)}
+    theirs = {
+        "id": rim_id(GPU, "vbios"),
+        "rim": b64(NVIDIA.rim(GPU, "vbios", values=values)),
+    }
+    item = NVIDIA.item(replace(GPU, changed=other_board), rims=False)
+    item["rims"] = [theirs]
+    result = verify(item, collateral=NVIDIA.collateral(GPU))
+    assert claims(result)["nvgpu.mismatches"] == ("vbios.9",)
+    # Nor when the store's has run out.
+    old = NVIDIA.rim(GPU, "vbios", signer_until=NOW - timedelta(days=1))
+    kept = StoredRim(old, rim_id(GPU, "vbios")), NVIDIA.rims(GPU)[0]
+    result = verify(item, collateral=GivenCollateral(given_rims=kept))
+    assert "nvgpu.vbios_rim.validity" in open_checks(result)
+    # Where the store has none, it is all that there is.
+    item["rims"] = [theirs, b64(NVIDIA.rim(GPU, "driver"))]
+    assert claims(verify(item))["nvgpu.measurements_match"] is True
 
 
 def test_an_unreadable_manifest_is_mentioned() -> None:
