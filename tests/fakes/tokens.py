@@ -237,16 +237,20 @@ class FakeSet:
     issuer: FakeIssuer = NRAS
     signers: Mapping[str, FakeIssuer] = field(default_factory=dict)
     device: Mapping[str, object] = field(default_factory=dict)
+    ueids: Mapping[str, str] = field(default_factory=dict)
     overall: Mapping[str, object] = field(default_factory=dict)
 
     def tokens(self) -> dict[str, str]:
         return {
             name: self.signers.get(name, self.issuer).sign(
-                gpu_claims(self.nonce, index, **self.device)
+                {**gpu_claims(self.nonce, index, **self.device), **self._ueid(name)}
             )
             for index in range(self.count)
             for name in (f"GPU-{index}",)
         }
+
+    def _ueid(self, name: str) -> dict[str, object]:
+        return {"ueid": self.ueids[name]} if name in self.ueids else {}
 
     def item(self) -> dict[str, object]:
         tokens = self.tokens()

@@ -339,6 +339,17 @@ STRANGER = replace(NRAS, number=4)
             FakeSet(nonce=NONCE, signers={"GPU-0": STRANGER}).item(),
             {"token.submodules.signature": "fail"},
         ),
+        # One GPU's report, sent to the service twice, is one GPU: in any spelling.
+        (
+            FakeSet(nonce=NONCE, count=2, device={"ueid": "4001"}).item(),
+            {"token.submodules": "fail"},
+        ),
+        (
+            FakeSet(
+                nonce=NONCE, count=2, ueids={"GPU-0": "4001", "GPU-1": "04001"}
+            ).item(),
+            {"token.submodules": "fail"},
+        ),
         (
             FakeSet(nonce=NONCE, device={"exp": _NOW}).item(),
             {"token.validity": "fail"},
