@@ -3,7 +3,8 @@
 Version 1 writes what it found of one TEE at the top, version 2 in an object of its own
 (`tdx`, `sgx`, …); the claims here are the same. Bound by the runtime data that the
 guest hands in: the 64 characters of base64url(P), which the service hashes into
-REPORTDATA and repeats, in base64, as `attester_held_data`.
+REPORTDATA and repeats, in base64, as `attester_held_data`. Tokens of Azure's TDs are
+read and verified, and never bound: the paravisor stands between guest and report.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from kbs.evidence.token.tee import DEBUG_FLAGS, NO_DEBUG, tdx_rows
 from kbs.pki.issuers import Profile
 
 _TEES = ("tdx", "sgx", "sevsnp")
+_BOUND = frozenset({"TDX", "SGX"})
 _HELD = "attester_held_data"
+_RUNTIME = "attester_runtime_data"
 _MAX_HELD = 16 * 1024
 
 _TABLE = Table("ita", "token of Intel Trust Authority")
@@ -100,9 +103,13 @@ def _bound(token: Token) -> bytes:
 
 
 def _is_bound(token: Token, binding: bytes) -> bool:
-    # The service attests to TPMs without a TEE as well.
-    kind = text_at(_body(token), "attester_type") or ""
-    return kind.lower() in _TEES and is_nonce(_held(token), binding)
+    body = _body(token)
+    # The service attests to TPMs without a TEE as well. A TD of Azure always has
+    # runtime data of its paravisor, which is what is measured; what the guest hands in
+    # stands in an NV index that any software of any customer's guest can write.
+    kind = text_at(body, "attester_type") or ""
+    by_paravisor = body.get(_RUNTIME) is not None
+    return kind in _BOUND and not by_paravisor and is_nonce(_held(token), binding)
 
 
 SERVICE = Service(
