@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from kbs.core.claims import ClaimType, ClaimValue
 from kbs.core.encode import parse_b64
 from kbs.core.errors import MalformedError
-from kbs.evidence.token.fields import Table, any_true, object_at, read_fields, text_at
+from kbs.evidence.token.fields import Table, object_at, read_fields, text_at
 from kbs.evidence.token.service import Service, Token, is_nonce, nonce_bytes
-from kbs.evidence.token.tee import DEBUG_FLAGS, NO_DEBUG, tdx_rows
+from kbs.evidence.token.tee import open_claims, open_specs, tdx_rows
 from kbs.pki.issuers import Profile
 
 _TEES = ("tdx", "sgx", "sevsnp")
@@ -44,12 +44,6 @@ FIELDS = (
     _ROW("sgx_report_data", ClaimType.BYTES, "REPORTDATA of the enclave", size=64),
     _ROW("sgx_is_debuggable", ClaimType.BOOL, "whether the enclave can be debugged"),
 )
-_DEBUG = _TABLE.spec(
-    "debug",
-    ClaimType.BOOL,
-    "whether any flag of the token says that the TEE can be debugged",
-    safety=NO_DEBUG,
-)
 _POLICIES = _TABLE.spec(
     "policy_ids_matched",
     ClaimType.TEXTS,
@@ -59,10 +53,7 @@ _POLICIES = _TABLE.spec(
 
 def _devices(token: Token) -> tuple[dict[str, ClaimValue], ...]:
     body = _body(token)
-    values = read_fields(FIELDS, body)
-    debug = _debug(body)
-    if debug is not None:
-        values[_DEBUG.name] = debug
+    values = {**read_fields(FIELDS, body), **open_claims("ita", body)}
     policies = body.get("policy_ids_matched")
     if isinstance(policies, list):
         ids = [text_at(one, "id") for one in policies if isinstance(one, dict)]
@@ -77,15 +68,6 @@ def _body(token: Token) -> Mapping[str, object]:
         return token.claims
     inner = object_at(token.claims, found[0])
     return {"attester_type": found[0].upper(), **inner, **token.claims}
-
-
-def _debug(body: Mapping[str, object]) -> bool | None:
-    flags = any_true(body, DEBUG_FLAGS)
-    state = text_at(body, "dbgstat")
-    if state is None:
-        return flags
-    # RFC 9711, section 4.2.9: every value but `enabled` begins with `disabled`.
-    return not state.startswith("disabled") or flags is True
 
 
 def _held(token: Token) -> str:
@@ -115,7 +97,7 @@ def _is_bound(token: Token, binding: bytes) -> bool:
 SERVICE = Service(
     profile=Profile.ITA,
     fields=FIELDS,
-    derived=(_DEBUG, _POLICIES),
+    derived=(*open_specs(_TABLE), _POLICIES),
     devices=_devices,
     bound=_bound,
     is_bound=_is_bound,

@@ -87,6 +87,20 @@ def open_claims(conditions: str, unsafe: str = "") -> list[str]:
             "",
             ["azure_tdx.mr_td"],
         ),
+        # Tokens about a TEE of any kind: nothing of it may stay open.
+        *(
+            (
+                f"{{claim: {family}.tdx_mrtd, equals: {PCR}}}",
+                "",
+                [
+                    f"{family}.debug",
+                    f"{family}.migration_allowed",
+                    f"{family}.other_tdx_module",
+                    *more,
+                ],
+            )
+            for family, more in (("maa", ["maa.vmpl"]), ("ita", []))
+        ),
         # A PCR that software can reset says nothing of what runs.
         (
             f"{{safe: true}}, {PARAVISOR}, {RESETTABLE}",
