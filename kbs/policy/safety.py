@@ -103,9 +103,17 @@ def all_points(rule: Rule, vocabulary: Vocabulary) -> tuple[Open, ...]:
         for family in families_of(rule, vocabulary)
         for spec in vocabulary.safety(family)
         if spec.safety is not None
+        and _applies(spec.safety, rule, vocabulary)
         and (point := _open_claim(rule, spec, spec.safety)) is not None
     ]
     return (*found, *_open_registers(rule, vocabulary))
+
+
+def _applies(safety: Safety, rule: Rule, vocabulary: Vocabulary) -> bool:
+    return safety.beside is None or any(
+        name_of(leaf, vocabulary).spec.name == safety.beside
+        for leaf in leaves_of(rule.tree)
+    )
 
 
 def _open_claim(rule: Rule, spec: ClaimSpec, safety: Safety) -> Open | None:

@@ -16,7 +16,7 @@ from kbs.core.encode import parse_b64
 from kbs.core.errors import MalformedError
 from kbs.evidence.token.fields import Table, object_at, read_fields, text_at
 from kbs.evidence.token.service import Service, Token, is_nonce, nonce_bytes
-from kbs.evidence.token.tee import open_claims, open_specs, tdx_rows
+from kbs.evidence.token.tee import open_claims, open_specs, sgx_rows, tdx_rows
 from kbs.pki.issuers import Profile
 
 _TEES = ("tdx", "sgx", "sevsnp")
@@ -37,10 +37,13 @@ FIELDS = (
     _ROW("attester_advisory_ids", ClaimType.TEXTS, "advisories that apply"),
     _ROW("dbgstat", ClaimType.TEXT, "debug state (EAT)"),
     *tdx_rows(_TABLE),
-    _ROW("sgx_mrenclave", ClaimType.BYTES, "MRENCLAVE", size=32, boot=True),
-    _ROW("sgx_mrsigner", ClaimType.BYTES, "MRSIGNER", size=32),
-    _ROW("sgx_isvprodid", ClaimType.INT, "ISVPRODID"),
-    _ROW("sgx_isvsvn", ClaimType.INT, "ISVSVN"),
+    *sgx_rows(
+        _TABLE,
+        enclave="sgx_mrenclave",
+        signer="sgx_mrsigner",
+        product="sgx_isvprodid",
+        version="sgx_isvsvn",
+    ),
     _ROW("sgx_report_data", ClaimType.BYTES, "REPORTDATA of the enclave", size=64),
     _ROW("sgx_is_debuggable", ClaimType.BOOL, "whether the enclave can be debugged"),
 )

@@ -15,7 +15,7 @@ from kbs.core.binding import binding
 from kbs.core.claims import ClaimType, ClaimValue, Safety
 from kbs.evidence.token.fields import Table, object_at, read_fields, text_at
 from kbs.evidence.token.service import Service, Token
-from kbs.evidence.token.tee import is_snp, open_claims, open_specs, tdx_rows
+from kbs.evidence.token.tee import is_snp, open_claims, open_specs, sgx_rows, tdx_rows
 from kbs.pki.issuers import Profile
 
 _BOUND_TYPES = frozenset({"sevsnpvm", "tdxvm"})
@@ -61,10 +61,14 @@ FIELDS = (
     *(_ROW(f"{_SNP}{name}", ClaimType.INT, meaning) for name, meaning in _SNP_NUMBERS),
     *(_ROW(f"{_SNP}{name}", ClaimType.BOOL, meaning) for name, meaning in _SNP_FLAGS),
     *tdx_rows(_TABLE),
-    _ROW("x-ms-sgx-mrenclave", ClaimType.BYTES, "MRENCLAVE", size=32, boot=True),
-    _ROW("x-ms-sgx-mrsigner", ClaimType.BYTES, "MRSIGNER", size=32),
-    _ROW("x-ms-sgx-product-id", ClaimType.INT, "ISVPRODID"),
-    _ROW("x-ms-sgx-svn", ClaimType.INT, "ISVSVN"),
+    *sgx_rows(
+        _TABLE,
+        enclave="x-ms-sgx-mrenclave",
+        signer="x-ms-sgx-mrsigner",
+        product="x-ms-sgx-product-id",
+        version="x-ms-sgx-svn",
+        guests=("maa.x_ms_sevsnpvm_launchmeasurement",),
+    ),
 )
 
 _VMPL = _TABLE.spec(

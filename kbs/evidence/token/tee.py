@@ -82,6 +82,43 @@ def open_claims(family: str, body: Mapping[str, object]) -> dict[str, ClaimValue
     }
 
 
+def sgx_rows(
+    table: Table,
+    *,
+    enclave: str,
+    signer: str,
+    product: str,
+    version: str,
+    guests: tuple[str, ...] = (),
+) -> tuple[Field, ...]:
+    """Return the rows of an enclave's identity, by the names of the service.
+
+    Of a signer alone nobody knows which enclave it is, nor how old: where a rule names
+    the signer it must name product and SVN too, or a measurement: that of an enclave,
+    a TD, or a guest of another TEE (`guests`, further names of claims).
+    """
+    measured = table.row(enclave, ClaimType.BYTES, "MRENCLAVE", size=32, boot=True)
+    signed = table.row(signer, ClaimType.BYTES, "MRSIGNER", size=32)
+    others = (measured.spec.name, f"{table.family}.tdx_mrtd", *guests)
+    which = Safety(
+        reason="a signer signs many enclaves: name MRENCLAVE, or which product",
+        alternatives=others,
+        beside=signed.spec.name,
+    )
+    how_old = Safety(
+        reason="a signer's older versions have its older holes",
+        alternatives=others,
+        floor=True,
+        beside=signed.spec.name,
+    )
+    return (
+        measured,
+        signed,
+        table.row(product, ClaimType.INT, "ISVPRODID", safety=which),
+        table.row(version, ClaimType.INT, "ISVSVN", safety=how_old),
+    )
+
+
 def is_snp(body: Mapping[str, object]) -> bool:
     """Whether a token is about an SNP guest."""
     return any(name.startswith(_SNP) for name in body)

@@ -19,6 +19,21 @@ RESETTABLE = f"{{claim: azure_snp.pcr.sha256.16, equals: {SHA256}}}"
 TDX_PCR = f"{{claim: azure_tdx.pcr.sha256.4, equals: {SHA256}}}"
 VM_PCR = f"{{claim: azure_snp.pcr.sha256.4, equals: {SHA256}}}"
 
+SIGNER = f"{{claim: ita.sgx_mrsigner, equals: {SHA256}}}"
+INDEXED = SIGNER.replace("ita.sgx_mrsigner", '"ita[0].sgx_mrsigner"')
+PRODUCT = "{claim: ita.sgx_isvprodid, equals: 0}"
+VERSION = "{claim: ita.sgx_isvsvn, at_least: 3}"
+ENCLAVE = f"{{claim: ita.sgx_mrenclave, equals: {SHA256}}}"
+TD = f"{{claim: ita.tdx_mrtd, equals: {PCR}}}"
+MAA_SIGNER = f"{{claim: maa.x_ms_sgx_mrsigner, equals: {SHA256}}}"
+MAA_PRODUCT = (
+    "{claim: maa.x_ms_sgx_product_id, equals: 1}, "
+    "{claim: maa.x_ms_sgx_svn, at_least: 1}"
+)
+LAUNCH = f"{{claim: maa.x_ms_sevsnpvm_launchmeasurement, equals: {PCR}}}"
+MAA_OPEN = ("maa.x_ms_sgx_product_id", "maa.x_ms_sgx_svn")
+OF_SIGNER = ("ita.sgx_isvprodid", "ita.sgx_isvsvn")
+
 
 def open_claims(conditions: str, unsafe: str = "") -> list[str]:
     """Return the claims that stand open in the errors; none if it registers."""
@@ -100,6 +115,24 @@ def open_claims(conditions: str, unsafe: str = "") -> list[str]:
                 ],
             )
             for family, more in (("maa", ["maa.vmpl"]), ("ita", []))
+        ),
+        # MRSIGNER alone says neither which enclave of that signer nor how old it is.
+        *(
+            (f"{{safe: true}}, {conditions}", "", found)
+            for conditions, found in (
+                (SIGNER, ["ita.sgx_isvprodid", "ita.sgx_isvsvn"]),
+                (f"{SIGNER}, {PRODUCT}", ["ita.sgx_isvsvn"]),
+                (f"{SIGNER}, {PRODUCT}, {VERSION}", []),
+                (f"{SIGNER}, {ENCLAVE}", []),
+                (f"{{any: [{SIGNER}, {ENCLAVE}]}}", [*OF_SIGNER]),
+                (f"{{any: [{{all: [{SIGNER}, {PRODUCT}, {VERSION}]}}, {TD}]}}", []),
+                (f"{{every: ita, all: [{SIGNER}]}}", [*OF_SIGNER]),
+                (INDEXED, [*OF_SIGNER]),
+                (MAA_SIGNER, [*MAA_OPEN]),
+                (f"{{any: [{MAA_SIGNER}, {LAUNCH}]}}", [*MAA_OPEN]),
+                (f"{{any: [{{all: [{MAA_SIGNER}, {MAA_PRODUCT}]}}, {LAUNCH}]}}", []),
+                (f"{{claim: ita.attester_tcb_status, equals: UpToDate}}, {TD}", []),
+            )
         ),
         # A PCR that software can reset says nothing of what runs.
         (
