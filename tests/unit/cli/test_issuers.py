@@ -267,3 +267,69 @@ def test_an_anchor_may_name_no_implementation(tmp_path: Path) -> None:
 def test_keys_of_a_set_are_read_as_they_are_registered(tmp_path: Path) -> None:
     path = written(tmp_path / "keys", {"keys": [MAA.jwk(), EAR.jwk()]})
     assert read_keys(path, "--keys") == [{"key": MAA.jwk()}, {"key": EAR.jwk()}]
+
+
+EXPLAINED = """\
+kind: ReleasePolicy
+name: chat
+releases: ["acme/chat/*"]
+allow:
+  - rule: only
+    all:
+      - {safe: true}
+      - {claim: %s, equals: "%s"}
+"""
+LAUNCH = "maa.x_ms_sevsnpvm_launchmeasurement"
+RIM = "cca.realm.initial_measurement"
+
+
+def explain(folder: Path, item: object, rule: tuple[str, str], *more: object) -> Ran:
+    bundle = {"format": "kbs.evidence/1", "items": [item]}
+    return run(
+        *("policy", "explain", str(written(folder / "policy.yaml", EXPLAINED % rule))),
+        *("--evidence", str(written(folder / "bundle.json", bundle))),
+        *("--context", str(written(folder / "context.yaml", "{}"))),
+        *map(str, ("--at", AT, *more)),
+        "--json",
+    )
+
+
+def test_a_token_is_explained_with_the_keys_of_a_file(tmp_path: Path) -> None:
+    item, rule = MAA.item(maa_claims()), (LAUNCH, "ab" * 48)
+    without = explain(tmp_path, item, rule)
+    assert (without.code, without.json["decision"]) == (3, "denied")
+    assert without.json["reasons"][0]["id"] == "token.issuer"
+    keys = written(tmp_path / "maa.json", {"keys": [MAA.jwk()]})
+    ran = explain(tmp_path, item, rule, "--collateral", keys)
+    assert (ran.code, ran.json["decision"]) == (0, "granted")
+    other = explain(tmp_path, item, (LAUNCH, "cd" * 48), "--collateral", keys)
+    assert (other.code, other.json["reasons"][0]["id"]) == (1, LAUNCH)
+
+
+def test_a_realm_is_explained_with_the_keys_of_a_file(tmp_path: Path) -> None:
+    keys = written(tmp_path / "cpaks.json", anchors())
+    item, rule = FakeCca().item(bytes(64)), (RIM, "ab" * 32)
+    assert explain(tmp_path, item, rule).code == 3
+    assert explain(tmp_path, item, rule, "--collateral", keys).code == 0
+
+
+@pytest.mark.parametrize("content", ['{"keys": [{"kty": "oct", "k": "AA"}]}', "text"])
+def test_collateral_that_cannot_be_read_is_no_finding_about_the_evidence(
+    tmp_path: Path, content: str
+) -> None:
+    keys = written(tmp_path / "keys", content)
+    rule = (LAUNCH, "ab" * 48)
+    ran = explain(tmp_path, MAA.item(maa_claims()), rule, "--collateral", keys)
+    assert (ran.code, ran.out) == (2, "")
+    ran.assert_one_error_line()
+
+
+def test_a_broker_explains_with_its_own_issuers(tmp_path: Path) -> None:
+    keys = written(tmp_path / "maa.json", {"keys": [MAA.jwk()]})
+    evidence = written(tmp_path / "bundle.json", "{}")
+    ran = run(
+        *("policy", "explain", "acme/chat", "--evidence", str(evidence)),
+        *("--collateral", str(keys)),
+    )
+    assert ran.code == 2
+    assert "--context" in ran.err
