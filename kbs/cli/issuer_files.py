@@ -8,6 +8,7 @@ Veraison's tools write them. Whoever names a file vouches for what is in it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -58,8 +59,15 @@ def read_keys(path: Path, what: str) -> list[dict[str, object]]:
     Raises:
         MalformedError: it cannot be read, or holds something else.
     """
-    label = f"{what} {path}"
-    data = read_input(path, what, limit=MAX_FILE)
+    return keys_in(read_input(path, what, limit=MAX_FILE), f"{what} {path}")
+
+
+def keys_in(data: bytes, label: str) -> list[dict[str, object]]:
+    """Return the same of bytes.
+
+    Raises:
+        MalformedError: they hold something else.
+    """
     if data.startswith(_PEM_KEY):
         return [{"key": _pem_key(data, label).to_json()}]
     value = parse_json(data, label, limit=MAX_FILE)
@@ -67,6 +75,36 @@ def read_keys(path: Path, what: str) -> list[dict[str, object]]:
         return [{"key": jwk.to_json()} for jwk in parse_jwk_set(value, label)]
     anchors = require_list(value, label, limit=_MAX_ANCHORS)
     return [_anchor(one, f"{label}[{index}]") for index, one in enumerate(anchors)]
+
+
+def inspect_keys(data: bytes) -> dict[str, object]:
+    """Return the keys of a file for people; which can be registered for which service.
+
+    Raises:
+        MalformedError: it holds something else.
+    """
+    shown = []
+    for index, one in enumerate(keys_in(data, "keys")):
+        jwk = parse_jwk(one["key"], f"key {index}")
+        services = [profile.value for profile in Profile if _signs(jwk, profile)]
+        shown.append(
+            {
+                "kid": jwk.kid,
+                "alg": jwk.alg,
+                "spki_sha256": hashlib.sha256(jwk.spki).hexdigest(),
+                "services": services,
+                **{name: one[name] for name in one if name != "key"},
+            }
+        )
+    return {"keys": shown}
+
+
+def _signs(jwk: PublicJwk, profile: Profile) -> bool:
+    try:
+        issuer_key(jwk, profile, "key")
+    except MalformedError:
+        return False
+    return True
 
 
 def issuer_document(

@@ -333,3 +333,51 @@ def test_a_broker_explains_with_its_own_issuers(tmp_path: Path) -> None:
     )
     assert ran.code == 2
     assert "--context" in ran.err
+
+
+# --- what a file is -------------------------------------------------------------------
+
+
+def inspect(path: Path) -> Ran:
+    return run("evidence", "inspect", str(path), "--json")
+
+
+def test_the_answer_of_a_service_is_the_token_in_it(tmp_path: Path) -> None:
+    token = MAA.sign(maa_claims())
+    path = written(tmp_path / "answer.json", {"token": token, "trace": 1})
+    keys = written(tmp_path / "maa.json", {"keys": [MAA.jwk()]})
+    ran = verify(path, "--at", AT, "--collateral", keys)
+    assert (ran.code, ran.json["verdict"]) == (0, "verified")
+    assert inspect(path).json["items"][0]["token"]["profile"] == "maa"
+
+
+@pytest.mark.parametrize(
+    "value", ["{", {"token": "a.b"}, {"token": "ä.b.c"}, {"token": 7}, {"eat": "a.b.c"}]
+)
+def test_another_answer_is_none(tmp_path: Path, value: object) -> None:
+    path = written(tmp_path / "answer.json", value)
+    assert statuses(verify(path)) == {"bundle.parse": "fail"}
+    assert inspect(path).json["items"][0]["kind"] == "bundle"
+
+
+def test_keys_are_shown_with_the_services_that_they_fit(tmp_path: Path) -> None:
+    shown = inspect(written(tmp_path / "set.json", {"keys": [EAR.jwk()]})).json
+    (item,) = shown["items"]
+    assert item["kind"] == "keys"
+    (key,) = item["keys"]["keys"]
+    assert (key["kid"], key["alg"]) == (EAR.kid, "ES256")
+    assert key["services"] == ["ear", "cca"]
+    (platform,) = inspect(written(tmp_path / "cpaks.json", anchors())).json["items"]
+    assert platform["keys"]["keys"][0]["instance_id"] == INSTANCE.hex()
+    pem = inspect(written(tmp_path / "cpak.pem", pem_of_cpak())).json
+    assert pem["items"][0]["keys"]["keys"][0]["services"] == ["nras", "ear", "cca"]
+
+
+def test_keys_that_cannot_be_read_are_told_as_such(tmp_path: Path) -> None:
+    path = written(tmp_path / "set.json", {"keys": [{"kty": "oct", "k": "AA"}]})
+    ran = inspect(path)
+    assert ran.code == 2
+    assert "secret members k" in ran.json["items"][0]["error"]
+    (check,) = verify(path).json["checks"]
+    assert check["got"] == "members keys"
+    assert "--collateral" in check["detail"]
