@@ -17,6 +17,9 @@ PARAVISOR = f"{{claim: azure_snp.measurement, equals: {PCR}}}"
 ID_KEY = f"{{claim: azure_snp.id_key_digest, equals: {PCR}}}"
 RESETTABLE = f"{{claim: azure_snp.pcr.sha256.16, equals: {SHA256}}}"
 TDX_PCR = f"{{claim: azure_tdx.pcr.sha256.4, equals: {SHA256}}}"
+ZERO = f"'{'0' * 64}'"
+ZERO_PCR = f"{{claim: azure_snp.pcr.sha256.15, equals: {ZERO}}}"
+PERHAPS_ZERO = f"{{claim: azure_snp.pcr.sha256.4, in: [{SHA256}, {ZERO}]}}"
 VM_PCR = f"{{claim: azure_snp.pcr.sha256.4, equals: {SHA256}}}"
 
 SIGNER = f"{{claim: ita.sgx_mrsigner, equals: {SHA256}}}"
@@ -102,6 +105,19 @@ def open_claims(conditions: str, unsafe: str = "") -> list[str]:
             "",
             ["azure_tdx.mr_td"],
         ),
+        # A register that nothing was measured into is zero in every VM.
+        (
+            f"{{safe: true}}, {PARAVISOR}, {ZERO_PCR}",
+            "",
+            ["azure_snp.pcr.sha256.0"],
+        ),
+        (
+            f"{{safe: true}}, {PARAVISOR}, {PERHAPS_ZERO}",
+            "",
+            ["azure_snp.pcr.sha256.0"],
+        ),
+        (f"{{safe: true}}, {PARAVISOR}, {ZERO_PCR}, {VM_PCR}", "", []),
+        (f"{{claim: nitrotpm.pcrs.4, equals: '{'0' * 96}'}}", "", ["nitrotpm.pcrs.4"]),
         # Tokens about a TEE of any kind: nothing of it may stay open.
         *(
             (
