@@ -131,6 +131,15 @@ def issuer_document(
                 expected="--keys only",
                 code="usage",
             )
+        if any("instance_id" not in one for one in given):
+            raise MalformedError(
+                "--keys",
+                got="a key that names no platform",
+                expected='[{"pkey": JWK, "instance-id": hex, '
+                '"implementation-id"?: hex}, …]',
+                hint="kbs evidence inspect shows the instance_id of a token",
+                code="usage",
+            )
         return {**document, "platforms": given}
     if issuer is None:
         raise MalformedError(

@@ -335,6 +335,12 @@ def test_a_broker_explains_with_its_own_issuers(tmp_path: Path) -> None:
     assert "--context" in ran.err
 
 
+def test_a_key_of_no_platform_is_not_registered_for_one(tmp_path: Path) -> None:
+    keys = written(tmp_path / "cpak.pem", pem_of_cpak())
+    with pytest.raises(MalformedError, match="names no platform"):
+        issuer_document("cca", issuer=None, audience=None, keys=(keys,), roots=())
+
+
 # --- what a file is -------------------------------------------------------------------
 
 
