@@ -85,6 +85,35 @@ class ClaimSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SpecTable:
+    """Writes the specs of claims that share their family and where they come from."""
+
+    family: str
+    source: str
+
+    def spec(
+        self,
+        name: str,
+        kind: ClaimType,
+        description: str,
+        *,
+        size: int | None = None,
+        boot: bool = False,
+        safety: Safety | None = None,
+    ) -> ClaimSpec:
+        """Return the spec of a claim, by its name inside the family."""
+        return ClaimSpec(
+            name=f"{self.family}.{name}",
+            type=kind,
+            description=description,
+            source=self.source,
+            size=size,
+            boot=boot,
+            safety=safety,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Vocabulary:
     """Every claim name that the verifiers of the day can give."""
 
