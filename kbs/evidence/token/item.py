@@ -166,7 +166,10 @@ def _answered(data: bytes) -> str | None:
         document = parse_json(data, "answer", limit=MAX_SUBMODULES * MAX_TOKEN)
     except MalformedError:
         return None
-    token = document.get(_ANSWER) if isinstance(document, dict) else None
+    # What calls itself something else is not taken for an answer.
+    if not isinstance(document, dict) or "format" in document:
+        return None
+    token = document.get(_ANSWER)
     if not isinstance(token, str) or not token.isascii():
         return None
     return token if _COMPACT.fullmatch(token.encode("ascii")) else None

@@ -358,7 +358,15 @@ def test_the_answer_of_a_service_is_the_token_in_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["{", {"token": "a.b"}, {"token": "ä.b.c"}, {"token": 7}, {"eat": "a.b.c"}]
+    "value",
+    [
+        "{",
+        {"token": "a.b"},
+        {"token": "ä.b.c"},
+        {"token": 7},
+        {"eat": "aaaa.b.c"},
+        {"format": "kbs.evidence/1", "items": [], "token": "aaaa.b.c"},
+    ],
 )
 def test_another_answer_is_none(tmp_path: Path, value: object) -> None:
     path = written(tmp_path / "answer.json", value)
