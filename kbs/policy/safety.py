@@ -61,6 +61,7 @@ def expansion(rule: Rule, vocabulary: Vocabulary) -> tuple[Node, ...]:
             for spec in vocabulary.safety(family)
             if spec.safety is not None
             and spec.safety.default
+            and _applies(spec.safety, rule, vocabulary)
             and spec.name not in excused
             and permitted(rule.tree, spec) is None
         )

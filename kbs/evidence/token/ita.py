@@ -16,7 +16,13 @@ from kbs.core.encode import parse_b64
 from kbs.core.errors import MalformedError
 from kbs.evidence.token.fields import Table, object_at, read_fields, text_at
 from kbs.evidence.token.service import Service, Token, is_nonce, nonce_bytes
-from kbs.evidence.token.tee import open_claims, open_specs, sgx_rows, tdx_rows
+from kbs.evidence.token.tee import (
+    open_claims,
+    open_specs,
+    sgx_rows,
+    tcb_status,
+    tdx_rows,
+)
 from kbs.pki.issuers import Profile
 
 _TEES = ("tdx", "sgx", "sevsnp")
@@ -37,6 +43,7 @@ FIELDS = (
     _ROW("attester_advisory_ids", ClaimType.TEXTS, "advisories that apply"),
     _ROW("dbgstat", ClaimType.TEXT, "debug state (EAT)"),
     *tdx_rows(_TABLE),
+    tcb_status(_TABLE),
     *sgx_rows(
         _TABLE,
         enclave="sgx_mrenclave",

@@ -15,7 +15,14 @@ from kbs.core.binding import binding
 from kbs.core.claims import ClaimType, ClaimValue, Safety
 from kbs.evidence.token.fields import Table, object_at, read_fields, text_at
 from kbs.evidence.token.service import Service, Token
-from kbs.evidence.token.tee import is_snp, open_claims, open_specs, sgx_rows, tdx_rows
+from kbs.evidence.token.tee import (
+    is_snp,
+    open_claims,
+    open_specs,
+    sgx_rows,
+    tcb_status,
+    tdx_rows,
+)
 from kbs.pki.issuers import Profile
 
 _BOUND_TYPES = frozenset({"sevsnpvm", "tdxvm"})
@@ -61,6 +68,7 @@ FIELDS = (
     *(_ROW(f"{_SNP}{name}", ClaimType.INT, meaning) for name, meaning in _SNP_NUMBERS),
     *(_ROW(f"{_SNP}{name}", ClaimType.BOOL, meaning) for name, meaning in _SNP_FLAGS),
     *tdx_rows(_TABLE),
+    tcb_status(_TABLE, beside="maa.tdx_mrtd"),
     *sgx_rows(
         _TABLE,
         enclave="x-ms-sgx-mrenclave",

@@ -57,6 +57,25 @@ _OPEN = (
 )
 
 
+def tcb_status(table: Table, beside: str | None = None) -> Field:
+    """Return the row of the platform's TCB status, in the words of Intel's TCB info.
+
+    `beside` is a claim without which a rule is about TEEs that have no such status.
+    """
+    safety = Safety(
+        reason="the service attests to platforms with known holes too",
+        default=("UpToDate",),
+        acceptable=(
+            "SWHardeningNeeded",
+            "ConfigurationNeeded",
+            "ConfigurationAndSWHardeningNeeded",
+        ),
+        beside=beside,
+    )
+    meaning = "TCB status of the platform"
+    return table.row("attester_tcb_status", ClaimType.TEXT, meaning, safety=safety)
+
+
 def open_specs(table: Table) -> tuple[ClaimSpec, ...]:
     """Return the claims about what must not stay open of any TEE."""
     return tuple(
@@ -194,5 +213,4 @@ def tdx_rows(table: Table) -> tuple[Field, ...]:
         row("tdx_xfam", ClaimType.BYTES, "XFAM", size=8),
         row("tdx_tee_tcb_svn", ClaimType.BYTES, "TEE_TCB_SVN", size=16),
         row("tdx_seamsvn", ClaimType.INT, "SVN of the TDX module"),
-        row("attester_tcb_status", ClaimType.TEXT, "TCB status of the platform"),
     )

@@ -6,6 +6,7 @@ import pytest
 
 from kbs.evidence.registry import vocabulary
 from kbs.policy.parse import PolicyError, parse_release_policy
+from kbs.policy.safety import expansion
 from tests.unit.policy.words import policy_text
 
 WORDS = vocabulary()
@@ -34,6 +35,8 @@ MAA_PRODUCT = (
     "{claim: maa.x_ms_sgx_svn, at_least: 1}"
 )
 LAUNCH = f"{{claim: maa.x_ms_sevsnpvm_launchmeasurement, equals: {PCR}}}"
+OUT_OF_DATE = "{claim: ita.attester_tcb_status, in: [OutOfDate]}"
+MAA_SNP = ("maa.migration_allowed", "maa.other_tdx_module", "maa.vmpl")
 MAA_OPEN = ("maa.x_ms_sgx_product_id", "maa.x_ms_sgx_svn")
 OF_SIGNER = ("ita.sgx_isvprodid", "ita.sgx_isvsvn")
 
@@ -124,6 +127,7 @@ def open_claims(conditions: str, unsafe: str = "") -> list[str]:
                 f"{{claim: {family}.tdx_mrtd, equals: {PCR}}}",
                 "",
                 [
+                    f"{family}.attester_tcb_status",
                     f"{family}.debug",
                     f"{family}.migration_allowed",
                     f"{family}.other_tdx_module",
@@ -131,6 +135,13 @@ def open_claims(conditions: str, unsafe: str = "") -> list[str]:
                 ],
             )
             for family, more in (("maa", ["maa.vmpl"]), ("ita", []))
+        ),
+        # An SNP guest's token has no such status.
+        (f"{{claim: maa.debug, equals: false}}, {LAUNCH}", "", [*MAA_SNP]),
+        (
+            f"{{safe: true}}, {TD}, {OUT_OF_DATE}",
+            "",
+            ["ita.attester_tcb_status"],
         ),
         # MRSIGNER alone says neither which enclave of that signer nor how old it is.
         *(
@@ -162,3 +173,15 @@ def test_a_rule_fixes_what_is_dangerous_or_excuses_it(
     conditions: str, unsafe: str, found: list[str]
 ) -> None:
     assert open_claims(conditions, unsafe) == found
+
+
+@pytest.mark.parametrize(
+    ("measured", "status"), [(TD, True), (ENCLAVE, True), (LAUNCH, False)]
+)
+def test_safe_asks_for_a_status_of_tees_that_have_one(
+    measured: str, *, status: bool
+) -> None:
+    text = policy_text(f"[{{safe: true}}, {measured}]")
+    (rule,) = parse_release_policy(text, vocabulary=WORDS).policy.allow
+    named = {str(node) for node in expansion(rule, WORDS)}
+    assert any("tcb_status" in one for one in named) is status
