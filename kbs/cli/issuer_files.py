@@ -7,10 +7,8 @@ Veraison's tools write them. Whoever names a file vouches for what is in it.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -28,7 +26,7 @@ from kbs.core.encode import (
 from kbs.core.errors import MalformedError
 from kbs.evidence.model import TrustedIssuer
 from kbs.pki.certificates import load_der_certificate, spki_sha256
-from kbs.pki.issuers import IssuerKey, Profile, issuer_key
+from kbs.pki.issuers import ALGORITHMS, IssuerKey, Profile, issuer_key
 from kbs.pki.jwk import PublicJwk, check_public_key, parse_jwk, parse_jwk_set
 
 _PEM_KEY = b"-----BEGIN PUBLIC KEY-----"
@@ -160,7 +158,7 @@ def vouched(path: Path, what: str) -> tuple[TrustedIssuer, ...]:
     """Return issuers of every profile with the keys of a file, for one verification.
 
     Raises:
-        MalformedError: it cannot be read, or holds no key that any profile signs with.
+        MalformedError: it cannot be read, or holds no key.
     """
     found = [(parse_jwk(one["key"], what), one) for one in read_keys(path, what)]
     issuers = []
@@ -175,8 +173,8 @@ def vouched(path: Path, what: str) -> tuple[TrustedIssuer, ...]:
     if not issuers:
         raise MalformedError(
             f"{what} {path}",
-            got="no key whose algorithm is known",
-            expected="JWKs with alg, or of a kind that leaves no doubt",
+            got="no key",
+            expected="JWKs, a PEM key or trust anchors",
         )
     return tuple(issuers)
 
@@ -185,13 +183,18 @@ def _usable(
     found: list[tuple[PublicJwk, dict[str, object]]], profile: Profile
 ) -> Iterator[IssuerKey]:
     for jwk, one in found:
-        with contextlib.suppress(MalformedError):
-            key = issuer_key(jwk, profile, "key")
-            yield replace(
-                key,
-                instance_id=_octets(one, "instance_id"),
-                implementation_id=_octets(one, "implementation_id"),
-            )
+        # A key that does not name its algorithm (PEM never does) counts with each that
+        # the service signs with: it is trusted for one command, and none is symmetric.
+        algorithms = jwk.algorithms if jwk.alg is None else (jwk.alg,)
+        for algorithm in algorithms:
+            if algorithm in ALGORITHMS[profile]:
+                yield IssuerKey(
+                    key=jwk.key,
+                    algorithm=algorithm,
+                    kid=jwk.kid,
+                    instance_id=_octets(one, "instance_id"),
+                    implementation_id=_octets(one, "implementation_id"),
+                )
 
 
 def _pem_key(data: bytes, what: str) -> PublicJwk:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kbs.cli.issuer_files import is_keys_file, issuer_document, read_keys, vouched
 from kbs.core.errors import MalformedError
+from kbs.governance.token_issuer import parse_token_issuer
 from kbs.pki.certificates import spki_sha256
 from tests.fakes.admin_bench import Bench, Ran, run
 from tests.fakes.amd import NOW
@@ -146,6 +148,26 @@ def test_the_root_of_a_pki_token_is_given_as_certificate(tmp_path: Path) -> None
     leaf = tmp_path / "leaf.pem"
     leaf.write_bytes(pki.leaf.public_bytes(Encoding.PEM))
     assert statuses(verify(token, "--cert", leaf, "--at", AT))["token.chain"] == "fail"
+
+
+@pytest.mark.parametrize("algorithm", ["RS384", "PS256"])
+def test_a_key_that_does_not_name_its_algorithm_counts_for_this_command(
+    tmp_path: Path, algorithm: str
+) -> None:
+    verifier = replace(EAR, algorithm=algorithm, kid=None)
+    token = written(tmp_path / "token.jwt", verifier.sign(ear_claims()))
+    pem = verifier.key.public_key().public_bytes(
+        Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+    )
+    keys = written(tmp_path / "key.pem", pem.decode())
+    ran = verify(token, "--at", AT, "--collateral", keys)
+    assert (ran.code, ran.json["verdict"]) == (0, "verified")
+    # To be registered for good, it has to leave no doubt.
+    document = issuer_document(
+        "ear", issuer=EAR.iss, audience=None, keys=(keys,), roots=()
+    )
+    with pytest.raises(MalformedError, match="exactly one of"):
+        parse_token_issuer(document)
 
 
 @pytest.mark.parametrize("form", ["jwk", "pem", "anchors"])
