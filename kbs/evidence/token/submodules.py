@@ -55,11 +55,11 @@ def _wrong(token: Token, named: Mapping[str, object]) -> list[str]:
 def _twice(token: Token) -> list[str]:
     # The service appraises whatever reports it is sent, one device's twice as well; a
     # policy that counts would count two.
-    first: dict[int, str] = {}
+    first: dict[int | str, str] = {}
     wrong = []
     for name, jws in token.submodules.items():
         number = nras.ueid(jws.claims)
-        known = name if number is None else first.setdefault(int(number), name)
+        known = first.setdefault(jws.compact if number is None else int(number), name)
         if known != name:
             wrong.append(f"{name} is the same device as {known}")
     return wrong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -37,6 +38,7 @@ from tests.fakes.tokens import (
     FakeSet,
     ear_claims,
     gcs_claims,
+    gpu_claims,
     ita_claims,
     maa_claims,
     unsigned,
@@ -305,6 +307,15 @@ def changed_set(**changes: Any) -> dict[str, object]:
     return item
 
 
+def same_token_twice() -> dict[str, object]:
+    """A set with one token, that names no device, under two names."""
+    token = NRAS.sign({**gpu_claims(NONCE), "ueid": None})
+    entry = ["DIGEST", ["SHA-256", hashlib.sha256(token.encode()).hexdigest()]]
+    overall = {"submods": {"GPU-0": entry, "GPU-1": entry}}
+    item = FakeSet(nonce=NONCE, overall=overall).item()
+    return {**item, "submodules": {"GPU-0": token, "GPU-1": token}}
+
+
 STRANGER = replace(NRAS, number=4)
 
 
@@ -350,6 +361,7 @@ STRANGER = replace(NRAS, number=4)
             ).item(),
             {"token.submodules": "fail"},
         ),
+        (same_token_twice(), {"token.submodules": "fail"}),
         (
             FakeSet(nonce=NONCE, device={"exp": _NOW}).item(),
             {"token.validity": "fail"},
