@@ -152,10 +152,14 @@ def _safe(safety: Safety | None) -> str:
     if not text:
         names = " or ".join(f"`{name}`" for name in safety.alternatives)
         text = f"any value of this or {names}"
+        if safety.floor:
+            text += ", or `at_least` for this"
     if safety.acceptable:
         text += "; acceptable " + ", ".join(
             f"`{_written(value)}`" for value in safety.acceptable
         )
+    if safety.beside is not None:
+        text = f"beside `{safety.beside}`, {text}"
     return f"{text}: {safety.reason}"
 
 

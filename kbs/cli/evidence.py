@@ -42,7 +42,7 @@ _KINDS = (
     "eventlog",
     "rim",
 )
-_INSPECTED = (*_KINDS, "certificate", "collateral")
+_INSPECTED = (*_KINDS, "certificate", "collateral", "keys")
 
 
 @click.group()

@@ -5,12 +5,12 @@ starts with TPM_GENERATED, an Azure HCL report with HCLA; a quote of TDX or SGX 
 its quoting enclave's vendor in its header; a Nitro document is a COSE_Sign1 of its
 kind; an attestation of go-tpm-tools begins with a TPM's key; reports of NVIDIA devices
 begin as such or stand in a form of NVIDIA's; a RIM is a SWID tag; a token is three
-words of base64url or a set of such; a CCA token starts with its tag; JSON that is no
-bundle is evidence as RCAR carries it, where its members say so, or stands around a
-quote; an event log is known by its first event, or by being one to its end; text is hex
-or base64 of what is binary by nature; anything else needs --kind. What the
-evidence itself lacks in shape is a finding about it (`Unparsed`), what an option's file
-lacks is a usage error.
+words of base64url, a set of such or a service's answer with one; a CCA token starts
+with its tag; JSON that is no bundle is evidence as RCAR carries it, where its members
+say so, or stands around a quote; an event log is known by its first event, or by being
+one to its end; text is hex or base64 of what is binary by nature; anything else needs
+--kind. What the evidence itself lacks in shape is a finding about it (`Unparsed`), what
+an option's file lacks is a usage error.
 """
 
 from __future__ import annotations
@@ -377,12 +377,30 @@ def bundle_from(kind: str, data: bytes, files: GivenFiles) -> Bundle:
         try:
             return parse_bundle(data)
         except MalformedError as exc:
-            raise Unparsed(BUNDLE, exc) from exc
+            raise Unparsed(BUNDLE, _unlike_bundle(data) or exc) from exc
     if kind == GCE:
         return Bundle(read_attestation(data).items)
     if kind == NVGPU:
         return Bundle(_device_items(data, files))
     return Bundle((_MAKERS[kind](kind, data, files),))
+
+
+def _unlike_bundle(data: bytes) -> MalformedError | None:
+    """Say what JSON is that has nothing of a bundle; None where it has something."""
+    try:
+        members = parse_json_object(data, "evidence", limit=MAX_BUNDLE_BYTES)
+    except MalformedError:
+        return None
+    if {"format", "items"} & members.keys():
+        return None
+    hint = "keys of issuers and collateral stand beside evidence: --collateral FILE"
+    return MalformedError(
+        "JSON file",
+        got="members " + (", ".join(sorted(members))[:100] or "none"),
+        expected='a bundle ({"format", "items"}), evidence of RCAR, an answer of a '
+        "service with a token, or reports of NVIDIA devices",
+        hint=hint if is_keys_file(data) else None,
+    )
 
 
 def _status_in(path: Path) -> GivenCollateral:

@@ -1,13 +1,14 @@
 """`kbs policy explain`: here with a context file, else by the broker with its store.
 
-Here, the context's AK groups and CAs are what evidence may rest on, and evidence that
-does not hold is explained too: its failed checks come first among the reasons.
+Here, the context's AK groups and CAs and the keys of token issuers in the files of
+`--collateral` are what evidence may rest on. Evidence that does not hold is explained
+too: its failed checks come first among the reasons.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from kbs.cli.appraisal import Result, malformed, verify_recorded
 from kbs.cli.context import EXIT_DONE, EXIT_REFUSED, CliContext, one_line
 from kbs.cli.evidence import time_of
-from kbs.cli.evidence_files import Unparsed
+from kbs.cli.evidence_files import GivenFiles, Unparsed
 from kbs.cli.inputs import read_input
 from kbs.cli.x509_files import certificates_in
 from kbs.core.checks import Status, Verdict
@@ -83,10 +84,17 @@ class Explanation:
     claims: Mapping[str, ClaimValue]
     keys: tuple[KeyId, ...]
     development: bool
+    files: GivenFiles = field(default_factory=GivenFiles)
 
     @staticmethod
-    def read(*, evidence: Path, at: str | None, request: Path | None) -> Explanation:
-        """Read the files that the options name.
+    def read(
+        *,
+        evidence: Path,
+        at: str | None,
+        request: Path | None,
+        collateral: tuple[Path, ...] = (),
+    ) -> Explanation:
+        """Read the files that the options name; collateral is read when it is used.
 
         Raises:
             MalformedError: one cannot be read, or the request lacks its shape.
@@ -113,6 +121,7 @@ class Explanation:
             claims=_request_claims(members, time),
             keys=tuple(parse_key_ref(key).key_id for key in keys),
             development=development,
+            files=GivenFiles(collateral=collateral),
         )
 
     def notes(self, parsed: ParsedPolicy | None) -> tuple[str, ...]:
@@ -131,13 +140,14 @@ def explain_here(asked: Explanation, parsed: ParsedPolicy, names: Path) -> Expla
     """Verify and appraise with what a context file says.
 
     Raises:
-        MalformedError: the context cannot be read.
+        MalformedError: the context or a file of collateral cannot be read.
     """
     tenant = parsed.policy.tenant
     context = load_context(names, tenant=tenant)
+    trust = _trust(asked, context)
     try:
         bundle = parse_bundle(asked.evidence)
-        result = verify_recorded(bundle, _trust(asked, context), asked.claims)
+        result = verify_recorded(bundle, trust, asked.claims)
     except Unparsed as exc:
         result = malformed(exc.kind, exc.error)
     except MalformedError as exc:
@@ -171,6 +181,13 @@ def explain_by_server(
     """
     from kbs.cli.admin_client import AdminClient
 
+    if asked.files.collateral:
+        raise MalformedError(
+            "--collateral",
+            got="no --context",
+            expected="--context: the broker has issuers and collateral of its own",
+            code="usage",
+        )
     body: dict[str, object] = {
         "bundle": parse_json_object(
             asked.evidence, "--evidence", limit=MAX_BUNDLE_BYTES
@@ -253,7 +270,10 @@ def _trust(asked: Explanation, context: Context) -> Trust:
             for ca, data in context.cas.items()
             for certificate in certificates_in(data, f"CA {ca}")
         ),
+        collateral=asked.files.given_collateral(),
+        issuers=asked.files.given_issuers(),
         require_revocation=False,
+        recorded=True,
         development=asked.development,
     )
 

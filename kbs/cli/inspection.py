@@ -1,4 +1,4 @@
-"""`kbs evidence inspect`: fields of bundles, reports, quotes, logs, collateral.
+"""`kbs evidence inspect`: fields of bundles, reports, quotes, logs, collateral, keys.
 
 `{"items": [{"kind", <kind>: {…fields…}}], "runtime_data"?}`; an item that does not
 parse has an `error` in place of its fields. Nothing shown is proven.
@@ -25,6 +25,7 @@ from kbs.cli.evidence_files import (
     read_evidence,
 )
 from kbs.cli.inputs import read_input
+from kbs.cli.issuer_files import inspect_keys, is_keys_file
 from kbs.cli.x509_files import certificates_in, load_collateral
 from kbs.core.clock import format_time
 from kbs.core.errors import KbsError, MalformedError
@@ -42,6 +43,7 @@ from kbs.pki.certificates import spki_sha256
 
 CERTIFICATE = "certificate"
 COLLATERAL = "collateral"
+KEYS = "keys"
 
 # Data of an event beyond this is shown by its size only.
 _MAX_SHOWN = 256
@@ -82,7 +84,9 @@ def _guess(data: bytes) -> str | None:
         except MalformedError:
             continue
         return kind
-    return found
+    # What speaks of keys and is no bundle is told what is wrong with them. The keys of
+    # a bundle are those that it asks for.
+    return KEYS if is_keys_file(data) and b'"items"' not in data else found
 
 
 def _is_collateral_set(found: str, data: bytes) -> bool:
@@ -156,6 +160,13 @@ def _inspect_log(log: EventLog) -> dict[str, object]:
     }
 
 
+def _inspect_keys_file(data: bytes) -> dict[str, object]:
+    try:
+        return _single(KEYS, inspect_keys(data))
+    except MalformedError as exc:
+        return {"items": [{"kind": KEYS, "error": str(exc)}]}
+
+
 def _inspect_collateral_file(data: bytes) -> dict[str, object]:
     return _single(COLLATERAL, _inspect_collateral(load_collateral(data, COLLATERAL)))
 
@@ -205,5 +216,6 @@ _ALONE: Mapping[str, Callable[[bytes], dict[str, object]]] = {
     RIM: _inspect_rim_file,
     CERTIFICATE: _inspect_certificates,
     COLLATERAL: _inspect_collateral_file,
+    KEYS: _inspect_keys_file,
 }
 """Files that are no item of a bundle."""

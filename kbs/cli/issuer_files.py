@@ -7,9 +7,8 @@ Veraison's tools write them. Whoever names a file vouches for what is in it.
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -27,7 +26,7 @@ from kbs.core.encode import (
 from kbs.core.errors import MalformedError
 from kbs.evidence.model import TrustedIssuer
 from kbs.pki.certificates import load_der_certificate, spki_sha256
-from kbs.pki.issuers import IssuerKey, Profile, issuer_key
+from kbs.pki.issuers import ALGORITHMS, IssuerKey, Profile, issuer_key
 from kbs.pki.jwk import PublicJwk, check_public_key, parse_jwk, parse_jwk_set
 
 _PEM_KEY = b"-----BEGIN PUBLIC KEY-----"
@@ -58,8 +57,15 @@ def read_keys(path: Path, what: str) -> list[dict[str, object]]:
     Raises:
         MalformedError: it cannot be read, or holds something else.
     """
-    label = f"{what} {path}"
-    data = read_input(path, what, limit=MAX_FILE)
+    return keys_in(read_input(path, what, limit=MAX_FILE), f"{what} {path}")
+
+
+def keys_in(data: bytes, label: str) -> list[dict[str, object]]:
+    """Return the same of bytes.
+
+    Raises:
+        MalformedError: they hold something else.
+    """
     if data.startswith(_PEM_KEY):
         return [{"key": _pem_key(data, label).to_json()}]
     value = parse_json(data, label, limit=MAX_FILE)
@@ -67,6 +73,36 @@ def read_keys(path: Path, what: str) -> list[dict[str, object]]:
         return [{"key": jwk.to_json()} for jwk in parse_jwk_set(value, label)]
     anchors = require_list(value, label, limit=_MAX_ANCHORS)
     return [_anchor(one, f"{label}[{index}]") for index, one in enumerate(anchors)]
+
+
+def inspect_keys(data: bytes) -> dict[str, object]:
+    """Return the keys of a file for people; which can be registered for which service.
+
+    Raises:
+        MalformedError: it holds something else.
+    """
+    shown = []
+    for index, one in enumerate(keys_in(data, "keys")):
+        jwk = parse_jwk(one["key"], f"key {index}")
+        services = [profile.value for profile in Profile if _signs(jwk, profile)]
+        shown.append(
+            {
+                "kid": jwk.kid,
+                "alg": jwk.alg,
+                "spki_sha256": hashlib.sha256(jwk.spki).hexdigest(),
+                "services": services,
+                **{name: one[name] for name in one if name != "key"},
+            }
+        )
+    return {"keys": shown}
+
+
+def _signs(jwk: PublicJwk, profile: Profile) -> bool:
+    try:
+        issuer_key(jwk, profile, "key")
+    except MalformedError:
+        return False
+    return True
 
 
 def issuer_document(
@@ -93,6 +129,15 @@ def issuer_document(
                 expected="--keys only",
                 code="usage",
             )
+        if any("instance_id" not in one for one in given):
+            raise MalformedError(
+                "--keys",
+                got="a key that names no platform",
+                expected='[{"pkey": JWK, "instance-id": hex, '
+                '"implementation-id"?: hex}, …]',
+                hint="kbs evidence inspect shows the instance_id of a token",
+                code="usage",
+            )
         return {**document, "platforms": given}
     if issuer is None:
         raise MalformedError(
@@ -113,7 +158,7 @@ def vouched(path: Path, what: str) -> tuple[TrustedIssuer, ...]:
     """Return issuers of every profile with the keys of a file, for one verification.
 
     Raises:
-        MalformedError: it cannot be read, or holds no key that any profile signs with.
+        MalformedError: it cannot be read, or holds no key.
     """
     found = [(parse_jwk(one["key"], what), one) for one in read_keys(path, what)]
     issuers = []
@@ -128,8 +173,8 @@ def vouched(path: Path, what: str) -> tuple[TrustedIssuer, ...]:
     if not issuers:
         raise MalformedError(
             f"{what} {path}",
-            got="no key whose algorithm is known",
-            expected="JWKs with alg, or of a kind that leaves no doubt",
+            got="no key",
+            expected="JWKs, a PEM key or trust anchors",
         )
     return tuple(issuers)
 
@@ -138,13 +183,18 @@ def _usable(
     found: list[tuple[PublicJwk, dict[str, object]]], profile: Profile
 ) -> Iterator[IssuerKey]:
     for jwk, one in found:
-        with contextlib.suppress(MalformedError):
-            key = issuer_key(jwk, profile, "key")
-            yield replace(
-                key,
-                instance_id=_octets(one, "instance_id"),
-                implementation_id=_octets(one, "implementation_id"),
-            )
+        # A key that does not name its algorithm (PEM never does) counts with each that
+        # the service signs with: it is trusted for one command, and none is symmetric.
+        algorithms = jwk.algorithms if jwk.alg is None else (jwk.alg,)
+        for algorithm in algorithms:
+            if algorithm in ALGORITHMS[profile]:
+                yield IssuerKey(
+                    key=jwk.key,
+                    algorithm=algorithm,
+                    kid=jwk.kid,
+                    instance_id=_octets(one, "instance_id"),
+                    implementation_id=_octets(one, "implementation_id"),
+                )
 
 
 def _pem_key(data: bytes, what: str) -> PublicJwk:

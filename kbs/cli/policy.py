@@ -104,6 +104,12 @@ def run_cases(context: CliContext, *, folder: Path) -> None:
 @click.option("--at", metavar="TIME", help="RFC 3339 in UTC; default now.")
 @click.option("--context", "names", type=_FILE, help="Explain here, with these names.")
 @click.option("--request", type=_FILE, help="JSON: keys, door, freshness, time …")
+@click.option(
+    "--collateral",
+    multiple=True,
+    type=_FILE,
+    help="With --context: keys of token issuers, vendors' collateral.",
+)
 @common_options
 def explain(
     context: CliContext,
@@ -113,13 +119,16 @@ def explain(
     at: str | None,
     names: Path | None,
     request: Path | None,
+    collateral: tuple[Path, ...],
 ) -> None:
     """Say what a policy says to evidence, condition by condition; releases nothing."""
     from kbs.cli.explaining import Explanation, explain_by_server, explain_here
     from kbs.cli.policy_files import load_policy
     from kbs.cli.render import explanation
 
-    asked = Explanation.read(evidence=evidence, at=at, request=request)
+    asked = Explanation.read(
+        evidence=evidence, at=at, request=request, collateral=collateral
+    )
     if names is not None:
         found = explain_here(asked, load_policy(Path(target)), names)
     else:

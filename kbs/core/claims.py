@@ -42,7 +42,8 @@ class Safety:
     are further values that a rule may fix in words of its own without an excuse.
     An empty `default` means that `safe: true` cannot know the value (an AK group):
     the rule must fix the claim, or one of `alternatives`, to any value; with `floor`,
-    an `at_least` for the claim fixes it too.
+    an `at_least` for the claim fixes it too. With `beside` all of this is asked only of
+    rules that name that claim.
     """
 
     reason: str
@@ -50,6 +51,7 @@ class Safety:
     acceptable: tuple[bool | int | str, ...] = ()
     alternatives: tuple[str, ...] = ()
     floor: bool = False
+    beside: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,35 @@ class ClaimSpec:
     def family(self) -> str:
         """The part before the first dot."""
         return self.name.partition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class SpecTable:
+    """Writes the specs of claims that share their family and where they come from."""
+
+    family: str
+    source: str
+
+    def spec(
+        self,
+        name: str,
+        kind: ClaimType,
+        description: str,
+        *,
+        size: int | None = None,
+        boot: bool = False,
+        safety: Safety | None = None,
+    ) -> ClaimSpec:
+        """Return the spec of a claim, by its name inside the family."""
+        return ClaimSpec(
+            name=f"{self.family}.{name}",
+            type=kind,
+            description=description,
+            source=self.source,
+            size=size,
+            boot=boot,
+            safety=safety,
+        )
 
 
 @dataclass(frozen=True, slots=True)

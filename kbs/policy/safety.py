@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kbs.core.claims import ClaimSpec, Safety, Vocabulary
+from kbs.core.claims import ClaimSpec, ClaimType, Safety, Vocabulary
 from kbs.policy.analysis import (
     Part,
     constrains,
@@ -61,6 +61,7 @@ def expansion(rule: Rule, vocabulary: Vocabulary) -> tuple[Node, ...]:
             for spec in vocabulary.safety(family)
             if spec.safety is not None
             and spec.safety.default
+            and _applies(spec.safety, rule, vocabulary)
             and spec.name not in excused
             and permitted(rule.tree, spec) is None
         )
@@ -103,12 +104,22 @@ def all_points(rule: Rule, vocabulary: Vocabulary) -> tuple[Open, ...]:
         for family in families_of(rule, vocabulary)
         for spec in vocabulary.safety(family)
         if spec.safety is not None
-        and (point := _open_claim(rule, spec, spec.safety)) is not None
+        and _applies(spec.safety, rule, vocabulary)
+        and (point := _open_claim(rule, spec, spec.safety, vocabulary)) is not None
     ]
     return (*found, *_open_registers(rule, vocabulary))
 
 
-def _open_claim(rule: Rule, spec: ClaimSpec, safety: Safety) -> Open | None:
+def _applies(safety: Safety, rule: Rule, vocabulary: Vocabulary) -> bool:
+    return safety.beside is None or any(
+        name_of(leaf, vocabulary).spec.name == safety.beside
+        for leaf in leaves_of(rule.tree)
+    )
+
+
+def _open_claim(
+    rule: Rule, spec: ClaimSpec, safety: Safety, vocabulary: Vocabulary
+) -> Open | None:
     if safety.default:
         return _open_values(rule, spec, safety)
     names = (spec.name, *safety.alternatives)
@@ -118,14 +129,19 @@ def _open_claim(rule: Rule, spec: ClaimSpec, safety: Safety) -> Open | None:
             return False
         if safety.floor and positive and part.op is Operator.AT_LEAST:
             return part.claim == spec.name
-        return part.claim in names and fixes(part, positive)
+        if part.claim not in names or not fixes(part, positive):
+            return False
+        is_bytes = name_of(part, vocabulary).spec.type is ClaimType.BYTES
+        return not (is_bytes and _has_zero(part))
 
     if constrains(rule.tree, names_one):
         return None
     return Open(
         claim=spec.name,
         got="left open",
-        expected="equals or in, for "
+        expected="equals or in, "
+        + ("not all zero, " if spec.type is ClaimType.BYTES else "")
+        + "for "
         + _some(names)
         + (f"; or at_least, for {spec.name}" if safety.floor else ""),
         hint=f"{safety.reason}; safe: true cannot know the value",

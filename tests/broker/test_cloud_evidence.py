@@ -42,7 +42,7 @@ POLICIES = {
     "azure": policy(
         "azure",
         f'{{claim: azure_snp.measurement, equals: "{bytes(range(48)).hex()}"}}',
-        f'{{claim: azure_snp.pcr.sha256.4, equals: "{bytes(32).hex()}"}}',
+        f'{{claim: azure_snp.pcr.sha256.4, equals: "{VM.boot_pcr.hex()}"}}',
     ),
     # Pinned roots are named without being registered.
     "google": policy(

@@ -175,7 +175,7 @@ def test_a_token_bound_to_another_request_is_refused(world: World) -> None:
         (_MAA_RULE, "maa.debug"),
         (_CCA_RULE, "cca.platform.lifecycle"),
         ("{claim: gcs.hwmodel, equals: GCP_INTEL_TDX}", "gcs.swname"),
-        ("{claim: ita.attester_type, equals: TDX}", "ita.debug"),
+        ("{claim: ita.attester_type, equals: TDX}", "ita.attester_tcb_status"),
         ("{count: nras, at_least: 1}", "nras.x_nvidia_overall_att_result"),
     ],
 )

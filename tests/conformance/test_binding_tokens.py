@@ -67,6 +67,8 @@ D_NVGPU = (
 )
 AMD = FakeAmd()
 CCA = FakeCca()
+# What an Azure TD's runtime data are, as Intel's service repeats them.
+PARAVISOR = {"keys": [{"kid": "HCLAkPub", "kty": "RSA"}], "user-data": "00" * 64}
 
 
 def independent(value: Mapping[str, object]) -> str:
@@ -193,6 +195,15 @@ RCAR = {"nonce": RUNTIME_DATA["nonce"], "tee-pubkey": RUNTIME_DATA["recipient"]}
         ITA.item(ita_claims(eat_nonce=text(P_TOKEN))),
         ITA.item(ita_claims(held(P_TOKEN), attester_type="TPM")),
         ITA.item(ita_claims(held(P_TOKEN), attester_type="NVGPU")),
+        ITA.item(ita_claims(held(P_TOKEN), attester_type="AMD SEV-SNP")),
+        # A TD of Azure, where the paravisor speaks for every guest.
+        ITA.item(ita_claims(held(P_TOKEN), attester_runtime_data=PARAVISOR)),
+        ITA.item(
+            {
+                "tdx": ita_claims(held(P_TOKEN), attester_runtime_data=PARAVISOR),
+                "ver": "2.0.0",
+            }
+        ),
         ITA.item({"tpm": ita_claims(held(P_TOKEN)), "verifier_instance_ids": []}),
         GCS.item(gcs_claims(text(P_CCA))),
         GCS.item(gcs_claims(text(P_TOKEN)[:-1])),

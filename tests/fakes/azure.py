@@ -16,10 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from kbs.core.encode import b64
+from kbs.evidence.vtpm.algorithms import Algorithm
 from tests.fakes.amd import FakeAmd
 from tests.fakes.tpm import FakeTpm
 
 SNP, TDX = 2, 4
+BOOT_PCR = 4
 USER_DATA = "00" * 64
 
 
@@ -30,6 +32,12 @@ class FakeAzure:
         """Make the keys."""
         self.amd = FakeAmd()
         self.tpm = FakeTpm("rsassa", "sha256")
+        self.tpm.extend(BOOT_PCR, hashlib.sha256(b"a boot manager").digest())
+
+    @property
+    def boot_pcr(self) -> bytes:
+        """What says which boot manager the VM started."""
+        return self.tpm.pcrs[Algorithm.SHA256, BOOT_PCR]
 
     def jwk(self, kid: str = "HCLAkPub", **changes: Any) -> dict[str, Any]:
         """Return the vTPM's key as the paravisor writes it."""

@@ -163,6 +163,9 @@ def ita_claims(held: bytes = b"", **changes: Any) -> dict[str, object]:
         "attester_held_data": b64(held),
         "dbgstat": "disabled",
         "tdx_mrtd": "ab" * 48,
+        "tdx_mrsignerseam": "0" * 96,
+        "tdx_seam_attributes": "0" * 16,
+        "tdx_td_attributes": "0000001000000000",
         "tdx_is_debuggable": False,
         "verifier_instance_ids": ["1"],
         "policy_ids_matched": [{"id": "p1", "version": "v1"}],
@@ -237,16 +240,20 @@ class FakeSet:
     issuer: FakeIssuer = NRAS
     signers: Mapping[str, FakeIssuer] = field(default_factory=dict)
     device: Mapping[str, object] = field(default_factory=dict)
+    ueids: Mapping[str, str] = field(default_factory=dict)
     overall: Mapping[str, object] = field(default_factory=dict)
 
     def tokens(self) -> dict[str, str]:
         return {
             name: self.signers.get(name, self.issuer).sign(
-                gpu_claims(self.nonce, index, **self.device)
+                {**gpu_claims(self.nonce, index, **self.device), **self._ueid(name)}
             )
             for index in range(self.count)
             for name in (f"GPU-{index}",)
         }
+
+    def _ueid(self, name: str) -> dict[str, object]:
+        return {"ueid": self.ueids[name]} if name in self.ueids else {}
 
     def item(self) -> dict[str, object]:
         tokens = self.tokens()

@@ -5,8 +5,8 @@
     399({44234: platform token, 44241: realm token})             RMM 1.0, draft-ffm-…-00
     907({44234: [263, platform token], 44241: [263, realm token], ?"__cmwc_t": text})
 
-Each token is a COSE_Sign1 around a CBOR map. Claims without a meaning here stay in the
-map and are shown by `inspect`; those that are used have exactly one form each.
+Each token is a COSE_Sign1 around a CBOR map. Claims without a meaning here are allowed
+and not looked at; those that are used have exactly one form each.
 """
 
 from __future__ import annotations

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 
-from kbs.core.claims import ClaimSpec, ClaimType, ClaimValue, Safety
+from kbs.core.claims import ClaimSpec, ClaimType, ClaimValue, Safety, SpecTable
 from kbs.core.encode import canonical_json
 from kbs.evidence.cca.abi import CcaToken, Platform, SoftwareComponent
 
-_REALM = "CCA realm token"
-_PLATFORM = "CCA platform token"
+_BYTES, _TEXT = ClaimType.BYTES, ClaimType.TEXT
+_REALM = SpecTable("cca", "CCA realm token").spec
+_PLATFORM = SpecTable("cca", "CCA platform token").spec
 
 # DEN0137, A7.2.3.2.5; draft-ffm-rats-cca-token, section 4.3.2: ranges of 256 values.
 _LIFECYCLES = {
@@ -23,67 +24,57 @@ _LIFECYCLES = {
 }
 
 
-def _bytes(
-    name: str, meaning: str, *, size: int | None = None, boot: bool = False
-) -> ClaimSpec:
-    source = _REALM if name.startswith("realm.") else _PLATFORM
-    return ClaimSpec(
-        name=f"cca.{name}",
-        type=ClaimType.BYTES,
-        description=meaning,
-        source=source,
-        size=size,
-        boot=boot,
-    )
-
-
-def _text(name: str, meaning: str, safety: Safety | None = None) -> ClaimSpec:
-    source = _REALM if name.startswith("realm.") else _PLATFORM
-    return ClaimSpec(
-        name=f"cca.{name}",
-        type=ClaimType.TEXT,
-        description=meaning,
-        source=source,
-        safety=safety,
-    )
-
-
 CCA_CLAIMS: tuple[ClaimSpec, ...] = (
-    _text("realm.profile", "EAT profile of the realm token, where it names one"),
-    _bytes("realm.challenge", "what the realm asked to have signed", size=64),
-    _bytes("realm.personalization_value", "what the host gave the realm", size=64),
-    _bytes("realm.initial_measurement", "measurement of its initial state", boot=True),
+    _REALM(
+        "realm.profile", _TEXT, "EAT profile of the realm token, where it names one"
+    ),
+    _REALM("realm.challenge", _BYTES, "what the realm asked to have signed", size=64),
+    _REALM(
+        "realm.personalization_value", _BYTES, "what the host gave the realm", size=64
+    ),
+    _REALM(
+        "realm.initial_measurement",
+        _BYTES,
+        "measurement of its initial state",
+        boot=True,
+    ),
     *(
-        _bytes(
+        _REALM(
             f"realm.extensible_measurement{index}",
+            _BYTES,
             f"register {index}, which it extends",
         )
         for index in range(4)
     ),
-    _text("realm.hash_algo_id", "hash of the realm's measurements"),
-    _text("realm.public_key_hash_algo_id", "hash by which its key is named"),
-    _text("platform.profile", "EAT profile of the platform token"),
-    _bytes("platform.implementation_id", "implementation of the platform", size=32),
-    _bytes("platform.instance_id", "instance of the platform (UEID)", size=33),
-    _bytes("platform.config", "configuration of the platform"),
-    _text(
+    _REALM("realm.hash_algo_id", _TEXT, "hash of the realm's measurements"),
+    _REALM("realm.public_key_hash_algo_id", _TEXT, "hash by which its key is named"),
+    _PLATFORM("platform.profile", _TEXT, "EAT profile of the platform token"),
+    _PLATFORM(
+        "platform.implementation_id", _BYTES, "implementation of the platform", size=32
+    ),
+    _PLATFORM(
+        "platform.instance_id", _BYTES, "instance of the platform (UEID)", size=33
+    ),
+    _PLATFORM("platform.config", _BYTES, "configuration of the platform"),
+    _PLATFORM(
         "platform.lifecycle",
+        _TEXT,
         "state of the platform's life cycle, in words",
-        Safety(
+        safety=Safety(
             reason="in any other state somebody debugs or provisions the platform",
             default=("secured",),
         ),
     ),
-    _text("platform.hash_algo_id", "hash of the platform's measurements"),
-    _text("platform.verification_service", "who it says can verify it"),
-    ClaimSpec(
-        name="cca.platform.sw_components",
-        type=ClaimType.TEXTS,
-        description="firmware, each as type=…;version=…;measurement=…;signer=…",
-        source=_PLATFORM,
+    _PLATFORM("platform.hash_algo_id", _TEXT, "hash of the platform's measurements"),
+    _PLATFORM("platform.verification_service", _TEXT, "who it says can verify it"),
+    _PLATFORM(
+        "platform.sw_components",
+        ClaimType.TEXTS,
+        "firmware, each as type=…;version=…;measurement=…;signer=…",
     ),
-    _bytes(
+    _PLATFORM(
         "platform.sw_components_sha256",
+        _BYTES,
         "SHA-256 of the canonical JSON of that list, for reference values",
         size=32,
     ),

@@ -177,7 +177,8 @@ def _check_trust(token: CcaToken, trust: Trust, log: CheckLog) -> tuple[_Anchor,
         log.unchecked(
             check,
             f"no key of platform {platform.instance_id.hex()} is registered: import "
-            "its CPAK (kbs ref add issuer --service cca)",
+            "its CPAK (kbs ref add issuer --service cca), or give it to kbs evidence "
+            "verify (--collateral)",
         )
     elif not anchors:
         log.failed(

@@ -76,6 +76,12 @@ def parse_document(raw: bytes) -> Document:
         raise MalformedError(
             "nitro document algorithm", got=message.algorithm.name, expected="ES384"
         )
+    if message.unprotected:
+        raise MalformedError(
+            "nitro document unprotected header",
+            got=_listed(message.unprotected),
+            expected="an empty one: nobody signs it",
+        )
     members = _members(message.payload)
     kind = _kind(members)
     _check_digest(members["digest"])

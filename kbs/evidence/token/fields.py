@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kbs.core.claims import ClaimSpec, ClaimType, ClaimValue, Safety
+from kbs.core.claims import ClaimSpec, ClaimType, ClaimValue, Safety, SpecTable
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*", re.ASCII)
@@ -28,11 +28,8 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """The rows of one issuer: makes fields that share family and source."""
-
-    family: str
-    source: str
+class Table(SpecTable):
+    """The rows of one issuer: makes fields, and specs of what follows from them."""
 
     def row(
         self,
@@ -55,27 +52,6 @@ class Table:
             safety=safety,
         )
         return Field(steps, spec)
-
-    def spec(
-        self,
-        name: str,
-        kind: ClaimType,
-        description: str,
-        *,
-        size: int | None = None,
-        boot: bool = False,
-        safety: Safety | None = None,
-    ) -> ClaimSpec:
-        """Return the spec of a claim that follows from others of the token."""
-        return ClaimSpec(
-            name=f"{self.family}.{name}",
-            type=kind,
-            description=description,
-            source=self.source,
-            size=size,
-            boot=boot,
-            safety=safety,
-        )
 
 
 def read_fields(

@@ -3,7 +3,8 @@
 Version 1 writes what it found of one TEE at the top, version 2 in an object of its own
 (`tdx`, `sgx`, …); the claims here are the same. Bound by the runtime data that the
 guest hands in: the 64 characters of base64url(P), which the service hashes into
-REPORTDATA and repeats, in base64, as `attester_held_data`.
+REPORTDATA and repeats, in base64, as `attester_held_data`. Tokens of Azure's TDs are
+read and verified, and never bound: the paravisor stands between guest and report.
 """
 
 from __future__ import annotations
@@ -13,13 +14,21 @@ from collections.abc import Mapping
 from kbs.core.claims import ClaimType, ClaimValue
 from kbs.core.encode import parse_b64
 from kbs.core.errors import MalformedError
-from kbs.evidence.token.fields import Table, any_true, object_at, read_fields, text_at
+from kbs.evidence.token.fields import Table, object_at, read_fields, text_at
 from kbs.evidence.token.service import Service, Token, is_nonce, nonce_bytes
-from kbs.evidence.token.tee import DEBUG_FLAGS, NO_DEBUG, tdx_rows
+from kbs.evidence.token.tee import (
+    open_claims,
+    open_specs,
+    sgx_rows,
+    tcb_status,
+    tdx_rows,
+)
 from kbs.pki.issuers import Profile
 
 _TEES = ("tdx", "sgx", "sevsnp")
+_BOUND = frozenset({"TDX", "SGX"})
 _HELD = "attester_held_data"
+_RUNTIME = "attester_runtime_data"
 _MAX_HELD = 16 * 1024
 
 _TABLE = Table("ita", "token of Intel Trust Authority")
@@ -34,18 +43,16 @@ FIELDS = (
     _ROW("attester_advisory_ids", ClaimType.TEXTS, "advisories that apply"),
     _ROW("dbgstat", ClaimType.TEXT, "debug state (EAT)"),
     *tdx_rows(_TABLE),
-    _ROW("sgx_mrenclave", ClaimType.BYTES, "MRENCLAVE", size=32, boot=True),
-    _ROW("sgx_mrsigner", ClaimType.BYTES, "MRSIGNER", size=32),
-    _ROW("sgx_isvprodid", ClaimType.INT, "ISVPRODID"),
-    _ROW("sgx_isvsvn", ClaimType.INT, "ISVSVN"),
+    tcb_status(_TABLE),
+    *sgx_rows(
+        _TABLE,
+        enclave="sgx_mrenclave",
+        signer="sgx_mrsigner",
+        product="sgx_isvprodid",
+        version="sgx_isvsvn",
+    ),
     _ROW("sgx_report_data", ClaimType.BYTES, "REPORTDATA of the enclave", size=64),
     _ROW("sgx_is_debuggable", ClaimType.BOOL, "whether the enclave can be debugged"),
-)
-_DEBUG = _TABLE.spec(
-    "debug",
-    ClaimType.BOOL,
-    "whether any flag of the token says that the TEE can be debugged",
-    safety=NO_DEBUG,
 )
 _POLICIES = _TABLE.spec(
     "policy_ids_matched",
@@ -56,10 +63,7 @@ _POLICIES = _TABLE.spec(
 
 def _devices(token: Token) -> tuple[dict[str, ClaimValue], ...]:
     body = _body(token)
-    values = read_fields(FIELDS, body)
-    debug = _debug(body)
-    if debug is not None:
-        values[_DEBUG.name] = debug
+    values = {**read_fields(FIELDS, body), **open_claims("ita", body)}
     policies = body.get("policy_ids_matched")
     if isinstance(policies, list):
         ids = [text_at(one, "id") for one in policies if isinstance(one, dict)]
@@ -74,15 +78,6 @@ def _body(token: Token) -> Mapping[str, object]:
         return token.claims
     inner = object_at(token.claims, found[0])
     return {"attester_type": found[0].upper(), **inner, **token.claims}
-
-
-def _debug(body: Mapping[str, object]) -> bool | None:
-    flags = any_true(body, DEBUG_FLAGS)
-    state = text_at(body, "dbgstat")
-    if state is None:
-        return flags
-    # RFC 9711, section 4.2.9: every value but `enabled` begins with `disabled`.
-    return not state.startswith("disabled") or flags is True
 
 
 def _held(token: Token) -> str:
@@ -100,15 +95,19 @@ def _bound(token: Token) -> bytes:
 
 
 def _is_bound(token: Token, binding: bytes) -> bool:
-    # The service attests to TPMs without a TEE as well.
-    kind = text_at(_body(token), "attester_type") or ""
-    return kind.lower() in _TEES and is_nonce(_held(token), binding)
+    body = _body(token)
+    # The service attests to TPMs without a TEE as well. A TD of Azure always has
+    # runtime data of its paravisor, which is what is measured; what the guest hands in
+    # stands in an NV index that any software of any customer's guest can write.
+    kind = text_at(body, "attester_type") or ""
+    by_paravisor = body.get(_RUNTIME) is not None
+    return kind in _BOUND and not by_paravisor and is_nonce(_held(token), binding)
 
 
 SERVICE = Service(
     profile=Profile.ITA,
     fields=FIELDS,
-    derived=(_DEBUG, _POLICIES),
+    derived=(*open_specs(_TABLE), _POLICIES),
     devices=_devices,
     bound=_bound,
     is_bound=_is_bound,

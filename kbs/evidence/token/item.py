@@ -7,7 +7,8 @@
 
 `submodules` are the detached tokens of a set by NVIDIA's service, which writes it as
 `[["JWT", overall], {"GPU-0": token, …}]` (RFC 9711, section 4.2.18.2). The core is the
-overall token's text alone: it names the others by digest.
+overall token's text alone: it names the others by digest. A file may also hold an
+answer of a service as it came, `{"token": …}` (Azure Attestation, Trust Authority).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ MAX_SUBMODULES = 32
 
 _PAIR = 2
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+_ANSWER = "token"
 _COMPACT = re.compile(
     rb"\s*[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\s*", re.ASCII
 )
@@ -69,7 +71,9 @@ def is_token_file(data: bytes) -> bool:
     if _COMPACT.fullmatch(data):
         return True
     text = data.lstrip(b" \t\r\n")
-    return text.startswith(b"[") and b'"JWT"' in text[:64]
+    if text.startswith(b"["):
+        return b'"JWT"' in text[:64]
+    return text.startswith(b"{") and _answered(data) is not None
 
 
 def item_from_file(data: bytes) -> dict[str, object]:
@@ -78,7 +82,7 @@ def item_from_file(data: bytes) -> dict[str, object]:
     Raises:
         MalformedError: it is neither.
     """
-    text = _ascii(data)
+    text = _answered(data) or _ascii(data)
     if not text.startswith("["):
         return {"kind": KIND, "jwt": text}
     listed = require_list(
@@ -154,6 +158,21 @@ def _submodules(value: object) -> dict[str, Jws]:
             )
         found[name] = parse_jws(require_text(text, name, limit=MAX_TOKEN), name)
     return found
+
+
+def _answered(data: bytes) -> str | None:
+    """Return the token in the answer of a service, if that is what the file is."""
+    try:
+        document = parse_json(data, "answer", limit=MAX_SUBMODULES * MAX_TOKEN)
+    except MalformedError:
+        return None
+    # What calls itself something else is not taken for an answer.
+    if not isinstance(document, dict) or "format" in document:
+        return None
+    token = document.get(_ANSWER)
+    if not isinstance(token, str) or not token.isascii():
+        return None
+    return token if _COMPACT.fullmatch(token.encode("ascii")) else None
 
 
 def _ascii(data: bytes) -> str:

@@ -13,13 +13,14 @@ from collections.abc import Mapping
 
 from kbs.core.binding import binding
 from kbs.core.claims import ClaimType, ClaimValue, Safety
-from kbs.evidence.token.fields import Table, any_true, object_at, read_fields, text_at
+from kbs.evidence.token.fields import Table, object_at, read_fields, text_at
 from kbs.evidence.token.service import Service, Token
 from kbs.evidence.token.tee import (
-    DEBUG_FLAGS,
-    MIGRATION_FLAGS,
-    NO_DEBUG,
-    NO_MIGRATION,
+    is_snp,
+    open_claims,
+    open_specs,
+    sgx_rows,
+    tcb_status,
     tdx_rows,
 )
 from kbs.pki.issuers import Profile
@@ -67,24 +68,17 @@ FIELDS = (
     *(_ROW(f"{_SNP}{name}", ClaimType.INT, meaning) for name, meaning in _SNP_NUMBERS),
     *(_ROW(f"{_SNP}{name}", ClaimType.BOOL, meaning) for name, meaning in _SNP_FLAGS),
     *tdx_rows(_TABLE),
-    _ROW("x-ms-sgx-mrenclave", ClaimType.BYTES, "MRENCLAVE", size=32, boot=True),
-    _ROW("x-ms-sgx-mrsigner", ClaimType.BYTES, "MRSIGNER", size=32),
-    _ROW("x-ms-sgx-product-id", ClaimType.INT, "ISVPRODID"),
-    _ROW("x-ms-sgx-svn", ClaimType.INT, "ISVSVN"),
+    tcb_status(_TABLE, beside="maa.tdx_mrtd"),
+    *sgx_rows(
+        _TABLE,
+        enclave="x-ms-sgx-mrenclave",
+        signer="x-ms-sgx-mrsigner",
+        product="x-ms-sgx-product-id",
+        version="x-ms-sgx-svn",
+        guests=("maa.x_ms_sevsnpvm_launchmeasurement",),
+    ),
 )
 
-_DEBUG = _TABLE.spec(
-    "debug",
-    ClaimType.BOOL,
-    "whether any flag of the token says that the TEE can be debugged",
-    safety=NO_DEBUG,
-)
-_MIGRATION = _TABLE.spec(
-    "migration_allowed",
-    ClaimType.BOOL,
-    "whether a migration agent may move the guest; false where the TEE has none",
-    safety=NO_MIGRATION,
-)
 _VMPL = _TABLE.spec(
     "vmpl",
     ClaimType.INT,
@@ -94,20 +88,13 @@ _VMPL = _TABLE.spec(
         default=(0,),
     ),
 )
-# Bit 29 of the TD attributes, MIGRATABLE (Intel TDX Module ABI, TD_ATTRIBUTES).
-_MIGRATABLE_BIT = 29
-_ATTRIBUTES_BYTES = 8
 
 
 def _devices(token: Token) -> tuple[dict[str, ClaimValue], ...]:
     body = _body(token)
-    values = read_fields(FIELDS, body)
-    debug = any_true(body, DEBUG_FLAGS)
-    if debug is not None:
-        values[_DEBUG.name] = debug
-    values[_MIGRATION.name] = _may_migrate(body)
+    values = {**read_fields(FIELDS, body), **open_claims("maa", body)}
     vmpl = body.get(f"{_SNP}vmpl")
-    if not _is_snp(body):
+    if not is_snp(body):
         values[_VMPL.name] = 0
     elif type(vmpl) is int:
         values[_VMPL.name] = vmpl
@@ -118,24 +105,6 @@ def _body(token: Token) -> Mapping[str, object]:
     # A guest's token says of the TEE below it what the others say at the top.
     inner = object_at(token.claims, "x-ms-isolation-tee")
     return {**inner, **token.claims}
-
-
-def _is_snp(body: Mapping[str, object]) -> bool:
-    return any(name.startswith(_SNP) for name in body)
-
-
-def _may_migrate(body: Mapping[str, object]) -> bool:
-    if any_true(body, MIGRATION_FLAGS):
-        return True
-    attributes = text_at(body, "tdx_td_attributes")
-    if attributes is None:
-        return False
-    try:
-        data = bytes.fromhex(attributes)
-    except ValueError:
-        return True
-    flags = int.from_bytes(data, "little")
-    return len(data) != _ATTRIBUTES_BYTES or bool(flags >> _MIGRATABLE_BIT & 1)
 
 
 def _bound(token: Token) -> bytes:
@@ -152,7 +121,7 @@ def _is_bound(token: Token, wanted: bytes) -> bool:
 SERVICE = Service(
     profile=Profile.MAA,
     fields=FIELDS,
-    derived=(_DEBUG, _MIGRATION, _VMPL),
+    derived=(*open_specs(_TABLE), _VMPL),
     devices=_devices,
     bound=_bound,
     is_bound=_is_bound,

@@ -146,7 +146,8 @@ def lacking(jws: Jws, profile: Profile) -> str:
     issuer = "no issuer at all" if jws.issuer is None else repr(jws.issuer[:200])
     return (
         f"the token names {issuer} (profile {profile}), of which {key} is registered: "
-        "have an administrator pin the keys that it publishes (kbs ref add issuer)"
+        "have an administrator pin the keys that it publishes (kbs ref add issuer), or "
+        "give them to kbs evidence verify (--collateral)"
     )
 
 

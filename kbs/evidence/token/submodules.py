@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 
 from kbs.core.checks import CheckLog
+from kbs.evidence.token import nras
 from kbs.evidence.token.fields import object_at
 from kbs.evidence.token.jws import Jws
 from kbs.evidence.token.service import Token
@@ -48,6 +49,19 @@ def _wrong(token: Token, named: Mapping[str, object]) -> list[str]:
             wrong.append(f"{name} is by another issuer")
         if jws.claims.get("eat_nonce") != token.claims.get("eat_nonce"):
             wrong.append(f"{name} has another eat_nonce")
+    return wrong + _twice(token)
+
+
+def _twice(token: Token) -> list[str]:
+    # The service appraises whatever reports it is sent, one device's twice as well; a
+    # policy that counts would count two.
+    first: dict[int | str, str] = {}
+    wrong = []
+    for name, jws in token.submodules.items():
+        number = nras.ueid(jws.claims)
+        known = first.setdefault(jws.compact if number is None else int(number), name)
+        if known != name:
+            wrong.append(f"{name} is the same device as {known}")
     return wrong
 
 

@@ -11,7 +11,8 @@ Every check whose inputs are to hand is made; none stops at the first that fails
 7. `token.audience`    `aud` is the registered one
 8. `token.verifier`    a result of a broker like this one is never evidence
 9. `token.submodules`  NVIDIA: the set is complete, each token of it is the one named
-   by digest, of one issuer and one nonce; `token.submodules.signature`: signed too
+   by digest, of one issuer, one nonce and a device of its own;
+   `token.submodules.signature`: signed too
 
 Nothing is fetched: keys come from signed statements, never from where a token points
 to. What the services appraised, and how well, are claims for a policy.

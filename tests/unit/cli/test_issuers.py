@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kbs.cli.issuer_files import is_keys_file, issuer_document, read_keys, vouched
 from kbs.core.errors import MalformedError
+from kbs.governance.token_issuer import parse_token_issuer
 from kbs.pki.certificates import spki_sha256
 from tests.fakes.admin_bench import Bench, Ran, run
 from tests.fakes.amd import NOW
@@ -148,6 +150,26 @@ def test_the_root_of_a_pki_token_is_given_as_certificate(tmp_path: Path) -> None
     assert statuses(verify(token, "--cert", leaf, "--at", AT))["token.chain"] == "fail"
 
 
+@pytest.mark.parametrize("algorithm", ["RS384", "PS256"])
+def test_a_key_that_does_not_name_its_algorithm_counts_for_this_command(
+    tmp_path: Path, algorithm: str
+) -> None:
+    verifier = replace(EAR, algorithm=algorithm, kid=None)
+    token = written(tmp_path / "token.jwt", verifier.sign(ear_claims()))
+    pem = verifier.key.public_key().public_bytes(
+        Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+    )
+    keys = written(tmp_path / "key.pem", pem.decode())
+    ran = verify(token, "--at", AT, "--collateral", keys)
+    assert (ran.code, ran.json["verdict"]) == (0, "verified")
+    # To be registered for good, it has to leave no doubt.
+    document = issuer_document(
+        "ear", issuer=EAR.iss, audience=None, keys=(keys,), roots=()
+    )
+    with pytest.raises(MalformedError, match="exactly one of"):
+        parse_token_issuer(document)
+
+
 @pytest.mark.parametrize("form", ["jwk", "pem", "anchors"])
 def test_a_cca_token_is_verified_with_a_key_of_a_file(
     tmp_path: Path, form: str
@@ -267,3 +289,131 @@ def test_an_anchor_may_name_no_implementation(tmp_path: Path) -> None:
 def test_keys_of_a_set_are_read_as_they_are_registered(tmp_path: Path) -> None:
     path = written(tmp_path / "keys", {"keys": [MAA.jwk(), EAR.jwk()]})
     assert read_keys(path, "--keys") == [{"key": MAA.jwk()}, {"key": EAR.jwk()}]
+
+
+EXPLAINED = """\
+kind: ReleasePolicy
+name: chat
+releases: ["acme/chat/*"]
+allow:
+  - rule: only
+    all:
+      - {safe: true}
+      - {claim: %s, equals: "%s"}
+"""
+LAUNCH = "maa.x_ms_sevsnpvm_launchmeasurement"
+RIM = "cca.realm.initial_measurement"
+
+
+def explain(folder: Path, item: object, rule: tuple[str, str], *more: object) -> Ran:
+    bundle = {"format": "kbs.evidence/1", "items": [item]}
+    return run(
+        *("policy", "explain", str(written(folder / "policy.yaml", EXPLAINED % rule))),
+        *("--evidence", str(written(folder / "bundle.json", bundle))),
+        *("--context", str(written(folder / "context.yaml", "{}"))),
+        *map(str, ("--at", AT, *more)),
+        "--json",
+    )
+
+
+def test_a_token_is_explained_with_the_keys_of_a_file(tmp_path: Path) -> None:
+    item, rule = MAA.item(maa_claims()), (LAUNCH, "ab" * 48)
+    without = explain(tmp_path, item, rule)
+    assert (without.code, without.json["decision"]) == (3, "denied")
+    assert without.json["reasons"][0]["id"] == "token.issuer"
+    keys = written(tmp_path / "maa.json", {"keys": [MAA.jwk()]})
+    ran = explain(tmp_path, item, rule, "--collateral", keys)
+    assert (ran.code, ran.json["decision"]) == (0, "granted")
+    other = explain(tmp_path, item, (LAUNCH, "cd" * 48), "--collateral", keys)
+    assert (other.code, other.json["reasons"][0]["id"]) == (1, LAUNCH)
+
+
+def test_a_realm_is_explained_with_the_keys_of_a_file(tmp_path: Path) -> None:
+    keys = written(tmp_path / "cpaks.json", anchors())
+    item, rule = FakeCca().item(bytes(64)), (RIM, "ab" * 32)
+    assert explain(tmp_path, item, rule).code == 3
+    assert explain(tmp_path, item, rule, "--collateral", keys).code == 0
+
+
+@pytest.mark.parametrize("content", ['{"keys": [{"kty": "oct", "k": "AA"}]}', "text"])
+def test_collateral_that_cannot_be_read_is_no_finding_about_the_evidence(
+    tmp_path: Path, content: str
+) -> None:
+    keys = written(tmp_path / "keys", content)
+    rule = (LAUNCH, "ab" * 48)
+    ran = explain(tmp_path, MAA.item(maa_claims()), rule, "--collateral", keys)
+    assert (ran.code, ran.out) == (2, "")
+    ran.assert_one_error_line()
+
+
+def test_a_broker_explains_with_its_own_issuers(tmp_path: Path) -> None:
+    keys = written(tmp_path / "maa.json", {"keys": [MAA.jwk()]})
+    evidence = written(tmp_path / "bundle.json", "{}")
+    ran = run(
+        *("policy", "explain", "acme/chat", "--evidence", str(evidence)),
+        *("--collateral", str(keys)),
+    )
+    assert ran.code == 2
+    assert "--context" in ran.err
+
+
+def test_a_key_of_no_platform_is_not_registered_for_one(tmp_path: Path) -> None:
+    keys = written(tmp_path / "cpak.pem", pem_of_cpak())
+    with pytest.raises(MalformedError, match="names no platform"):
+        issuer_document("cca", issuer=None, audience=None, keys=(keys,), roots=())
+
+
+# --- what a file is -------------------------------------------------------------------
+
+
+def inspect(path: Path) -> Ran:
+    return run("evidence", "inspect", str(path), "--json")
+
+
+def test_the_answer_of_a_service_is_the_token_in_it(tmp_path: Path) -> None:
+    token = MAA.sign(maa_claims())
+    path = written(tmp_path / "answer.json", {"token": token, "trace": 1})
+    keys = written(tmp_path / "maa.json", {"keys": [MAA.jwk()]})
+    ran = verify(path, "--at", AT, "--collateral", keys)
+    assert (ran.code, ran.json["verdict"]) == (0, "verified")
+    assert inspect(path).json["items"][0]["token"]["profile"] == "maa"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{",
+        {"token": "a.b"},
+        {"token": "ä.b.c"},
+        {"token": 7},
+        {"eat": "aaaa.b.c"},
+        {"format": "kbs.evidence/1", "items": [], "token": "aaaa.b.c"},
+    ],
+)
+def test_another_answer_is_none(tmp_path: Path, value: object) -> None:
+    path = written(tmp_path / "answer.json", value)
+    assert statuses(verify(path)) == {"bundle.parse": "fail"}
+    assert inspect(path).json["items"][0]["kind"] == "bundle"
+
+
+def test_keys_are_shown_with_the_services_that_they_fit(tmp_path: Path) -> None:
+    shown = inspect(written(tmp_path / "set.json", {"keys": [EAR.jwk()]})).json
+    (item,) = shown["items"]
+    assert item["kind"] == "keys"
+    (key,) = item["keys"]["keys"]
+    assert (key["kid"], key["alg"]) == (EAR.kid, "ES256")
+    assert key["services"] == ["ear", "cca"]
+    (platform,) = inspect(written(tmp_path / "cpaks.json", anchors())).json["items"]
+    assert platform["keys"]["keys"][0]["instance_id"] == INSTANCE.hex()
+    pem = inspect(written(tmp_path / "cpak.pem", pem_of_cpak())).json
+    assert pem["items"][0]["keys"]["keys"][0]["services"] == ["nras", "ear", "cca"]
+
+
+def test_keys_that_cannot_be_read_are_told_as_such(tmp_path: Path) -> None:
+    path = written(tmp_path / "set.json", {"keys": [{"kty": "oct", "k": "AA"}]})
+    ran = inspect(path)
+    assert ran.code == 2
+    assert "secret members k" in ran.json["items"][0]["error"]
+    (check,) = verify(path).json["checks"]
+    assert check["got"] == "members keys"
+    assert "--collateral" in check["detail"]

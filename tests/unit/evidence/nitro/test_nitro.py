@@ -99,6 +99,7 @@ def test_debug_mode_is_a_claim() -> None:
 def test_a_tagged_document_and_one_without_optional_members_are_read() -> None:
     members = AWS.members(public_key=..., user_data=..., nonce=...)
     parsed = parse_document(AWS.sign(cbor2.dumps(members), tagged=True))
+    assert parse_document(with_unprotected(None)).module_id == MODULE_ID
     assert (parsed.public_key, parsed.user_data, parsed.nonce) == (None, None, None)
 
 
@@ -296,9 +297,16 @@ def test_a_certificate_of_another_kind_of_key_is_malformed(key: Any) -> None:
         parse_document(AWS.document(certificate=der(leaf)))
 
 
+def with_unprotected(header: object) -> bytes:
+    message = cbor2.loads(AWS.document())
+    message[1] = header
+    return cbor2.dumps(message)
+
+
 @pytest.mark.parametrize(
     ("document", "why"),
     [
+        (with_unprotected({4: b"anybody's"}), "unprotected header: got 4"),
         (AWS.sign(cbor2.dumps([1])), "payload: got list"),
         (AWS.document() + b"\0", "after its end"),
         (AWS.sign(cbor2.dumps(AWS.members()) + b"\0"), "after its end"),

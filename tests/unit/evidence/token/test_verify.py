@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -37,6 +38,7 @@ from tests.fakes.tokens import (
     FakeSet,
     ear_claims,
     gcs_claims,
+    gpu_claims,
     ita_claims,
     maa_claims,
     unsigned,
@@ -305,6 +307,15 @@ def changed_set(**changes: Any) -> dict[str, object]:
     return item
 
 
+def same_token_twice() -> dict[str, object]:
+    """A set with one token, that names no device, under two names."""
+    token = NRAS.sign({**gpu_claims(NONCE), "ueid": None})
+    entry = ["DIGEST", ["SHA-256", hashlib.sha256(token.encode()).hexdigest()]]
+    overall = {"submods": {"GPU-0": entry, "GPU-1": entry}}
+    item = FakeSet(nonce=NONCE, overall=overall).item()
+    return {**item, "submodules": {"GPU-0": token, "GPU-1": token}}
+
+
 STRANGER = replace(NRAS, number=4)
 
 
@@ -339,6 +350,18 @@ STRANGER = replace(NRAS, number=4)
             FakeSet(nonce=NONCE, signers={"GPU-0": STRANGER}).item(),
             {"token.submodules.signature": "fail"},
         ),
+        # One GPU's report, sent to the service twice, is one GPU: in any spelling.
+        (
+            FakeSet(nonce=NONCE, count=2, device={"ueid": "4001"}).item(),
+            {"token.submodules": "fail"},
+        ),
+        (
+            FakeSet(
+                nonce=NONCE, count=2, ueids={"GPU-0": "4001", "GPU-1": "04001"}
+            ).item(),
+            {"token.submodules": "fail"},
+        ),
+        (same_token_twice(), {"token.submodules": "fail"}),
         (
             FakeSet(nonce=NONCE, device={"exp": _NOW}).item(),
             {"token.validity": "fail"},
@@ -482,6 +505,7 @@ def claims_of(item: Mapping[str, object]) -> Mapping[str, object]:
         ({"x-ms-sevsnpvm-is-debuggable": "no"}, True),
         ({"x-ms-sevsnpvm-is-debuggable": None}, None),
         ({"tdx_td_attributes_debug": True}, True),
+        ({"dbgstat": "enabled"}, True),
     ],
 )
 def test_debug_is_true_when_any_flag_is(
@@ -491,22 +515,73 @@ def test_debug_is_true_when_any_flag_is(
     assert values.get("maa.debug") is debug
 
 
+TD = {
+    "tdx_mrtd": "ab" * 48,
+    "tdx_mrsignerseam": "0" * 96,
+    "tdx_seam_attributes": "0" * 16,
+    "tdx_td_attributes": "0000001000000000",
+    "tdx_is_debuggable": False,
+}
+ENCLAVE = {"sgx_mrenclave": "ab" * 32, "sgx_is_debuggable": False}
+SERVICES: Mapping[str, Callable[..., dict[str, object]]] = {
+    "maa": lambda **tee: MAA.item({"x-ms-attestation-type": "tdxvm", **tee}),
+    "ita": lambda **tee: ITA.item({"attester_type": "TDX", "ver": "1", **tee}),
+}
+
+
+@pytest.mark.parametrize("family", SERVICES)
 @pytest.mark.parametrize(
-    ("changes", "allowed"),
+    ("tee", "allowed"),
     [
-        ({}, False),
-        ({"x-ms-sevsnpvm-migration-allowed": True}, True),
-        ({"tdx_td_attributes": "0000001000000000"}, False),
-        ({"tdx_td_attributes": "0000002000000000"}, True),
-        ({"tdx_td_attributes": "0000"}, True),
-        ({"tdx_td_attributes": "zz"}, True),
+        (TD, False),
+        ({**TD, "tdx_is_migratable": True}, True),
+        ({**TD, "tdx_td_attributes": "0000002000000000"}, True),
+        ({**TD, "tdx_td_attributes": "0000"}, True),
+        ({**TD, "tdx_td_attributes": "zz"}, True),
+        ({**TD, "tdx_td_attributes": 0}, True),
+        # A TD of which the token does not say; an enclave, which cannot be moved.
+        ({**TD, "tdx_td_attributes": None}, None),
+        ({**TD, "tdx_td_attributes": None, "tdx_is_migratable": False}, False),
+        (ENCLAVE, False),
     ],
 )
 def test_migration_is_read_from_flags_and_attributes(
-    changes: dict[str, object], *, allowed: bool
+    family: str, tee: dict[str, object], *, allowed: bool | None
 ) -> None:
+    values = claims_of(SERVICES[family](**tee))
+    assert values.get(f"{family}.migration_allowed") is allowed
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed"), [(False, False), (True, True), ("no", True), (None, None)]
+)
+def test_migration_of_snp_is_what_its_policy_says(
+    given: object, *, allowed: bool | None
+) -> None:
+    changes = {"x-ms-sevsnpvm-migration-allowed": given}
     values = claims_of(MAA.item(maa_claims(**changes)))
-    assert values["maa.migration_allowed"] is allowed
+    assert values.get("maa.migration_allowed") is allowed
+
+
+@pytest.mark.parametrize("family", SERVICES)
+@pytest.mark.parametrize(
+    ("tee", "other"),
+    [
+        (TD, False),
+        ({**TD, "tdx_mrsignerseam": "0" * 95 + "1"}, True),
+        ({**TD, "tdx_mrsignerseam": "0" * 94}, True),
+        ({**TD, "tdx_seam_attributes": "01" + "0" * 14}, True),
+        ({**TD, "tdx_seam_attributes": 0}, True),
+        ({**TD, "tdx_mrsignerseam": None}, None),
+        ({**TD, "tdx_mrsignerseam": None, "tdx_seam_attributes": "1" * 16}, True),
+        (ENCLAVE, False),
+    ],
+)
+def test_only_intels_tdx_module_is_no_other(
+    family: str, tee: dict[str, object], *, other: bool | None
+) -> None:
+    values = claims_of(SERVICES[family](**tee))
+    assert values.get(f"{family}.other_tdx_module") is other
 
 
 def test_a_td_has_no_vmpl_above_zero() -> None:
