@@ -181,6 +181,19 @@ def instead(body: bytes, **headers: str) -> Fault:
     return fault
 
 
+def headed(code: int = 200, **headers: str) -> Fault:
+    """Answer with these headers alone, whatever is in them, and hang up."""
+
+    def fault(handler: BaseHTTPRequestHandler, _: Served) -> None:
+        handler.send_response(code)
+        for name, text in headers.items():
+            handler.send_header(name.replace("_", "-"), text)
+        handler.end_headers()
+        handler.close_connection = True
+
+    return fault
+
+
 def redirecting(target: str) -> Fault:
     """Send the caller elsewhere."""
     return status(302, Location=target)

@@ -169,6 +169,24 @@ def test_packed_answers_are_refused(
     assert fail(fetcher, url).got == "an answer packed as 'gzip'"
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        vendor.headed(Content_Length="\xb2"),
+        vendor.headed(Content_Length="9" * 5000),
+        vendor.headed(302, Location="http://[::1"),
+        vendor.headed(302, Location="//\xff\xfe/"),
+    ],
+    ids=["no digit", "too long a number", "no URL", "no UTF-8"],
+)
+def test_headers_that_nobody_can_read_are_an_error_of_ours(
+    fetcher: HttpFetcher, url: str, service: VendorService, fault: Fault
+) -> None:
+    """What is none would end the pass over all other sources."""
+    service.faults = [fault] * QUICK.attempts
+    assert fail(fetcher, url).code == UNREACHABLE
+
+
 def test_nobody_there_is_said_in_one_line(fetcher: HttpFetcher) -> None:
     error = fail(fetcher, "http://127.0.0.1:1")
     assert error.code == UNREACHABLE
