@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from multiprocessing.util import Finalize
 
 from flask import Flask
@@ -197,6 +198,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         mark=mark,
         clock=clock,
         report=upkeep.report_integrity,
+        kept=timedelta(days=settings.evidence_retention_days),
     )
     ledger = KeyLedger(
         database=database,
