@@ -172,6 +172,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         with database.read() as tx:
             return tx.governance.head()
 
+    steady = SteadyClock(clock, parts.monotonic)
     upkeep = Upkeep(
         database=database,
         journal=journal,
@@ -180,7 +181,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         locker=locker,
         reserve=reserve,
         clock=clock,
-        steady=SteadyClock(clock, parts.monotonic),
+        steady=steady,
         declare=declare,
     )
     governance = Governance(
@@ -199,6 +200,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         clock=clock,
         report=upkeep.report_integrity,
         kept=timedelta(days=settings.evidence_retention_days),
+        is_steady=steady.is_steady,
     )
     ledger = KeyLedger(
         database=database,

@@ -72,12 +72,15 @@ class CollateralTable:
         clock: Clock,
         report: Callable[[IntegrityError], None] = lambda _: None,
         kept: timedelta = KEPT,
+        is_steady: Callable[[], bool] = lambda: True,
     ) -> None:
         """Start without a snapshot; tell `report` of a table that was changed.
 
-        What was superseded is `kept` for at least so long, and `KEPT` in any case.
+        What was superseded is `kept` for at least so long, and `KEPT` in any case, by
+        a clock that `is_steady`.
         """
         self._kept = max(kept, KEPT)
+        self._is_steady = is_steady
         self._journal = journal
         self._seal = collateral_seal(identity.state_key)
         self._mark = mark
@@ -259,7 +262,8 @@ class CollateralTable:
         for ever, and nothing that rests on it has to be decided once more for this.
         """
         before = self._clock.now() - self._kept
-        gone = superseded(rows, before)[:PRUNED_AT_ONCE]
+        # What a wrong clock takes for old would be lost.
+        gone = superseded(rows, before)[:PRUNED_AT_ONCE] if self._is_steady() else ()
         if not gone:
             return rows
         work.tx.collateral.delete(gone)

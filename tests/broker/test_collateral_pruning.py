@@ -200,9 +200,14 @@ def test_no_verdict_hangs_on_what_goes(seed: int) -> None:
 def world(tmp_path: Path, place: Place, amd: FakeAmd) -> Iterator[World]:
     """A broker with AMD's issuers."""
     with closing(place.connect()) as database:
-        made = confidential.create(tmp_path, database, amd)
+        made = steady(confidential.create(tmp_path, database, amd))
         given(made, der(amd.ark), der(amd.ask))
         yield made
+
+
+def steady(world: World) -> World:
+    """The same, where time goes on as the clock does."""
+    return world.restarted(monotonic=lambda: world.clock.now().timestamp())
 
 
 def given(world: World, *items: bytes) -> dict[str, Any]:
@@ -256,11 +261,23 @@ def test_an_import_that_brings_nothing_new_takes_nothing_away(
     assert len(kept(world)) == 2
 
 
+def test_a_clock_that_jumps_takes_nothing_away(world: World, amd: FakeAmd) -> None:
+    jumping = world.restarted(monotonic=lambda: 1.0)
+    now = world.clock.now()
+    given(jumping, crl(amd, 1, now), crl(amd, 2, now + DAY))
+    jumping.clock.time += 100 * DAY
+    given(jumping, crl(amd, 3, now))
+    assert len(kept(jumping)) == 3
+    assert jumping.entries("collateral.pruned") == []
+
+
 def test_evidence_that_is_kept_longer_keeps_its_collateral(
     tmp_path: Path, sqlite_place: Place, amd: FakeAmd
 ) -> None:
     with closing(sqlite_place.connect()) as database:
-        world = World.create(tmp_path, database=database, evidence_retention_days=365)
+        world = steady(
+            World.create(tmp_path, database=database, evidence_retention_days=365)
+        )
         given(world, der(amd.ark))
         for number in range(4):
             given(world, crl(amd, number, world.clock.now()))
