@@ -6,7 +6,8 @@ its quoting enclave's vendor in its header; a Nitro document is a COSE_Sign1 of 
 kind; an attestation of go-tpm-tools begins with a TPM's key; reports of NVIDIA devices
 begin as such or stand in a form of NVIDIA's; a RIM is a SWID tag; a token is three
 words of base64url or a set of such; a CCA token starts with its tag; JSON that is no
-bundle is evidence as RCAR carries it, where its members say so; an event log is known
+bundle is evidence as RCAR carries it, where its members say so, or a quote or token
+in them; an event log is known
 by its first event, or by being one to its end; anything else needs --kind.
 """
 

@@ -41,7 +41,7 @@ _NOT_FOR: Mapping[str, frozenset[str]] = {
 }
 
 # Beside others, keys of issuers are a mistake.
-_WITH_ISSUERS = frozenset({BUNDLE, TOKEN, CCA})
+_WITH_ISSUERS = frozenset({BUNDLE, RCAR, TOKEN, CCA})
 
 
 def _takes(kind: str, option: str) -> bool:
