@@ -22,6 +22,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
+from kbs.adapters.prompt import PromptAdapter
 from kbs.core.errors import CollateralError
 from kbs.core.fetch import ABSENT, UNREACHABLE, Answer, BusyError
 
@@ -90,6 +91,8 @@ class HttpFetcher:
         self._monotonic = monotonic
         self._sleep = sleep
         self._session = _Session()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, PromptAdapter())
         # Nothing of .netrc is sent: nobody here knows us by name.
         self._session.auth = _without_credentials
         self._session.headers.update(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -156,6 +156,18 @@ def dripping(handler: BaseHTTPRequestHandler, served: Served) -> None:
         handler.wfile.write(served.body[place : place + 1])
         handler.wfile.flush()
         time.sleep(0.02)
+
+
+def slow_headers(handler: BaseHTTPRequestHandler, served: Served) -> None:
+    """Send a header now and then."""
+    handler.wfile.write(b"HTTP/1.0 200 OK\r\n")
+    with suppress(OSError):
+        for number in range(20):
+            handler.wfile.write(b"X-%d: y\r\n" % number)
+            time.sleep(0.1)
+        handler.wfile.write(b"Content-Length: %d\r\n\r\n" % len(served.body))
+        handler.wfile.write(served.body)
+    handler.close_connection = True
 
 
 def chunked(handler: BaseHTTPRequestHandler, served: Served) -> None:

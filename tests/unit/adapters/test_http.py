@@ -93,6 +93,7 @@ def test_more_than_the_limit_is_not_read(
         vendor.truncated,
         vendor.late(0.5),
         vendor.dripping,
+        vendor.slow_headers,
         vendor.status(429),
         vendor.status(429, Retry_After="5"),
         vendor.status(503, Retry_After="5"),
