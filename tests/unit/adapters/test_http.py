@@ -188,6 +188,23 @@ def test_headers_that_nobody_can_read_are_an_error_of_ours(
     assert fail(fetcher, url).code == UNREACHABLE
 
 
+def test_a_proxy_of_the_site_is_used_and_held_to_the_same(
+    fetcher: HttpFetcher,
+    url: str,
+    service: VendorService,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("http_proxy", url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    vendors = "http://vendor.invalid/it"
+    service.answers[vendors] = Served(BODY)
+    assert fetcher.fetch(vendors, limit=1000).body == BODY
+    service.faults = [vendor.slow_headers] * QUICK.attempts
+    error = fail(fetcher, "http://vendor.invalid")
+    assert str(error.got).startswith("no end of its headers in")
+    assert set(service.asked) == {vendors}
+
+
 def test_nobody_there_is_said_in_one_line(fetcher: HttpFetcher) -> None:
     error = fail(fetcher, "http://127.0.0.1:1")
     assert error.code == UNREACHABLE
