@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from multiprocessing.util import Finalize
 
 from flask import Flask
@@ -171,6 +172,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         with database.read() as tx:
             return tx.governance.head()
 
+    steady = SteadyClock(clock, parts.monotonic)
     upkeep = Upkeep(
         database=database,
         journal=journal,
@@ -179,7 +181,7 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         locker=locker,
         reserve=reserve,
         clock=clock,
-        steady=SteadyClock(clock, parts.monotonic),
+        steady=steady,
         declare=declare,
     )
     governance = Governance(
@@ -197,6 +199,8 @@ def compose(parts: Parts, settings: Settings) -> Composed:
         mark=mark,
         clock=clock,
         report=upkeep.report_integrity,
+        kept=timedelta(days=settings.evidence_retention_days),
+        is_steady=steady.is_steady,
     )
     ledger = KeyLedger(
         database=database,

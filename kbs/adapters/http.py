@@ -22,6 +22,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
+from kbs.adapters.prompt import PromptAdapter
 from kbs.core.errors import CollateralError
 from kbs.core.fetch import ABSENT, UNREACHABLE, Answer, BusyError
 
@@ -65,6 +66,16 @@ class _TryAgainError(Exception):
         super().__init__(str(error))
 
 
+class _Session(requests.Session):
+    """One that looks at no redirect: where it may lead is said here, or nowhere."""
+
+    def get_redirect_target(
+        self,
+        resp: requests.Response,
+    ) -> None:
+        """Return none."""
+
+
 class HttpFetcher:
     """Fetches over HTTP; may be used by one thread at a time."""
 
@@ -79,7 +90,9 @@ class HttpFetcher:
         self._patience = patience
         self._monotonic = monotonic
         self._sleep = sleep
-        self._session = requests.Session()
+        self._session = _Session()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, PromptAdapter())
         # Nothing of .netrc is sent: nobody here knows us by name.
         self._session.auth = _without_credentials
         self._session.headers.update(
@@ -128,7 +141,8 @@ class HttpFetcher:
                     if response.status_code not in _REDIRECTS:
                         return self._answer(response, url, limit, deadline)
                     target = _redirected(url, target, response)
-            except (requests.RequestException, HTTPError, OSError) as exc:
+            except (requests.RequestException, HTTPError, OSError, ValueError) as exc:
+                # A ValueError comes of headers that are no number, URL or text.
                 got = _reason(exc)
                 raise _TryAgainError(_unreachable(url, got)) from exc
         raise _unreachable(url, f"more than {_MAX_REDIRECTS} redirects")

@@ -344,6 +344,19 @@ class CollateralFetched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CollateralPruned:
+    """Collateral was taken away: newer of the same had taken its place by `before`.
+
+    `digests` are the SHA-256 (hex) of the items.
+    """
+
+    kind: ClassVar[Kind] = Kind.COLLATERAL_PRUNED
+    count: int
+    before: datetime
+    digests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IntegrityReported:
     """Stored state did not match its proof (a policy changed behind the broker)."""
 
@@ -368,5 +381,6 @@ Event = (
     | RollbackAccepted
     | EvidenceExpired
     | CollateralFetched
+    | CollateralPruned
     | IntegrityReported
 )

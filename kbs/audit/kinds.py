@@ -27,6 +27,7 @@ class Kind(StrEnum):
     ROLLBACK_ACCEPTED = "rollback.accepted"
     EVIDENCE_EXPIRED = "evidence.expired"
     COLLATERAL_FETCHED = "collateral.fetched"
+    COLLATERAL_PRUNED = "collateral.pruned"
     INTEGRITY_REPORTED = "integrity.reported"
 
 

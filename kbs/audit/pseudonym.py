@@ -23,7 +23,9 @@ _MIN_KEY = 32
 _Said = TypeVar("_Said", Check, Reason)
 
 # Claims, checks and denials by these last words have a device identity as got/expected.
-_DEVICE_WORDS = frozenset({"chip", "chip_id", "device_id", "ueid", "ppid", "ek"})
+_DEVICE_WORDS = frozenset(
+    {"chip", "chip_id", "device_id", "ueid", "ppid", "piid", "ek"}
+)
 
 # The shortest identity is a PPID, 16 bytes (Intel SGX PCK certificate specification).
 _IDENTITY = re.compile(r"\b[0-9a-f]{32,}\b", re.ASCII)

@@ -65,6 +65,7 @@ _TYPES: Mapping[Kind, type[Event]] = {
     Kind.ROLLBACK_ACCEPTED: events.RollbackAccepted,
     Kind.EVIDENCE_EXPIRED: events.EvidenceExpired,
     Kind.COLLATERAL_FETCHED: events.CollateralFetched,
+    Kind.COLLATERAL_PRUNED: events.CollateralPruned,
     Kind.INTEGRITY_REPORTED: events.IntegrityReported,
 }
 

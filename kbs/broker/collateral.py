@@ -5,22 +5,21 @@ integrity manifests (RIMs): each proves itself when it is used.
 
 Verifiers get a snapshot in memory; it is read again only when the table changed, and
 then it must be what the last import left (`kbs.broker.collateral_state`): a newer
-revocation list cannot be taken away. Fetching from vendors is done elsewhere
-(`kbs.broker.vendors`), never for a request.
+revocation list cannot be taken away. What a newer one superseded long ago goes when
+something is added (`kbs.broker.collateral_pruning`). Fetching from vendors is done
+elsewhere (`kbs.broker.vendors`), never for a request.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import timedelta
 
-from cryptography import x509
-
-from kbs.audit.events import CollateralFetched
+from kbs.audit.events import CollateralFetched, CollateralPruned
 from kbs.broker.actors import Actor
-from kbs.broker.collateral_rows import OCSP, RIM, device_row, load_stored_rim
+from kbs.broker.collateral_items import collateral_of, row_json, rows_of
+from kbs.broker.collateral_pruning import superseded
 from kbs.broker.collateral_state import (
     check_rows,
     collateral_seal,
@@ -39,24 +38,25 @@ from kbs.broker.ports import (
     Transaction,
 )
 from kbs.broker.table_state import Reached
-from kbs.broker.vendors.fetching import origin_of
 from kbs.broker.vendors.source import Source
-from kbs.core.clock import Clock, format_time
+from kbs.core.clock import Clock
 from kbs.core.encode import b64, parse_b64, parse_hex, require_list, require_members
-from kbs.core.errors import IntegrityError, KbsError, MalformedError, NotFoundError
-from kbs.evidence.dcap.collateral import read_collateral
-from kbs.evidence.dcap.documents import DOCUMENT_KINDS, parse_document
-from kbs.evidence.dcap.vouching import SIGNER
-from kbs.evidence.model import GivenCollateral, VendorDocument
+from kbs.core.errors import IntegrityError, NotFoundError
+from kbs.evidence.model import GivenCollateral
 from kbs.governance.authority import Role
 from kbs.governance.statement import EVERY_TENANT
-from kbs.pki import certificates as pki
-from kbs.pki.ocsp import load_ocsp_answer
+from kbs.pki.certificates import MAX_CRL_BYTES
 
 _Version = tuple[TableState, tuple[int, str]]
 
 MAX_ITEMS = 256
 """Most files in one import."""
+
+KEPT = timedelta(days=30)
+"""How long what was superseded stays at least, for verdicts as of a time of then."""
+
+PRUNED_AT_ONCE = 1000
+"""Most rows that one change takes away; all their digests are in its entry."""
 
 
 class CollateralTable:
@@ -71,8 +71,16 @@ class CollateralTable:
         mark: MarkKeeper,
         clock: Clock,
         report: Callable[[IntegrityError], None] = lambda _: None,
+        kept: timedelta = KEPT,
+        is_steady: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Start without a snapshot; tell `report` of a table that was changed."""
+        """Start without a snapshot; tell `report` of a table that was changed.
+
+        What was superseded is `kept` for at least so long, and `KEPT` in any case, by
+        a clock that `is_steady`.
+        """
+        self._kept = max(kept, KEPT)
+        self._is_steady = is_steady
         self._journal = journal
         self._seal = collateral_seal(identity.state_key)
         self._mark = mark
@@ -120,29 +128,7 @@ class CollateralTable:
             return snapshot[1]
         rows = tx.collateral.list()
         check_rows(state, rows)
-        loaded = GivenCollateral(
-            tuple(
-                pki.load_der_certificate(row.der, f"collateral {row.subject}")
-                for row in rows
-                if row.kind == "certificate"
-            ),
-            tuple(
-                pki.load_der_crl(row.der, f"collateral {row.issuer}")
-                for row in rows
-                if row.kind == "crl"
-            ),
-            given_documents=tuple(
-                parse_document(row.der) for row in rows if row.kind in DOCUMENT_KINDS
-            ),
-            given_ocsp_answers=tuple(
-                load_ocsp_answer(row.der, f"collateral {row.subject}")
-                for row in rows
-                if row.kind == OCSP
-            ),
-            given_rims=tuple(
-                load_stored_rim(row.der) for row in rows if row.kind == RIM
-            ),
-        )
+        loaded = collateral_of(rows)
         self._snapshot = (version, loaded)
         return loaded
 
@@ -169,7 +155,7 @@ class CollateralTable:
     def list(self, actor: Actor) -> dict[str, object]:
         """Return what is in the table; any administrator may see it."""
         actor.require_any()
-        return {"collateral": [_to_json(row) for row in self.rows()]}
+        return {"collateral": [row_json(row) for row in self.rows()]}
 
     def item(self, actor: Actor, digest: str) -> dict[str, object]:
         """Return one item with its bytes; any administrator may see it.
@@ -182,7 +168,7 @@ class CollateralTable:
         wanted = parse_hex(digest, "collateral SHA-256", size=32)
         for row in self.rows():
             if row.digest == wanted:
-                return {**_to_json(row), "data": b64(row.der)}
+                return {**row_json(row), "data": b64(row.der)}
         raise NotFoundError(f"collateral {digest}")
 
     def rows(self) -> Sequence[StoredCollateral]:
@@ -206,7 +192,7 @@ class CollateralTable:
         rows = [
             row
             for place, item in enumerate(items, 1)
-            for row in _read(_decoded(item, place), place, now)
+            for row in rows_of(_decoded(item, place), place, now)
         ]
         done = self._journal.administer(
             actor,
@@ -218,7 +204,7 @@ class CollateralTable:
         return {
             "read": len(rows),
             "added": done.value,
-            "entry": done.placed[0].entry.id,
+            "entry": done.placed[-1].entry.id,
         }
 
     def keep(self, source: Source, items: Sequence[bytes]) -> int:
@@ -233,7 +219,7 @@ class CollateralTable:
         rows = [
             row
             for place, data in enumerate(items, 1)
-            for row in _read(data, place, now)
+            for row in rows_of(data, place, now)
         ]
         if self._knows(rows):
             return 0
@@ -263,8 +249,29 @@ class CollateralTable:
             # Good again only if exactly what was taken away came back.
             check_rows(state, after)
         if added:
+            after = self._prune(work, after)
             store.set_state(self._seal.seal(state.seq + 1, digest_rows(after)))
         return added
+
+    def _prune(
+        self, work: Work, rows: Sequence[StoredCollateral]
+    ) -> Sequence[StoredCollateral]:
+        """Take away what no verdict hangs on any more; return what is left.
+
+        Only when something new came, and in the same change: so the table cannot grow
+        for ever, and nothing that rests on it has to be decided once more for this.
+        """
+        before = self._clock.now() - self._kept
+        # What a wrong clock takes for old would be lost.
+        gone = superseded(rows, before)[:PRUNED_AT_ONCE] if self._is_steady() else ()
+        if not gone:
+            return rows
+        work.tx.collateral.delete(gone)
+        event = CollateralPruned(
+            count=len(gone), before=before, digests=tuple(one.hex() for one in gone)
+        )
+        work.append(self._journal.entry(event))
+        return [row for row in rows if row.digest not in set(gone)]
 
 
 def _is_whole(state: TableState, rows: Sequence[StoredCollateral]) -> bool:
@@ -272,89 +279,4 @@ def _is_whole(state: TableState, rows: Sequence[StoredCollateral]) -> bool:
 
 
 def _decoded(item: object, place: int) -> bytes:
-    return parse_b64(item, f"collateral item {place}", limit=pki.MAX_CRL_BYTES * 2)
-
-
-def _read(data: bytes, place: int, now: datetime) -> list[StoredCollateral]:
-    what = f"collateral item {place}"
-    data = pki.without_remarks(data)
-    device = device_row(data, what, now)
-    if device is not None:
-        return [device]
-    if data.lstrip(b" \t\r\n").startswith(b"{"):
-        return _rows(read_collateral(data), now)
-    try:
-        return [_certificate(one, now) for one in pki.load_certificates(data, what)]
-    except KbsError:
-        pass
-    try:
-        return [_crl(one, now) for one in pki.load_crls(data, what)]
-    except KbsError as exc:
-        raise MalformedError(
-            what,
-            expected="certificates or revocation lists (DER, PEM), OCSP answers (DER), "
-            "Intel's JSON or manifests with their id",
-        ) from exc
-
-
-def _rows(given: GivenCollateral, now: datetime) -> list[StoredCollateral]:
-    return [
-        *(_certificate(one, now) for one in given.certificates()),
-        *(_crl(one, now) for one in given.revocation_lists()),
-        *(_stored(one, now) for one in given.documents()),
-    ]
-
-
-def _stored(document: VendorDocument, now: datetime) -> StoredCollateral:
-    return StoredCollateral(
-        digest=hashlib.sha256(document.data).digest(),
-        kind=document.kind,
-        subject=document.subject,
-        issuer=SIGNER,
-        not_before=document.begins,
-        not_after=document.ends,
-        der=document.data,
-        imported=now,
-    )
-
-
-def _certificate(certificate: x509.Certificate, now: datetime) -> StoredCollateral:
-    der = pki.der(certificate)
-    return StoredCollateral(
-        digest=hashlib.sha256(der).digest(),
-        kind="certificate",
-        subject=certificate.subject.rfc4514_string(),
-        issuer=certificate.issuer.rfc4514_string(),
-        not_before=certificate.not_valid_before_utc,
-        not_after=certificate.not_valid_after_utc,
-        der=der,
-        imported=now,
-    )
-
-
-def _crl(crl: x509.CertificateRevocationList, now: datetime) -> StoredCollateral:
-    der = pki.der(crl)
-    return StoredCollateral(
-        digest=hashlib.sha256(der).digest(),
-        kind="crl",
-        subject="",
-        issuer=crl.issuer.rfc4514_string(),
-        not_before=crl.last_update_utc,
-        not_after=crl.next_update_utc,
-        der=der,
-        imported=now,
-    )
-
-
-def _to_json(row: StoredCollateral) -> dict[str, object]:
-    origin = origin_of(row.kind, row.der)
-    return {
-        "sha256": row.digest.hex(),
-        "kind": row.kind,
-        "subject": row.subject,
-        "issuer": row.issuer,
-        "not_before": format_time(row.not_before),
-        "not_after": None if row.not_after is None else format_time(row.not_after),
-        "imported": format_time(row.imported),
-        "source": None if origin is None else origin.url,
-    }
+    return parse_b64(item, f"collateral item {place}", limit=MAX_CRL_BYTES * 2)

@@ -8,6 +8,7 @@ for another board.
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import datetime
 
 from cryptography.x509 import ocsp
@@ -32,6 +33,8 @@ OCSP = "ocsp"
 RIM = "rim"
 
 _MAX_ID = 128
+# No more than a name: it is shown in lists, and one database takes no NUL in a text.
+_ID = re.compile(r"[\x21-\x7e]{0,128}", re.ASCII)
 
 
 def device_row(data: bytes, what: str, now: datetime) -> StoredCollateral | None:
@@ -80,6 +83,9 @@ def _has_rim(data: bytes) -> bool:
 
 def _rim_row(data: bytes, what: str, now: datetime) -> StoredCollateral:
     stored = load_stored_rim(data)
+    if stored.rim_id is not None and _ID.fullmatch(stored.rim_id) is None:
+        got = ascii(stored.rim_id)[:80]
+        raise MalformedError(f"{what} id", got=got, expected="visible ASCII")
     try:
         rim = verify_rim(stored.document)
     except VerificationError as exc:

@@ -237,6 +237,10 @@ class CollateralStore(Protocol):
         """Return all of them."""
         ...
 
+    def delete(self, digests: Sequence[bytes]) -> None:
+        """Take these away; the state beside them is the caller's to set."""
+        ...
+
     def fingerprint(self) -> tuple[int, str]:
         """Return a cheap value (count, latest import) that changes with the table."""
         ...

@@ -60,8 +60,13 @@ class Due:
 @dataclass(frozen=True, slots=True)
 class _Failure:
     count: int
+    since: datetime
     until: datetime
     error: str
+
+    def is_over(self, now: datetime) -> bool:
+        """Whether it may be asked again; so too where the clock went back behind it."""
+        return not self.since <= now < self.until
 
 
 class Refresher:
@@ -133,7 +138,7 @@ class Refresher:
 
     def _may_ask(self, source: Source) -> bool:
         failure = self._failures.get(source)
-        return failure is None or failure.until <= self._clock.now()
+        return failure is None or failure.is_over(self._clock.now())
 
     def _refresh(self, one: Due) -> bool:
         try:
@@ -160,7 +165,7 @@ class Refresher:
             # It may come any day of months to come: nobody is asked each hour of them.
             pause = max(pause, min((one.ends - now) / 10, _LONGEST_QUIET))
         until = now + pause
-        self._failures[source] = _Failure(count, until, text)
+        self._failures[source] = _Failure(count, now, until, text)
         level = logging.INFO if error is None else logging.WARNING
         log.log(level, "%s: %s; again after %s", source.log_name, text, _short(until))
 

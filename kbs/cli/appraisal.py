@@ -21,17 +21,16 @@ from kbs.cli.evidence_files import (
     TOKEN,
     UNKNOWN_KIND,
     WITHOUT_CERTIFICATES,
-    GivenFiles,
     Unparsed,
-    bundle_from,
-    lacks_of_quote,
-    read_attestation,
     read_event_log,
     read_evidence,
 )
+from kbs.cli.evidence_items import bundle_from, read_attestation
+from kbs.cli.evidence_nonces import check_bundle, check_field, check_item, parse_nonce
+from kbs.cli.given_files import GivenFiles
+from kbs.cli.inspection import registers_of
 from kbs.core.checks import Check, CheckLog, Status, Verdict, verdict
 from kbs.core.claims import Claims, ClaimValue
-from kbs.core.encode import parse_b64u
 from kbs.core.errors import KbsError, MalformedError
 from kbs.evidence.bundle import Bundle, verify_bundle
 from kbs.evidence.gce.attestation import check_others
@@ -39,15 +38,8 @@ from kbs.evidence.model import StoredRim, Trust, TrustedIssuer
 from kbs.evidence.nvgpu.manifests import Sources, check_rim
 from kbs.evidence.nvgpu.shelf import RimShelf
 from kbs.evidence.registry import VERIFIERS
-from kbs.evidence.vtpm.abi import Attest, parse_attest
-from kbs.evidence.vtpm.algorithms import bank_name
-from kbs.evidence.vtpm.eventlog import EventLog, replay
+from kbs.evidence.vtpm.abi import parse_attest
 from kbs.pki.cache import LinkCache
-
-# AMD 56860, table 23 (REPORT_DATA); the longest nonce that most raw evidence carries.
-_MAX_NONCE = 64
-# AWS, attestation_process.md, section 2.2: nonce = bytes .size (0..1024).
-_MAX_NONCES = {"nitro": 1024, "nitrotpm": 1024}
 
 _QUOTE_CHECKS = (
     "vtpm.quote.signature",
@@ -57,8 +49,6 @@ _QUOTE_CHECKS = (
 # What the PCR values beside a quote are needed for.
 _PCR_CHECKS = frozenset({"vtpm.quote.pcr_selection", "vtpm.quote.pcr_digest"})
 _LOG_CHECK = "vtpm.eventlog.replay"
-# Their REPORTDATA or challenge has 64 bytes; a shorter nonce leaves zeros behind it.
-_REPORTS = frozenset({"snp", "tdx", "sgx", "cca"})
 _EXIT = {
     Verdict.VERIFIED: EXIT_DONE,
     Verdict.REFUSED: EXIT_REFUSED,
@@ -132,9 +122,9 @@ class Verification:
             self._refuse_nonce(kind)
             return self._run_log(data) if kind == EVENT_LOG else self._run_rim(data)
         if self.nonce is not None and kind != BUNDLE:
-            _nonce_bytes(self.nonce, kind)
+            parse_nonce(self.nonce, kind)
         try:
-            if kind == "vtpm" and lacks_of_quote(self.files):
+            if kind == "vtpm" and self.files.lacks_of_quote():
                 return self._run_incomplete_quote(data)
             bundle = bundle_from(kind, data, self.files)
             result = verify_recorded(bundle, self._trust(kind))
@@ -213,7 +203,7 @@ class Verification:
             attest = parse_attest(data)
         except MalformedError as exc:
             return malformed("vtpm", exc)
-        lacking = lacks_of_quote(self.files)
+        lacking = self.files.lacks_of_quote()
         if lacking == ("--pcrs",):
             return self._run_quote_without_pcrs(data)
         log = CheckLog()
@@ -229,17 +219,17 @@ class Verification:
             )
         checks = tuple(check.at(0) for check in log.checks)
         if self.nonce is not None:
-            checks += (_raw_nonce_check(self.nonce, attest.extra_data, "vtpm"),)
+            checks += (check_field(self.nonce, attest.extra_data, "vtpm"),)
         return Result(checks=checks)
 
     def _with_nonce(self, result: Result, kind: str, bundle: Bundle) -> Result:
         if self.nonce is None or not result.parsed:
             return result
         if kind == BUNDLE:
-            checks = [_bundle_nonce_check(self.nonce, bundle)]
+            checks = [check_bundle(self.nonce, bundle)]
         else:
             checks = [
-                _item_nonce_check(self.nonce, bundle, index)
+                check_item(self.nonce, bundle, index)
                 for index in range(len(bundle.items))
             ]
         return replace(result, checks=(*result.checks, *checks))
@@ -283,32 +273,6 @@ def malformed(kind: str, error: KbsError) -> Result:
     return Result(checks=(check,), parsed=False)
 
 
-def registers_of(log: EventLog) -> dict[str, dict[str, str]]:
-    """Return the PCRs that a log leads to, by bank; none of a SHA-1 log."""
-    registers: dict[str, dict[str, str]] = {}
-    for (bank, pcr), value in sorted(replay(log).items()):
-        registers.setdefault(bank_name(bank), {})[str(pcr)] = value.hex()
-    return registers
-
-
-def inspect_attest(attest: Attest) -> dict[str, object]:
-    """Return the fields of a quote that came without signature, PCRs and key."""
-    return {
-        "extra_data": attest.extra_data.hex(),
-        "qualified_signer": attest.qualified_signer.hex(),
-        "clock": f"{attest.clock:016x}",
-        "reset_count": attest.reset_count,
-        "restart_count": attest.restart_count,
-        "safe": attest.safe,
-        "firmware_version": f"{attest.firmware_version:016x}",
-        "pcr_select": [
-            {"alg": selection.bank.name.lower(), "pcrs": list(selection.pcrs)}
-            for selection in attest.pcr_select
-        ],
-        "pcr_digest": attest.pcr_digest.hex(),
-    }
-
-
 def _without_pcrs(check: Check, *, selects: bool, has_log: bool) -> Check:
     # A quote that selects nothing is wrong whatever values stand beside it.
     about_pcrs = check.id in _PCR_CHECKS and selects
@@ -322,20 +286,6 @@ def _without_pcrs(check: Check, *, selects: bool, has_log: bool) -> Check:
     )
 
 
-def _nonce_bytes(text: str, kind: str) -> bytes:
-    most = _MAX_NONCES.get(kind, _MAX_NONCE)
-    data = parse_b64u(text, "--nonce", limit=most)
-    if not data:
-        # Nothing at all would match a report whose REPORT_DATA is all zero.
-        raise MalformedError("--nonce", got="nothing", expected=f"1 to {most} bytes")
-    return data
-
-
-def _bundle_nonce_check(text: str, bundle: Bundle) -> Check:
-    runtime_data = bundle.runtime_data or {}
-    return _nonce_check(str(runtime_data.get("nonce", "none")), text, "runtime_data")
-
-
 def _with_others(result: Result, data: bytes) -> Result:
     """Add what is found of the quotes that an attestation has besides the item's."""
     attestation = read_attestation(data)
@@ -344,22 +294,3 @@ def _with_others(result: Result, data: bytes) -> Result:
     except MalformedError as exc:
         raise Unparsed("vtpm", exc) from exc
     return replace(result, checks=(*result.checks, *checks))
-
-
-def _item_nonce_check(text: str, bundle: Bundle, index: int) -> Check:
-    kind = bundle.kind(index)
-    parsed = VERIFIERS[kind].parse(bundle.items[index], index)
-    signed = parsed.bound if parsed.nonce is None else parsed.nonce
-    return _raw_nonce_check(text, signed, kind).at(index)
-
-
-def _raw_nonce_check(text: str, bound: bytes, kind: str) -> Check:
-    nonce = _nonce_bytes(text, kind)
-    expected = nonce.ljust(len(bound), b"\0") if kind in _REPORTS else nonce
-    return _nonce_check(bound.hex(), expected.hex(), "the signed field", item=0)
-
-
-def _nonce_check(got: str, expected: str, where: str, item: int | None = None) -> Check:
-    log = CheckLog()
-    log.compared("binding.nonce", f"--nonce against {where}", got, expected)
-    return replace(log.checks[0], item=item)

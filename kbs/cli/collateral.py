@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,6 +70,7 @@ def import_files(context: CliContext, *, files: tuple[Path, ...]) -> None:
         raise MalformedError(
             "collateral", got=f"{len(items)} items", expected=f"at most {_MAX_ITEMS}"
         )
+    _check(items)
     with AdminClient.from_context(context) as client:
         answer = _import(client, items)
     emit(context, answer, lambda: click.echo(_kept(answer)))
@@ -192,6 +193,27 @@ def _items_in(file: Path) -> Iterable[bytes]:
         *(der(one) for one in given.given_revocation_lists),
         *(one.data for one in given.given_documents),
     ]
+
+
+def _check(items: Sequence[bytes]) -> None:
+    """Return if the broker will take every one: all are kept, or none.
+
+    It takes a request whole or not at all, and many items need several requests.
+    """
+    from kbs.broker.collateral_items import rows_of
+    from kbs.core.clock import SystemClock
+
+    now = SystemClock().now()
+    for place, one in enumerate(items, 1):
+        try:
+            rows_of(one, place, now)
+        except MalformedError as exc:
+            raise MalformedError(
+                f"collateral item {place} of {len(items)}",
+                got=str(exc),
+                expected="what vendors publish",
+                hint="nothing was imported",
+            ) from exc
 
 
 def _import(client: AdminClient, items: Iterable[bytes]) -> dict[str, object]:

@@ -21,7 +21,7 @@ from kbs.core.errors import MalformedError
 
 if TYPE_CHECKING:
     from kbs.cli.appraisal import Result
-    from kbs.cli.evidence_files import GivenFiles
+    from kbs.cli.given_files import GivenFiles
 
 _FILE = click.Path(path_type=Path)
 _KINDS = (
@@ -198,7 +198,7 @@ def plain(value: object) -> str:
 
 
 def _given(files: dict[str, Any]) -> GivenFiles:
-    from kbs.cli.evidence_files import GivenFiles
+    from kbs.cli.given_files import GivenFiles
 
     return GivenFiles(
         certificates=files["cert"],

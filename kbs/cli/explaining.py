@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from kbs.cli.appraisal import Result, malformed, verify_recorded
 from kbs.cli.context import EXIT_DONE, EXIT_REFUSED, CliContext, one_line
 from kbs.cli.evidence import time_of
-from kbs.cli.evidence_files import GivenFiles, Unparsed
+from kbs.cli.evidence_files import Unparsed
+from kbs.cli.given_files import GivenFiles
 from kbs.cli.inputs import read_input
 from kbs.cli.x509_files import certificates_in
 from kbs.core.checks import Status, Verdict

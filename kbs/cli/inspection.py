@@ -11,19 +11,17 @@ from pathlib import Path
 
 from cryptography import x509
 
-from kbs.cli.appraisal import inspect_attest, registers_of
 from kbs.cli.evidence_files import (
     BUNDLE,
     EVENT_LOG,
     RIM,
-    GivenFiles,
     Unparsed,
-    bundle_from,
     guess_kind,
-    lacks_of_quote,
     read_event_log,
     read_evidence,
 )
+from kbs.cli.evidence_items import bundle_from
+from kbs.cli.given_files import GivenFiles
 from kbs.cli.inputs import read_input
 from kbs.cli.issuer_files import inspect_keys, is_keys_file
 from kbs.cli.x509_files import certificates_in, load_collateral
@@ -36,9 +34,9 @@ from kbs.evidence.nvgpu.inspection import inspect_rim
 from kbs.evidence.nvgpu.shelf import RimShelf
 from kbs.evidence.registry import VERIFIERS
 from kbs.evidence.snp.certificates import is_endorsement_key, parse_endorsement_key
-from kbs.evidence.vtpm.abi import parse_attest
+from kbs.evidence.vtpm.abi import Attest, parse_attest
 from kbs.evidence.vtpm.algorithms import bank_name
-from kbs.evidence.vtpm.eventlog import EventLog
+from kbs.evidence.vtpm.eventlog import EventLog, replay
 from kbs.pki.certificates import spki_sha256
 
 CERTIFICATE = "certificate"
@@ -62,8 +60,8 @@ def inspect_file(path: Path, kind: str | None, files: GivenFiles) -> dict[str, o
         return _ALONE[found](data)
     files.refuse_for(found)
     try:
-        if found == "vtpm" and lacks_of_quote(files):
-            return _single(found, {"attest": inspect_attest(parse_attest(data))})
+        if found == "vtpm" and files.lacks_of_quote():
+            return _single(found, {"attest": _inspect_attest(parse_attest(data))})
         return _inspect_bundle(bundle_from(found, data, files))
     except Unparsed as exc:
         return {"items": [{"kind": exc.kind, "error": str(exc)}]}
@@ -219,3 +217,29 @@ _ALONE: Mapping[str, Callable[[bytes], dict[str, object]]] = {
     KEYS: _inspect_keys_file,
 }
 """Files that are no item of a bundle."""
+
+
+def registers_of(log: EventLog) -> dict[str, dict[str, str]]:
+    """Return the PCRs that a log leads to, by bank; none of a SHA-1 log."""
+    registers: dict[str, dict[str, str]] = {}
+    for (bank, pcr), value in sorted(replay(log).items()):
+        registers.setdefault(bank_name(bank), {})[str(pcr)] = value.hex()
+    return registers
+
+
+def _inspect_attest(attest: Attest) -> dict[str, object]:
+    """Return the fields of a quote that came without signature, PCRs and key."""
+    return {
+        "extra_data": attest.extra_data.hex(),
+        "qualified_signer": attest.qualified_signer.hex(),
+        "clock": f"{attest.clock:016x}",
+        "reset_count": attest.reset_count,
+        "restart_count": attest.restart_count,
+        "safe": attest.safe,
+        "firmware_version": f"{attest.firmware_version:016x}",
+        "pcr_select": [
+            {"alg": selection.bank.name.lower(), "pcrs": list(selection.pcrs)}
+            for selection in attest.pcr_select
+        ],
+        "pcr_digest": attest.pcr_digest.hex(),
+    }

@@ -166,6 +166,9 @@ class ItemClaims:
     values: Mapping[str, ClaimValue]
     scoped: Mapping[str, Mapping[str, ClaimValue]] = field(default_factory=dict)
     trusted_in: frozenset[str] | None = None
+    elsewhere: bool = False
+    """Whether it is only known to be there: what vouches for it counts in other tenants
+    than the one that these claims are for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,8 +181,9 @@ class Claims:
     def scoped_to(self, tenant: str, *, shared: bool) -> Claims:
         """Return what counts inside `tenant`, with `shared/` when that is allowed.
 
-        An item whose trust anchor is registered in another tenant only is left out,
-        so its claims are absent and every condition on them unknown. Names of what is
+        Of an item whose trust anchor is registered in another tenant only, nothing is
+        left but its place: every condition on it is unknown, and `every` and `count`
+        see that it is there. Names of what is
         in `shared/` say so (`shared/hosts`): whoever governs `shared/` puts nothing
         into a group of the tenant by calling another one the same.
         """
@@ -188,6 +192,11 @@ class Claims:
         for item in self.items:
             scopes = [name for name in names if name in item.scoped]
             if item.trusted_in is not None and not item.trusted_in.intersection(names):
+                items.append(
+                    ItemClaims(
+                        family=item.family, item=item.item, values={}, elsewhere=True
+                    )
+                )
                 continue
             extra = _named_for(tenant, scopes[0], item) if scopes else {}
             items.append(

@@ -7,6 +7,7 @@ protocol's form does not carry is not in the item either.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from kbs.core.encode import (
@@ -21,7 +22,13 @@ from kbs.core.encode import (
 from kbs.core.errors import MalformedError
 from kbs.evidence.azure.hcl import MAX_REPORT
 from kbs.evidence.cca.abi import MAX_TOKEN as MAX_CCA_TOKEN
-from kbs.evidence.dcap.quote import MAX_QUOTE_BYTES
+from kbs.evidence.cca.abi import is_cca_token
+from kbs.evidence.dcap.quote import (
+    MAX_QUOTE_BYTES,
+    TEE_TDX,
+    looks_like_quote,
+    tee_type_of,
+)
 from kbs.evidence.nvgpu.files import items_of_list
 from kbs.evidence.snp.fields import octets_of, report_of_fields
 from kbs.evidence.vtpm.abi import (
@@ -101,13 +108,26 @@ def form_of(tee: str) -> Form:
 
 
 def tee_of(evidence: Evidence) -> str | None:
-    """Return the TEE whose evidence this looks like, by its members; None if none.
+    """Return the TEE whose evidence this looks like; None if it looks like none.
 
     For files that nobody named: a message says its TEE.
     """
     for tee, names in _MEMBERS.items():
         if any(members <= evidence.keys() for members in names):
             return tee
+    return _tee_of_bytes(evidence)
+
+
+def _tee_of_bytes(evidence: Evidence) -> str | None:
+    # `quote` and `token` are members of much else: what is in them has to say so too.
+    with suppress(MalformedError):
+        if "quote" in evidence:
+            quote = parse_b64(evidence["quote"], "quote", limit=MAX_QUOTE_BYTES)
+            if looks_like_quote(quote):
+                return "tdx" if tee_type_of(quote) == TEE_TDX else "sgx"
+        elif isinstance(evidence.get("token"), list):
+            token = octets_of(evidence["token"], "cca token", most=MAX_CCA_TOKEN)
+            return "cca" if is_cca_token(token) else None
     return None
 
 
@@ -288,4 +308,4 @@ _MEMBERS: Mapping[str, tuple[frozenset[str], ...]] = {
     "snp": (frozenset({"attestation_report", "cert_chain"}),),
     "tpm": (frozenset({"ak_public", "tpm_quote"}),),
 }
-"""Members by which evidence of a TEE is known."""
+"""Members by which evidence of a TEE is known; of others, by what is in them."""

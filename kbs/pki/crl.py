@@ -102,7 +102,7 @@ def newest_of(
     lists: Iterable[x509.CertificateRevocationList],
 ) -> x509.CertificateRevocationList | None:
     """Return the newest of one issuer's lists: by CRL number, then by date."""
-    return max(lists, key=_age, default=None)
+    return max(lists, key=age_of, default=None)
 
 
 def is_current(crl: x509.CertificateRevocationList, now: datetime) -> bool:
@@ -127,7 +127,8 @@ def lists_certificate(
     return crl.get_revoked_certificate_by_serial_number(serial) is not None
 
 
-def _age(crl: x509.CertificateRevocationList) -> tuple[int, datetime]:
+def age_of(crl: x509.CertificateRevocationList) -> tuple[int, datetime]:
+    """Return by what the newer of two lists is known."""
     try:
         number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
     except x509.ExtensionNotFound:

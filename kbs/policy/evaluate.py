@@ -90,17 +90,30 @@ class Scene:
         if family in DEVELOPMENT_FAMILIES and not self.development:
             return f"{family} evidence counts in development mode only"
         if self.item is not None:
-            return self.item.values
+            return _values_of(self.item)
         items = self._families.get(family, ())
         if name.index is not None:
             if name.index < len(items):
-                return items[name.index].values
+                return _values_of(items[name.index])
             return f"the evidence has {len(items)} {family} items"
         if len(items) == 1:
-            return items[0].values
+            return _values_of(items[0])
         if not items:
             return f"the evidence has no {family} item that was verified"
         return f"the evidence has {len(items)} {family} items: name one, or use every"
+
+    def may_lack(self, name: ClaimName) -> bool:
+        """Whether the one item that a name is about is known not to be there."""
+        items = self._families.get(name.family, ())
+        if name.index is None:
+            return not items
+        return name.index >= len(items)
+
+
+def _values_of(item: ItemClaims) -> Mapping[str, ClaimValue] | str:
+    if item.elsewhere:
+        return f"what vouches for this {item.family} item counts in other tenants only"
+    return item.values
 
 
 Condition = Callable[[Scene], Outcome]
@@ -172,17 +185,28 @@ def _count(node: Count) -> Condition:
     expected = {node.op.value: node.number}
 
     def evaluate(scene: Scene) -> Outcome:
-        number = len(scene.items(node.family))
+        items = scene.items(node.family)
+        number = sum(not one.elsewhere for one in items)
         if not scene.counts(node.family):
             detail = f"{node.family} evidence counts in development mode only"
             return Outcome("count", node.family, number, expected, None, (), detail)
-        result = {
-            Operator.AT_LEAST: number >= node.number,
-            Operator.AT_MOST: number <= node.number,
-        }.get(node.op, number == node.number)
-        return Outcome("count", node.family, number, expected, result)
+        # It holds, or does not, whether or not the others count.
+        fewest, most = _holds(node, number), _holds(node, len(items))
+        between = node.op is Operator.EQUALS and number < node.number < len(items)
+        if fewest is most and not between:
+            return Outcome("count", node.family, number, expected, fewest)
+        detail = f"{len(items) - number} more count in other tenants only"
+        return Outcome("count", node.family, number, expected, None, (), detail)
 
     return evaluate
+
+
+def _holds(node: Count, number: int) -> bool:
+    if node.op is Operator.AT_LEAST:
+        return number >= node.number
+    if node.op is Operator.AT_MOST:
+        return number <= node.number
+    return number == node.number
 
 
 def _leaf(leaf: Leaf, vocabulary: Vocabulary) -> Condition:
@@ -201,12 +225,11 @@ def _present(leaf: Leaf, name: ClaimName) -> Condition:
         got = None
         if not isinstance(values, str):
             got = _value(values, name)
-        elif scene.counts(name.family) and (
-            name.index is not None or not scene.items(name.family)
-        ):
+        elif scene.counts(name.family) and scene.may_lack(name):
             detail = values
         else:
-            # Several items, none of them named: there is no one answer.
+            # Several items, none of them named, or one of which nothing may be known:
+            # there is no one answer.
             return Outcome("present", leaf.claim, None, wanted, None, (), values)
         result = (got is not None) is wanted
         return Outcome("present", leaf.claim, got, wanted, result, (), detail)

@@ -141,6 +141,7 @@ def test_what_is_no_manifest_or_answer_is_not_kept(gpus: World) -> None:
         canonical_json({"id": "x", "rim": "%"}),
         canonical_json({"id": "x", "rim": b64(b"<x/>")}),
         canonical_json({"id": "x", "rim": b64(forged)}),
+        canonical_json({"id": "x\0", "rim": b64(NVIDIA.rim(GPU, "driver"))}),
         bytes.fromhex("30030a0106"),
     ):
         answer = gpus.call("POST", "/admin/v1/collateral", {"items": [b64(item)]})

@@ -217,6 +217,21 @@ def test_a_service_that_asks_for_patience_gets_it(
     assert refresher.overdue() == ()
 
 
+def test_a_clock_that_was_ahead_stops_no_fetching_for_good(
+    refresher: Refresher, world: World, service: VendorService, amd: FakeAmd
+) -> None:
+    """Waiting until a time of next year ends when the clock is right again."""
+    world.clock.time += 365 * DAY
+    service.answers.clear()
+    refresher.run()
+    assert service.asked == [CRL.path]
+    world.clock.time -= 361 * DAY
+    _publish(service, _newer(amd, world))
+    refresher.run()
+    assert service.asked == [CRL.path, CRL.path]
+    assert refresher.overdue() == ()
+
+
 def test_one_worker_does_it_and_the_others_see_what_is_late(
     refresher: Refresher, world: World, service: VendorService
 ) -> None:

@@ -252,6 +252,8 @@ def test_the_pck_is_as_other_implementations_read_it(vectors: Path, stem: str) -
     assert pck is not None
     extension = wanted["pck_extension"]
     assert pck.ppid.hex() == extension["ppid"]
+    # Intel gives platforms both, and processors alone neither.
+    assert (pck.piid is None) == (not pck.platform)
     assert pck.pce_svn == extension["pcesvn"]
     assert pck.cpu_svn.hex() == extension["cpusvn"]
     assert pck.pce_id.hex() == extension["pceid"]

@@ -88,6 +88,7 @@ def sgx_extension(**changes: Any) -> bytes:
         "pce_svn": PCE_SVN,
         "pce_id": bytes(2),
         "fmspc": bytes.fromhex("00f0a0000000"),
+        "piid": bytes(range(16)),
         "flags": (True, True, True),
         **changes,
     }
@@ -108,6 +109,7 @@ def sgx_extension(**changes: Any) -> bytes:
         + pair(f"{_ARC}.3", tlv(0x04, given["pce_id"]))
         + pair(f"{_ARC}.4", tlv(0x04, given["fmspc"]))
         + pair(f"{_ARC}.5", tlv(0x0A, b"\x01"))
+        + (pair(f"{_ARC}.6", tlv(0x04, given["piid"])) if given["piid"] else b"")
         + (pair(f"{_ARC}.7", tlv(0x30, flags)) if flags else b""),
     )
 

@@ -189,16 +189,21 @@ class RcarClient:
         device_digest = hashlib.sha384(jcs(common)).digest()
         devices = {name: make(device_digest) for name, make in self.devices.items()}
         additional = json.dumps(devices) if devices else ""
-        bound = {"additional-evidence": additional, **common}
         return {
             "init-data": self.init_data,
             "runtime-data": common,
             "tee-evidence": {
-                "primary_evidence": self.evidence(hashlib.sha384(jcs(bound)).digest()),
+                "primary_evidence": self.bound_to(additional),
                 "additional_evidence": additional,
             },
             **changes,
         }
+
+    def bound_to(self, additional: str) -> dict[str, Any]:
+        """Primary evidence for the nonce that was given, and this text of devices."""
+        common = {"nonce": self.nonce, "tee-pubkey": jwk_of(self.key)}
+        bound = {"additional-evidence": additional, **common}
+        return self.evidence(hashlib.sha384(jcs(bound)).digest())
 
     def attest(self, message: object = None) -> Answer:
         body = json.dumps(message if message is not None else self.message()).encode()

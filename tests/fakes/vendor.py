@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -158,6 +158,18 @@ def dripping(handler: BaseHTTPRequestHandler, served: Served) -> None:
         time.sleep(0.02)
 
 
+def slow_headers(handler: BaseHTTPRequestHandler, served: Served) -> None:
+    """Send a header now and then."""
+    handler.wfile.write(b"HTTP/1.0 200 OK\r\n")
+    with suppress(OSError):
+        for number in range(20):
+            handler.wfile.write(b"X-%d: y\r\n" % number)
+            time.sleep(0.1)
+        handler.wfile.write(b"Content-Length: %d\r\n\r\n" % len(served.body))
+        handler.wfile.write(served.body)
+    handler.close_connection = True
+
+
 def chunked(handler: BaseHTTPRequestHandler, served: Served) -> None:
     """The whole answer, in chunks (RFC 9112, section 7.1)."""
     handler.protocol_version = "HTTP/1.1"
@@ -177,6 +189,19 @@ def instead(body: bytes, **headers: str) -> Fault:
     def fault(handler: BaseHTTPRequestHandler, served: Served) -> None:
         named = {name.replace("_", "-"): text for name, text in headers.items()}
         send(handler, Served(body, {**served.headers, **named}))
+
+    return fault
+
+
+def headed(code: int = 200, **headers: str) -> Fault:
+    """Answer with these headers alone, whatever is in them, and hang up."""
+
+    def fault(handler: BaseHTTPRequestHandler, _: Served) -> None:
+        handler.send_response(code)
+        for name, text in headers.items():
+            handler.send_header(name.replace("_", "-"), text)
+        handler.end_headers()
+        handler.close_connection = True
 
     return fault
 

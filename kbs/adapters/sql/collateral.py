@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import final
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, delete, func, select
 
-from kbs.adapters.sql.cursor import Cursor
+from kbs.adapters.sql.cursor import Cursor, pieces
 from kbs.adapters.sql.prepared import Prepared
 from kbs.adapters.sql.schema import collateral, collateral_state
 from kbs.broker.ports import StoredCollateral, TableState
@@ -19,6 +19,9 @@ _FINGERPRINT = Prepared(
     select(
         func.count().label("count"), func.max(collateral.c.imported).label("latest")
     ).select_from(collateral)
+)
+_DELETE = delete(collateral).where(
+    collateral.c.digest.in_(bindparam("digests", expanding=True))
 )
 
 _STATE = Prepared(
@@ -49,6 +52,11 @@ class SqlCollateralStore:
     def list(self) -> Sequence[StoredCollateral]:
         """Return all of them, oldest import first."""
         return [StoredCollateral(**row) for row in self._cursor.all(_ALL)]
+
+    def delete(self, digests: Sequence[bytes]) -> None:
+        """Take these away; the state beside them is the caller's to set."""
+        for piece in pieces(digests):
+            self._cursor.run(_DELETE, {"digests": list(piece)})
 
     def fingerprint(self) -> tuple[int, str]:
         """Return a cheap value (count, latest import) that changes with the table."""

@@ -137,6 +137,7 @@ def _inspect_pck(pck: Pck) -> dict[str, object]:
     return {
         "spki_sha256": pck.spki_sha256,
         "ppid": pck.ppid.hex(),
+        **({} if pck.piid is None else {"piid": pck.piid.hex()}),
         "fmspc": pck.fmspc.hex(),
         "pce_id": pck.pce_id.hex(),
         "pce_svn": pck.pce_svn,

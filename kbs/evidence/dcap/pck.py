@@ -26,6 +26,7 @@ _PCE_SVN = f"{_TCB}.17"
 _CPU_SVN = f"{_TCB}.18"
 _PCE_ID = f"{_ARC}.3"
 _FMSPC = f"{_ARC}.4"
+_PIID = f"{_ARC}.6"
 _CONFIGURATION = f"{_ARC}.7"
 _FLAGS = {
     "dynamic_platform": f"{_CONFIGURATION}.1",
@@ -44,7 +45,9 @@ _MAX_PCE_SVN = 0xFFFF
 class Pck:
     """A PCK certificate with its extension read; not proven to be Intel's.
 
-    `platform` has the configuration flags, of which processors alone have none.
+    `platform` has the configuration flags, and `piid` the identity of the platform
+    instance that its owner set up (all packages together, until they are reset); of
+    both, processors alone have none.
     """
 
     certificate: x509.Certificate
@@ -56,6 +59,7 @@ class Pck:
     pce_svn: int
     pce_id: bytes
     fmspc: bytes
+    piid: bytes | None
     platform: Mapping[str, bool]
 
 
@@ -87,6 +91,7 @@ def parse_pck(certificate: x509.Certificate) -> Pck:
         pce_svn=_number(tcb, _PCE_SVN, _MAX_PCE_SVN),
         pce_id=_octets(values, _PCE_ID, 2),
         fmspc=_octets(values, _FMSPC, 6),
+        piid=_octets(values, _PIID, 16) if _PIID in values else None,
         platform=_configuration(values),
     )
 

@@ -84,6 +84,14 @@ def tcb_specs(kind: str) -> tuple[ClaimSpec, ...]:
         ),
         spec("fmspc", ClaimType.BYTES, "Kind of the platform", _PCK, size=6),
         spec("ppid", ClaimType.BYTES, "Identity of the platform", _PCK, size=16),
+        spec(
+            "piid",
+            ClaimType.BYTES,
+            "Identity of the platform instance, all its packages together, until it is "
+            "set up anew; absent for processors alone",
+            _PCK,
+            size=16,
+        ),
         spec("pce_svn", ClaimType.INT, "SVN of the certification enclave", _PCK),
         *(
             spec(f"platform.{name}", ClaimType.BOOL, text, f"{_PCK}, configuration")
@@ -104,6 +112,8 @@ def tcb_claims(
         f"{kind}.ppid": pck.ppid.hex(),
         f"{kind}.pce_svn": pck.pce_svn,
     }
+    if pck.piid is not None:
+        values[f"{kind}.piid"] = pck.piid.hex()
     if finding.date is not None:
         values[f"{kind}.tcb_date"] = format_time(finding.date)
     for name, value in pck.platform.items():

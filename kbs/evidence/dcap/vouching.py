@@ -128,14 +128,15 @@ def vouched(
     ]
     if not signed:
         return Wrong(f"it does not verify under {SIGNER}")
-    newest = max(signed, key=lambda one: _age(one.content))
+    newest = max(signed, key=lambda one: age_of(one.content))
     if newest.content.next_update < now:
         ended = format_time(newest.content.next_update)
         return Missing(f"the newest ran out {ended}")
     return newest
 
 
-def _age(content: Signed) -> tuple[int, datetime]:
+def age_of(content: Signed) -> tuple[int, datetime]:
+    """Return by what the newer of two documents is known."""
     return content.evaluation_number, content.issue_date
 
 

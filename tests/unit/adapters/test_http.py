@@ -93,6 +93,7 @@ def test_more_than_the_limit_is_not_read(
         vendor.truncated,
         vendor.late(0.5),
         vendor.dripping,
+        vendor.slow_headers,
         vendor.status(429),
         vendor.status(429, Retry_After="5"),
         vendor.status(503, Retry_After="5"),
@@ -167,6 +168,40 @@ def test_packed_answers_are_refused(
 ) -> None:
     service.faults = [vendor.instead(BODY, Content_Encoding="gzip")]
     assert fail(fetcher, url).got == "an answer packed as 'gzip'"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        vendor.headed(Content_Length="\xb2"),
+        vendor.headed(Content_Length="9" * 5000),
+        vendor.headed(302, Location="http://[::1"),
+        vendor.headed(302, Location="//\xff\xfe/"),
+    ],
+    ids=["no digit", "too long a number", "no URL", "no UTF-8"],
+)
+def test_headers_that_nobody_can_read_are_an_error_of_ours(
+    fetcher: HttpFetcher, url: str, service: VendorService, fault: Fault
+) -> None:
+    """What is none would end the pass over all other sources."""
+    service.faults = [fault] * QUICK.attempts
+    assert fail(fetcher, url).code == UNREACHABLE
+
+
+def test_a_proxy_of_the_site_is_used_and_held_to_the_same(
+    fetcher: HttpFetcher,
+    url: str,
+    service: VendorService,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("http_proxy", url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    vendors = "http://vendor.invalid/it"
+    service.answers[vendors] = Served(BODY)
+    assert fetcher.fetch(vendors, limit=1000).body == BODY
+    service.faults = [vendor.slow_headers] * QUICK.attempts
+    assert fail(fetcher, "http://vendor.invalid").code == UNREACHABLE
+    assert set(service.asked) == {vendors}
 
 
 def test_nobody_there_is_said_in_one_line(fetcher: HttpFetcher) -> None:

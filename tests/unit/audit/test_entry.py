@@ -22,6 +22,7 @@ from kbs.audit.events import (
     AdminAction,
     AdminRefused,
     CollateralFetched,
+    CollateralPruned,
     EnrolmentPending,
     Event,
     EvidenceExpired,
@@ -134,6 +135,11 @@ EVENTS: list[tuple[Event, Kind, tuple[str, ...]]] = [
     (
         CollateralFetched(source="https://kdsintf.amd.com/vcek/v1/Milan/crl", count=1),
         Kind.COLLATERAL_FETCHED,
+        (),
+    ),
+    (
+        CollateralPruned(count=1, before=START, digests=(AUTHORITY,)),
+        Kind.COLLATERAL_PRUNED,
         (),
     ),
     (

@@ -41,7 +41,9 @@ def test_the_identities_of_the_evidence_appear_nowhere() -> None:
     assert (found.id, found.status) == (check.id, check.status)
 
 
-@pytest.mark.parametrize("word", ["snp.chip_id", "deny.chip", "tdx.ppid", "vtpm.ek"])
+@pytest.mark.parametrize(
+    "word", ["snp.chip_id", "deny.chip", "tdx.ppid", "tdx.piid", "vtpm.ek"]
+)
 def test_a_claim_about_a_device_hides_what_the_policy_expects_too(word: str) -> None:
     reason = Reason(
         id=word, detail="d", policy="p", got=CHIP.hex(), expected=f"[{OTHER.hex()}]"

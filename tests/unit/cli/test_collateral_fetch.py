@@ -100,6 +100,35 @@ def test_a_file_brings_everything_to_a_site_without_a_network(
     }
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"nothing",
+        b'{"id": "NV_GPU_DRIVER_GH100_1", "rim": "PHgvPg=="}',
+        b'{"tcbInfo": {}, "signature": ""}',
+    ],
+)
+def test_one_bad_item_keeps_all_of_a_large_file_out(
+    bench: Bench, tmp_path: Path, bad: bytes
+) -> None:
+    """It takes several requests, and the first of them were kept before the last."""
+    intel = FakeIntel()
+    items = [intel.tcb_info(tcbEvaluationDataNumber=n).encode() for n in range(300)]
+    path = tmp_path / "large.json"
+    document = {"format": FORMAT, "made": "2026-11-22T08:00:00Z"}
+    listed = [{"data": b64(one)} for one in (*items, bad)]
+    path.write_text(json.dumps({**document, "items": listed}))
+    before = len(bench.requests)
+    ran = bench.run("collateral", "import", str(path))
+    assert ran.code == 2
+    ran.assert_one_error_line()
+    assert "301" in ran.err
+    assert len(bench.requests) == before
+    assert bench.must("collateral", "list")["collateral"] == []
+    path.write_text(json.dumps({**document, "items": listed[:-1]}))
+    assert bench.must("collateral", "import", str(path))["added"] == 300
+
+
 def test_what_another_vendor_signed_does_not_come_in(
     bench: Bench, option: tuple[str, str]
 ) -> None:

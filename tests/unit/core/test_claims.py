@@ -48,8 +48,9 @@ def test_names_of_the_shared_scope_say_so(
         trusted_in=frozenset(scoped),
     )
     found = Claims(items=(item,), request={}).scoped_to(tenant, shared=shared).items
-    expected = [] if values is None else [{**item.values, **values}]
-    assert [one.values for one in found] == expected
+    # Of an item that counts elsewhere nothing is left but that it is there.
+    expected = {} if values is None else {**item.values, **values}
+    assert [(one.values, one.elsewhere) for one in found] == [(expected, not expected)]
 
 
 def test_what_a_vendor_proves_counts_everywhere_as_it_is() -> None:

@@ -258,6 +258,66 @@ def test_one_of_several_items_has_to_be_named() -> None:
     )
 
 
+CC = "{claim: gpu.cc, equals: true}"
+ELSEWHERE = ItemClaims(family="gpu", item=9, values={}, elsewhere=True)
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        # Two that count, and between them one whose trust is another tenant's.
+        (f"{{every: gpu, all: [{CC}]}}", None),
+        (f"{{not: {{every: gpu, all: [{CC}]}}}}", None),
+        ("{every: gpu, all: [{claim: gpu.cc, present: false}]}", False),
+        ("{claim: 'gpu[0].cc', equals: true}", True),
+        ("{claim: 'gpu[1].cc', equals: true}", None),
+        ("{claim: 'gpu[1].cc', present: false}", None),
+        ("{claim: 'gpu[1].cc', present: true}", None),
+        ("{claim: 'gpu[2].driver', equals: '550.90.08'}", True),
+        ("{claim: 'gpu[3].cc', equals: true}", None),
+        ("{claim: 'gpu[3].cc', present: false}", True),
+        ("{claim: gpu.cc, equals: true}", None),
+        ("{count: gpu, at_least: 2}", True),
+        ("{count: gpu, at_least: 3}", None),
+        ("{count: gpu, at_least: 4}", False),
+        ("{count: gpu, at_most: 1}", False),
+        ("{count: gpu, at_most: 2}", None),
+        ("{count: gpu, at_most: 3}", True),
+        ("{count: gpu, equals: 1}", False),
+        ("{count: gpu, equals: 2}", None),
+        ("{count: gpu, equals: 3}", None),
+        ("{count: gpu, equals: 4}", False),
+    ],
+)
+def test_an_item_that_counts_elsewhere_is_there_and_unknown(
+    condition: str, *, expected: bool | None
+) -> None:
+    """It is neither passed over by `every` nor does it move the others' places."""
+    cpu, first, last = claims(CPU, GPU, {**GPU, "gpu.driver": "550.90.08"}).items
+    given = replace(claims(CPU), items=(cpu, first, ELSEWHERE, last))
+    assert outcome(condition, given).result is expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("{claim: gpu.cc, equals: true}", None),
+        ("{claim: gpu.cc, present: false}", None),
+        ("{count: gpu, at_least: 1}", None),
+        ("{count: gpu, at_most: 0}", None),
+        ("{count: gpu, equals: 1}", None),
+        ("{count: gpu, at_most: 1}", True),
+        (f"{{every: gpu, all: [{CC}]}}", None),
+    ],
+)
+def test_one_that_counts_elsewhere_alone_is_neither_there_nor_absent(
+    condition: str, *, expected: bool | None
+) -> None:
+    given = claims(CPU)
+    given = replace(given, items=(*given.items, ELSEWHERE))
+    assert outcome(condition, given).result is expected
+
+
 def test_every_with_an_unknown_item_is_unknown() -> None:
     given = claims(CPU, GPU, {"gpu.driver": "1"})
     every = "{every: gpu, all: [{claim: gpu.cc, equals: true}]}"

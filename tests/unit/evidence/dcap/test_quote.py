@@ -170,6 +170,7 @@ def test_a_pck_is_read() -> None:
         pce_svn=0x1234,
         pce_id=b"\x05\x06",
         fmspc=b"\x07" * 6,
+        piid=b"\x08" * 16,
         flags=(True, False, True),
     )
     pck = parse_pck(INTEL.make_pck(extension=extension))
@@ -181,6 +182,7 @@ def test_a_pck_is_read() -> None:
     assert pck.pce_svn == 0x1234
     assert pck.pce_id == b"\x05\x06"
     assert pck.fmspc == b"\x07" * 6
+    assert pck.piid == b"\x08" * 16
     assert pck.platform == {
         "dynamic_platform": True,
         "cached_keys": False,
@@ -189,8 +191,8 @@ def test_a_pck_is_read() -> None:
 
 
 def test_a_processors_pck_has_no_configuration() -> None:
-    pck = parse_pck(INTEL.make_pck(extension=sgx_extension(flags=())))
-    assert pck.platform == {}
+    pck = parse_pck(INTEL.make_pck(extension=sgx_extension(piid=None, flags=())))
+    assert (pck.piid, pck.platform) == (None, {})
 
 
 def without(*oids: str) -> bytes:
@@ -219,6 +221,12 @@ BAD_EXTENSIONS = {
     "something that is no sequence": also(tlv(5, b"")),
     "FMSPC too short": sgx_extension(fmspc=bytes(5)),
     "PPID too long": sgx_extension(ppid=bytes(17)),
+    "PIID too short": sgx_extension(piid=bytes(15)),
+    "PIID of another type": tlv(
+        der.SEQUENCE,
+        der.element(without(f"{ARC}.6"), der.SEQUENCE, "test")
+        + pair(f"{ARC}.6", tlv(0x0C, bytes(16))),
+    ),
     "fifteen components": sgx_extension(svns=PLATFORM_SVNS[:15]),
     "bytes behind it": sgx_extension() + b"\0",
     "an SVN of two bytes": sgx_extension(pce_svn=0x10000),

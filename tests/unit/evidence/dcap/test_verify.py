@@ -110,6 +110,7 @@ def test_good_quotes_verify(shape: str) -> None:
     assert claims.values[f"{tee}.tcb_evaluation_data_number"] == 18
     assert claims.values[f"{tee}.debug"] is False
     assert claims.values[f"{tee}.ppid"] == INTEL.ppid.hex()
+    assert claims.values[f"{tee}.piid"] == bytes(range(16)).hex()
     assert claims.values[f"{tee}.platform.smt_enabled"] is True
     chip, key = result.identities
     assert chip == f"chip:{INTEL.ppid.hex()}" + 96 * "0"

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from kbs.cli.evidence_files import GCE, GivenFiles, guess_kind
+from kbs.cli.evidence_files import GCE, guess_kind
+from kbs.cli.given_files import GivenFiles
 from kbs.core.checks import Status, Verdict, verdict
 from kbs.core.errors import MalformedError
 from kbs.evidence.gce.attestation import (
