@@ -13,6 +13,7 @@ import logging
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -177,11 +178,14 @@ def _environ(scope: Any, taken: Taken) -> dict[str, Any]:
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
     }
+    given: defaultdict[str, list[str]] = defaultdict(list)
     for name, value in scope.headers.items():
-        key = name.upper().replace("-", "_")
+        given[name.upper().replace("-", "_")].append(value)
+    for key, values in given.items():
         if key == "CONTENT_TYPE":
-            environ[key] = value
+            environ[key] = values[-1]
         elif key != "CONTENT_LENGTH":
-            known = environ.get(f"HTTP_{key}")
-            environ[f"HTTP_{key}"] = value if known is None else f"{known},{value}"
+            # HTTP/2 clients may send each cookie alone (RFC 9113, section 8.2.3).
+            between = "; " if key == "COOKIE" else ","
+            environ[f"HTTP_{key}"] = between.join(values)
     return environ

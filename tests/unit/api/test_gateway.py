@@ -71,7 +71,15 @@ class Protocol:
 
 
 class Headers(dict[str, str]):
-    """Headers as the server gives them: names may come twice."""
+    """Headers as the server gives them."""
+
+
+class Repeated(Headers):
+    """Names that come twice and more."""
+
+    def items(self) -> Any:
+        found = super().items()
+        return [(name, one) for name, value in found for one in value.split("|")]
 
 
 def scope(**changes: object) -> Any:
@@ -102,6 +110,7 @@ def application() -> Flask:
             "query": request.args.get("b"),
             "one": request.headers.get("X-One"),
             "type": request.mimetype,
+            "cookies": dict(request.cookies),
             "client": request.remote_addr,
             "path": request.path,
         }
@@ -148,9 +157,18 @@ def test_the_application_sees_the_request_whole() -> None:
         "query": " ",
         "one": "1",
         "type": "text/plain",
+        "cookies": {},
         "client": "127.0.0.1",
         "path": "/echo/ä",
     }
+
+
+def test_headers_that_come_twice_are_joined() -> None:
+    """In HTTP/2 each cookie may come alone (RFC 9113, section 8.2.3)."""
+    given = announced(1, **{"x-one": "1|2", "cookie": "a=b|session=c|d=e"})
+    answered = json.loads(ask(Protocol([b"x"]), headers=Repeated(given)).body)
+    assert answered["one"] == "1,2"
+    assert answered["cookies"] == {"a": "b", "session": "c", "d": "e"}
 
 
 def test_a_body_that_does_not_come_in_time_is_refused() -> None:
