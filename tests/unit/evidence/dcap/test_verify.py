@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -706,6 +707,20 @@ def test_a_renewed_signer_with_the_same_key_counts_while_it_is_valid() -> None:
     )
     collateral = GivenCollateral((renewed,))
     assert_statuses(verify(item(), trust(collateral=collateral)))
+
+
+@pytest.mark.parametrize("tee", VERIFIERS)
+def test_what_comes_beside_a_quote_is_not_kept(tee: str) -> None:
+    """Strangers choose it: a thousand different sets must not fill the memory."""
+    verifier = VERIFIERS[tee]
+    junk = OTHER.certificate("somebody", "x", "somebody", "x", serial=9)
+    held = sys.getrefcount(junk)
+    parsed = verifier.parse(INTEL.bundle_item(BINDING, tee=tee), 0)
+    for pins in (INTEL.pins(), OTHER.pins()):
+        beside = GivenCollateral((junk,))
+        verifier.verify(parsed, trust(collateral=beside, pinned_roots=pins))
+        del beside
+    assert sys.getrefcount(junk) == held
 
 
 def test_collateral_says_how_long_it_is_good() -> None:
