@@ -31,14 +31,13 @@ from kbs.api.intake import (
     peer,
 )
 from kbs.api.problems import refusal
+from kbs.api.streaming import gathered, send_stream
 from kbs.broker.pace import Pace
 
 log = logging.getLogger("kbs.gateway")
 
 LEFT_SECONDS = 0.1
 """Shortest time between two lines of the log about clients that left."""
-
-_END = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +108,12 @@ class Gateway:
             _send(protocol, answer)
             return
         pieces = _closing(answer.pieces)
+
+        async def more() -> bytes:
+            return await loop.run_in_executor(self._pool, gathered, pieces)
+
         try:
-            stream = protocol.response_stream(answer.status, answer.headers)
-            while piece := await loop.run_in_executor(self._pool, next, pieces, _END):
-                await stream.send_bytes(piece)
+            await send_stream(protocol, answer.status, answer.headers, more)
         finally:
             # Where pieces are made, they are given up: a database may be open there.
             await loop.run_in_executor(self._pool, pieces.close)
