@@ -21,8 +21,8 @@ from kbs.adapters.sql.database import SqlDatabase, connect
 from kbs.adapters.sql.migrate import check_schema
 from kbs.adapters.trust import INSTANCE_NAME, KEK_NAME, read_instance, read_kek
 from kbs.api import admin, front, health, logs, openapi, problems, rcar
-from kbs.api.limits import MAX_BODY_BYTES, RateLimit
-from kbs.api.requests import rate_limited
+from kbs.api.limits import MAX_BODY_BYTES, RateLimit, work_limit
+from kbs.api.requests import charged, rate_limited
 from kbs.broker.actors import Actors
 from kbs.broker.attest import Attestation
 from kbs.broker.auditing import Auditing
@@ -425,12 +425,15 @@ def create_app_with(
     app.extensions["kbs"] = composed.broker
     app.extensions["kbs.strangers"] = Pace(parts.monotonic, UNPAID_SECONDS)
     problems.install(app)
+    work = work_limit(settings.rate_limit, parts.monotonic)
     app.before_request(
         rate_limited(
             RateLimit(settings.rate_limit, parts.monotonic),
             RateLimit(settings.rate_limit_total, parts.monotonic),
+            work,
         )
     )
+    app.teardown_request(charged(work))
     for blueprint in (
         front.blueprint,
         rcar.blueprint,

@@ -21,7 +21,7 @@ from typing import Any
 
 from flask import Flask
 from granian.constants import Interfaces
-from granian.http import HTTP1Settings
+from granian.http import HTTP1Settings, HTTP2Settings
 from granian.log import LogLevels
 from granian.server import Server
 
@@ -52,8 +52,14 @@ log = logging.getLogger("kbs.serving")
 
 HEADER_SECONDS = 10
 MAX_HEADER_BYTES = 64 * 1024
-BACKLOG = 1024
+"""Of one request; in HTTP/2 a byte may stand for a header that came before, so that
+they are counted as they are after decompression."""
 
+MAX_STREAMS = 16
+"""Requests at once on one HTTP/2 connection, those included whose answers wait because
+the client does not read them: nobody sees how long they do."""
+
+BACKLOG = 1024
 
 _LISTENING_TRIES = 1000
 _LISTENING_PAUSE_SECONDS = 0.01
@@ -254,6 +260,10 @@ def _serve(
         http1_settings=HTTP1Settings(
             header_read_timeout=HEADER_SECONDS * 1000,
             max_buffer_size=MAX_HEADER_BYTES,
+        ),
+        http2_settings=HTTP2Settings(
+            max_concurrent_streams=MAX_STREAMS,
+            max_headers_size=MAX_HEADER_BYTES,
         ),
         websockets=False,
         log_level=LogLevels.warning,

@@ -13,6 +13,7 @@ import logging
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,14 +31,13 @@ from kbs.api.intake import (
     peer,
 )
 from kbs.api.problems import refusal
+from kbs.api.streaming import gathered, send_stream
 from kbs.broker.pace import Pace
 
 log = logging.getLogger("kbs.gateway")
 
 LEFT_SECONDS = 0.1
 """Shortest time between two lines of the log about clients that left."""
-
-_END = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +108,12 @@ class Gateway:
             _send(protocol, answer)
             return
         pieces = _closing(answer.pieces)
+
+        async def more() -> bytes:
+            return await loop.run_in_executor(self._pool, gathered, pieces)
+
         try:
-            stream = protocol.response_stream(answer.status, answer.headers)
-            while piece := await loop.run_in_executor(self._pool, next, pieces, _END):
-                await stream.send_bytes(piece)
+            await send_stream(protocol, answer.status, answer.headers, more)
         finally:
             # Where pieces are made, they are given up: a database may be open there.
             await loop.run_in_executor(self._pool, pieces.close)
@@ -177,11 +179,14 @@ def _environ(scope: Any, taken: Taken) -> dict[str, Any]:
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
     }
+    given: defaultdict[str, list[str]] = defaultdict(list)
     for name, value in scope.headers.items():
-        key = name.upper().replace("-", "_")
+        given[name.upper().replace("-", "_")].append(value)
+    for key, values in given.items():
         if key == "CONTENT_TYPE":
-            environ[key] = value
+            environ[key] = values[-1]
         elif key != "CONTENT_LENGTH":
-            known = environ.get(f"HTTP_{key}")
-            environ[f"HTTP_{key}"] = value if known is None else f"{known},{value}"
+            # HTTP/2 clients may send each cookie alone (RFC 9113, section 8.2.3).
+            between = "; " if key == "COOKIE" else ","
+            environ[f"HTTP_{key}"] = between.join(values)
     return environ

@@ -18,6 +18,16 @@ _SHORT_DOORS = frozenset({"/v1/challenge", "/kbs/v0/auth"})
 MAX_CLIENTS = 10_000
 """Clients whose rate is remembered; the one not seen for longest is forgotten."""
 
+WORK_MILLISECONDS = 10
+"""What a request may cost of a processor on average, so that few that are made to be
+costly count as the many that they are."""
+
+LEAST_WORK_MILLISECONDS = 500
+"""What a client may cost in a second, however few requests it may send."""
+
+DEBT_SECONDS = 16
+"""How long a client that was more costly is refused at most."""
+
 BURST_SECONDS = 4
 """A client that was quiet may send this many seconds' worth at once."""
 
@@ -60,3 +70,18 @@ class RateLimit:
             if len(self._buckets) > MAX_CLIENTS:
                 self._buckets.popitem(last=False)
         return admitted
+
+    def charge(self, client: str, tokens: float) -> None:
+        """Take what a request cost when it was done; the client may come to owe it."""
+        with self._lock:
+            bucket = self._buckets.get(client)
+            if bucket is not None:
+                least = -float(self._rate * DEBT_SECONDS)
+                bucket.tokens = max(least, bucket.tokens - tokens)
+
+
+def work_limit(rate: int, monotonic: Callable[[], float]) -> RateLimit:
+    """Return the limit, in milliseconds of a processor, that goes with a rate."""
+    if rate == 0:
+        return RateLimit(0, monotonic)
+    return RateLimit(max(rate * WORK_MILLISECONDS, LEAST_WORK_MILLISECONDS), monotonic)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Set
 from http import HTTPStatus
 
-from flask import Response, current_app, request
+from flask import Response, current_app, g, request
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from kbs.api.limits import MAX_BODY_BYTES, RateLimit
@@ -119,18 +120,22 @@ GUEST_PATHS = ("/v1/", "/kbs/")
 """What strangers may ask of; administrators and health checks are told apart."""
 
 
-def rate_limited(limit: RateLimit, total: RateLimit) -> Callable[[], Response | None]:
+def rate_limited(
+    limit: RateLimit, total: RateLimit, work: RateLimit
+) -> Callable[[], Response | None]:
     """Return a hook that refuses clients that send faster than `limit`.
 
     All guests together may send as fast as `total`, beside which administrators are
-    still heard.
+    still heard. A guest may cost no more than `work`, which `charged` counts.
     """
 
     def hook() -> Response | None:
         is_guest = request.path.startswith(GUEST_PATHS)
-        if limit.admit(client_of(request.remote_addr or "unknown")) and (
-            not is_guest or total.admit("all")
+        client = client_of(request.remote_addr or "unknown")
+        if limit.admit(client) and (
+            not is_guest or (work.admit(client) and total.admit("all"))
         ):
+            g.begun = time.thread_time() if is_guest else None
             return None
         status = HTTPStatus.TOO_MANY_REQUESTS
         document = problem(
@@ -139,5 +144,20 @@ def rate_limited(limit: RateLimit, total: RateLimit) -> Callable[[], Response | 
         response = refusal(document)
         response.headers["Retry-After"] = "1"
         return response
+
+    return hook
+
+
+def charged(work: RateLimit) -> Callable[[BaseException | None], None]:
+    """Return a hook that counts what a request cost, in milliseconds of a processor.
+
+    Requests differ a thousandfold in that, and strangers choose what they send.
+    """
+
+    def hook(_: BaseException | None) -> None:
+        begun: float | None = g.get("begun")
+        if begun is not None:
+            spent = (time.thread_time() - begun) * 1000
+            work.charge(client_of(request.remote_addr or "unknown"), spent)
 
     return hook

@@ -14,14 +14,14 @@ there is no byte in the file that could be changed without being found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from kbs.audit.checkpoint import MAX_NOTE, parse_checkpoint
 from kbs.audit.entry import MAX_BODY, MAX_LEAF, SALT_SIZE
 from kbs.audit.kinds import INSTANCE_WIDE
-from kbs.audit.log import LogEntry, LogStore
+from kbs.audit.log import LogEntry
 from kbs.audit.logkey import LogKey, parse_vkey
 from kbs.audit.merkle import NodeId
 from kbs.audit.proof import HASH_SIZE, leaf_hash
@@ -45,6 +45,18 @@ MAX_KEYS = 1024
 _BATCH = 256
 _BODY, _HASH, _NULL = b'{"body":', b',"hash":"', b"null"
 _TAIL = frozenset({"hash", "index", "leaf", "salt"})
+
+
+class Entries(Protocol):
+    """What an export is written from: the part of a log below its checkpoint."""
+
+    def read_entries(self, start: int, stop: int) -> Sequence[LogEntry]:
+        """Return the entries start … stop-1 in order, fewer where the log ends."""
+        ...
+
+    def read_nodes(self, ids: Sequence[NodeId]) -> Mapping[NodeId, bytes]:
+        """Return the hashes of those nodes that are stored."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +87,7 @@ class EntryLine:
 
 
 def write_export(
-    store: LogStore,
+    store: Entries,
     *,
     checkpoint: bytes,
     keys: Sequence[LogKey],

@@ -29,11 +29,15 @@ from kbs.pki.certificates import describe, spki_sha256
 MAX_DEPTH = 6
 """Certificates in a chain, leaf and root included; AMD's have 3, vTPMs' up to 4."""
 
-MAX_SIGNATURES = 64
+MAX_SIGNATURES = 16
 """Signatures tried for one chain, so that a hostile pool cannot buy endless work."""
 
 _STRONG_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _MIN_RSA_BITS = 2048
+# The largest seen have 4096 bits and this exponent. Work grows with both: a signature
+# by 16384 bits with an exponent of 64 keeps a thread as long as a whole release.
+_MAX_RSA_BITS = 8192
+_MAX_RSA_EXPONENT = 65537
 _UNDERSTOOD = frozenset(
     {
         ExtensionOID.BASIC_CONSTRAINTS,
@@ -303,10 +307,16 @@ def is_issued_by(
 
 
 def is_strong(algorithm: hashes.HashAlgorithm | None, issuer: x509.Certificate) -> bool:
-    """Whether a signature with this hash by this issuer's key is strong enough."""
+    """Whether a signature with this hash by this issuer's key is strong enough.
+
+    Nor is it one that takes long to verify: strangers choose the key.
+    """
     key = issuer.public_key()
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size < _MIN_RSA_BITS:
-        return False
-    if not isinstance(key, (rsa.RSAPublicKey, ec.EllipticCurvePublicKey)):
+    if isinstance(key, rsa.RSAPublicKey):
+        if not _MIN_RSA_BITS <= key.key_size <= _MAX_RSA_BITS:
+            return False
+        if key.public_numbers().e > _MAX_RSA_EXPONENT:
+            return False
+    elif not isinstance(key, ec.EllipticCurvePublicKey):
         return False
     return isinstance(algorithm, _STRONG_HASHES)

@@ -13,6 +13,7 @@ from werkzeug.test import TestResponse
 
 from kbs.adapters.sql import schema
 from kbs.adapters.sql.database import SqlDatabase
+from kbs.adapters.sql.engine import POOL_SIZE
 from kbs.app import check_start
 from kbs.audit.checkpoint import verify_checkpoint
 from kbs.audit.highwater import verify_mark
@@ -235,6 +236,17 @@ def test_an_export_verifies_offline_withheld_bodies_or_not(used: Used) -> None:
     # Who took the log away is in the log.
     actions = [one["action"] for one in world.entries("admin.action")]
     assert actions.count("audit.export") == 2
+
+
+def test_exports_that_are_read_slowly_hold_no_connection(used: Used) -> None:
+    world, _, _ = used
+    path = "/admin/v1/audit/export"
+    begun = [world.call("GET", path) for _ in range(2 * POOL_SIZE)]
+    world.create_key("acme/model/meanwhile")
+    key = world.broker.identity.log_key
+    for answer in begun:
+        lines = answer.get_data().splitlines(keepends=True)
+        assert verify_export(lines, keys=[key]).pinned
 
 
 def test_one_byte_is_found_and_located(used: Used) -> None:

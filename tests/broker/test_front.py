@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
+from flask import Flask
 
-from kbs.api.limits import BURST_SECONDS, MAX_CLIENTS, RateLimit
+from kbs.api.limits import (
+    BURST_SECONDS,
+    DEBT_SECONDS,
+    MAX_CLIENTS,
+    RateLimit,
+    work_limit,
+)
+from kbs.api.requests import charged, rate_limited
 from kbs.core.clients import client_of
 from kbs.core.encode import b64
 from tests.fakes.amd import FakeAmd
@@ -46,6 +55,49 @@ def test_a_client_has_its_rate_and_a_burst() -> None:
 def test_no_rate_is_no_limit() -> None:
     limit = RateLimit(0, Ticks())
     assert all(limit.admit("a") for _ in range(1000))
+
+
+def test_what_was_costly_is_paid_for_later() -> None:
+    ticks = Ticks()
+    limit = work_limit(1, ticks)
+    assert limit.admit("a")
+    limit.charge("a", 3_600_000.0)
+    assert not limit.admit("a")
+    assert limit.admit("b")
+    # However much it was, it is over at last.
+    ticks.now += DEBT_SECONDS + 1
+    assert limit.admit("a")
+    off = work_limit(0, ticks)
+    off.charge("a", 3_600_000.0)
+    assert off.admit("a")
+
+
+def test_a_client_whose_requests_are_costly_may_send_few() -> None:
+    ticks = Ticks()
+    work = RateLimit(1, ticks)
+    app = Flask("test")
+    app.before_request(rate_limited(RateLimit(0, ticks), RateLimit(0, ticks), work))
+    app.teardown_request(charged(work))
+
+    @app.get("/v1/busy")
+    @app.get("/admin/v1/busy")
+    def busy() -> str:
+        end = time.thread_time() + 0.02
+        while time.thread_time() < end:
+            pass
+        return "done"
+
+    def status(path: str, address: str = "192.0.2.1") -> int:
+        given = {"REMOTE_ADDR": address}
+        return app.test_client().get(path, environ_base=given).status_code
+
+    # What administrators ask for may be costly, and is not charged.
+    assert [status("/admin/v1/busy") for _ in range(2)] == [200, 200]
+    assert [status("/v1/busy") for _ in range(2)] == [200, 429]
+    assert status("/v1/busy", "192.0.2.2") == 200
+    assert status("/admin/v1/busy") == 200
+    ticks.now += DEBT_SECONDS + 1
+    assert status("/v1/busy") == 200
 
 
 def test_clients_are_forgotten_oldest_first() -> None:

@@ -7,7 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +16,24 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from tests.fakes.frames import (
+    CANCEL,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    NO_ERROR,
+    RST_STREAM,
+    answered,
+    asking,
+    frame,
+    literal,
+    opening,
+)
 from tests.fakes.served import Folders, Served, made, serving
 
 SECRET = b"A" * 32
 PART = SECRET[:10]
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-# RFC 9113, sections 6 and 7.
-DATA, HEADERS, RST_STREAM, SETTINGS = 0, 1, 3, 4
-END_STREAM, END_HEADERS = 1, 4
-NO_ERROR, CANCEL = 0, 8
 SECONDS = 600
 
 
@@ -52,18 +61,12 @@ class Store:
 
     def opened(self, name: str, length: int | None) -> bytes:
         """The preface and the header of an HTTP/2 request; names are not indexed."""
-        fields = {
-            ":method": "POST",
-            ":scheme": "http",
-            ":path": path(name),
-            ":authority": "localhost",
-            "authorization": f"Bearer {self.token}",
-            "content-type": "application/octet-stream",
-        }
+        fields = asking("POST", path(name))
+        fields += literal("authorization", f"Bearer {self.token}")
+        fields += literal("content-type", "application/octet-stream")
         if length is not None:
-            fields["content-length"] = str(length)
-        block = b"".join(b"\0" + text(key) + text(fields[key]) for key in fields)
-        return PREFACE + frame(SETTINGS, 0, b"", 0) + frame(HEADERS, END_HEADERS, block)
+            fields += literal("content-length", str(length))
+        return opening() + frame(HEADERS, END_HEADERS, fields)
 
     def has(self, name: str) -> bool:
         """Whether a resource of this name is in the files of the database."""
@@ -73,23 +76,6 @@ class Store:
 
 def path(name: str) -> str:
     return f"/kbs/v0/resource/default/test/{name}"
-
-
-def text(value: str) -> bytes:
-    """A string of RFC 7541, section 5.2, without Huffman."""
-    data = value.encode()
-    if len(data) < 127:
-        return bytes([len(data)]) + data
-    rest, size = len(data) - 127, bytearray([127])
-    while rest >= 128:
-        size.append(rest % 128 + 128)
-        rest //= 128
-    return bytes(size) + bytes([rest]) + data
-
-
-def frame(kind: int, flags: int, payload: bytes, stream: int = 1) -> bytes:
-    size = struct.pack(">I", len(payload))[1:]
-    return size + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 
 @pytest.fixture(scope="module")
@@ -127,19 +113,6 @@ def test_a_whole_upload_is_stored(store: Store) -> None:
         answered(connection)
     assert store.has("whole1")
     assert store.has("whole2")
-
-
-def answered(connection: socket.socket, stream: int = 1) -> list[tuple[int, bytes]]:
-    """Kinds and payloads of the frames of a stream, until it ends."""
-    found = []
-    with closing(connection.makefile("rb")) as reader:
-        while head := reader.read(9):
-            payload = reader.read(int.from_bytes(head[:3], "big"))
-            if int.from_bytes(head[5:9], "big") == stream:
-                found.append((head[3], payload))
-                if head[3] == RST_STREAM or head[4] & END_STREAM:
-                    break
-    return found
 
 
 def await_left(store: Store, name: str) -> None:
@@ -180,8 +153,8 @@ def test_an_upload_whose_stream_is_reset_is_not_stored(
         part = frame(DATA, 0, PART)
         connection.sendall(store.opened("reset", length) + part + reset)
         # Answered on the same connection after what came before it.
-        block = b"\x82\x86\x04" + text("/health/live") + b"\x01" + text("localhost")
-        connection.sendall(frame(HEADERS, END_HEADERS | END_STREAM, block, 3))
+        health = asking("GET", "/health/live")
+        connection.sendall(frame(HEADERS, END_HEADERS | END_STREAM, health, 3))
         assert any(b"live" in payload for _, payload in answered(connection, 3))
         time.sleep(0.2)  # Time in which it would be stored.
     assert not store.has("reset")

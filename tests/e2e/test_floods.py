@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import threading
 import time
 from collections import Counter
@@ -16,7 +17,21 @@ import pytest
 
 from kbs.api.intake import BODY_SECONDS
 from kbs.api.limits import BURST_SECONDS, MAX_BODY_BYTES
-from kbs.serving import HEADER_SECONDS, MAX_HEADER_BYTES
+from kbs.serving import HEADER_SECONDS, MAX_HEADER_BYTES, MAX_STREAMS
+from tests.fakes.frames import (
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    MAX_CONCURRENT_STREAMS,
+    NEWEST,
+    SETTINGS,
+    STATUS_200,
+    answered,
+    asking,
+    frame,
+    indexed,
+    opening,
+)
 from tests.fakes.served import Folders, Served, serving
 from tests.flood_served import Client, flood, flooded_broker
 
@@ -174,3 +189,43 @@ def test_headers_have_a_cap_at_every_door(served: Served, door: str) -> None:
             heard += piece
     assert heard == b"" or heard.startswith((b"HTTP/1.1 431", b"HTTP/1.1 400")), heard
     assert served.call("GET", "/health/live")[0] == 200
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folders = Folders(tmp_path_factory.mktemp("plain"))
+    with serving(folders, "--plain-http", plain=True) as found:
+        yield found
+
+
+def _said(served: Served, sent: bytes, stream: int = 1) -> list[tuple[int, bytes]]:
+    address = ("127.0.0.1", served.port)
+    with socket.create_connection(address, timeout=20) as connection:
+        connection.sendall(opening() + sent)
+        return answered(connection, stream)
+
+
+@pytest.mark.parametrize(
+    ("value", "times", "is_served"),
+    [("v", 100, True), ("v", 2000, False), ("v" * 3900, 4000, False)],
+)
+def test_headers_count_as_they_are_after_decompression(
+    plain: Served, value: str, times: int, *, is_served: bool
+) -> None:
+    """In HTTP/2 a byte may stand for a header of 4 KB: 8 KB made 16 MB."""
+    asked = asking("GET", "/health/live") + indexed("x-a", value) + NEWEST * times
+    heard = _said(plain, frame(HEADERS, END_HEADERS | END_STREAM, asked))
+    status = [said[0] for kind, said in heard if kind == HEADERS]
+    assert (status == [STATUS_200]) is is_served
+    assert plain.call("GET", "/health/live")[0] == 200
+
+
+def test_a_connection_has_few_streams(plain: Served) -> None:
+    """An answer lies in memory for as long as the client opens no window for it."""
+    wanted = struct.pack(">HI", MAX_CONCURRENT_STREAMS, MAX_STREAMS)
+    assert any(wanted in said for kind, said in _said_first(plain) if kind == SETTINGS)
+
+
+def _said_first(served: Served) -> list[tuple[int, bytes]]:
+    asked = asking("GET", "/health/live")
+    return _said(served, frame(HEADERS, END_HEADERS | END_STREAM, asked), 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, islice
 
 from kbs.core.checks import CheckLog, Status
@@ -13,7 +13,6 @@ from kbs.evidence.dcap.vouching import Signers, find_signers
 from kbs.evidence.model import Trust, VendorDocument
 from kbs.pki.cache import LinkCache
 from kbs.pki.chain import Chain, ChainBroken, IssuerMissing, build_chain
-from kbs.pki.memo import Memo
 from kbs.pki.p256 import is_p256_signature
 from kbs.pki.roots import Purpose, pinned_roots
 
@@ -75,16 +74,7 @@ class Case:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Caches:
-    """What a verifier remembers: good signatures, and who is whose issuer."""
-
-    links: LinkCache = field(default_factory=LinkCache)
-    chains: Memo[Chain | IssuerMissing | ChainBroken] = field(default_factory=Memo)
-    signers: Memo[Signers] = field(default_factory=Memo)
-
-
-def open_case(profile: Profile, item: DcapItem, trust: Trust, caches: Caches) -> Case:
+def open_case(profile: Profile, item: DcapItem, trust: Trust, cache: LinkCache) -> Case:
     """Gather what a verification needs; the PCK may come from the collateral."""
     certificates = (
         *item.certificates,
@@ -93,26 +83,18 @@ def open_case(profile: Profile, item: DcapItem, trust: Trust, caches: Caches) ->
     )
     pool = tuple(dict.fromkeys(certificates))
     roots = pinned_roots(Purpose.DCAP, trust.pinned_roots)
-    pins = tuple(roots.items())
-    links = caches.links
     pck = item.pck if item.pck is not None else _known_pck(item, trust)
     pck_chain = None
     if pck is not None:
-        leaf = pck.certificate
-        pck_chain = caches.chains.recall(
-            (leaf, pool, pins),
-            lambda: build_chain(leaf, pool, roots=roots, cache=links),
-        )
+        pck_chain = build_chain(pck.certificate, pool, roots=roots, cache=cache)
     return Case(
         profile=profile,
         item=item,
         pck=pck,
         pck_chain=pck_chain,
-        signers=caches.signers.recall(
-            (pool, pins), lambda: find_signers(pool, roots, links)
-        ),
+        signers=find_signers(pool, roots, cache),
         trust=trust,
-        cache=links,
+        cache=cache,
         log=CheckLog(),
     )
 

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 
 from kbs.core.checks import Status
 from kbs.core.claims import ClaimSpec, ClaimValue, ItemClaims
-from kbs.evidence.dcap.case import Caches, Case, Profile, open_case
+from kbs.evidence.dcap.case import Case, Profile, open_case
 from kbs.evidence.dcap.checks import (
     check_chain,
     check_qe_identity,
@@ -38,6 +38,7 @@ from kbs.evidence.dcap.checks import (
 from kbs.evidence.dcap.item import DcapItem, inspect_item
 from kbs.evidence.dcap.tcb_claims import tcb_claims
 from kbs.evidence.model import ItemResult, ParsedItem, Trust
+from kbs.pki.cache import LinkCache
 
 _BINDING_BYTES = 48
 _BOUND_BYTES = 64
@@ -57,7 +58,7 @@ class DcapVerifier(ABC):
 
     def __init__(self) -> None:
         """Start with nothing remembered."""
-        self._caches = Caches()
+        self._cache = LinkCache()
 
     @property
     @abstractmethod
@@ -124,7 +125,7 @@ class DcapVerifier(ABC):
     def verify(self, parsed: ParsedItem, trust: Trust) -> ItemResult:
         """Run every check; evidence that is wrong gives checks that say so."""
         item = self.body_of(parsed)
-        case = open_case(self.profile, item, trust, self._caches)
+        case = open_case(self.profile, item, trust, self._cache)
         check_signature(case)
         check_qe_report(case)
         chain = check_chain(case)

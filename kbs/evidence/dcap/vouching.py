@@ -18,10 +18,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from kbs.core.clock import format_time
+from kbs.core.errors import MalformedError
 from kbs.evidence.dcap.levels import Signed
 from kbs.evidence.model import VendorDocument
 from kbs.pki.cache import LinkCache
-from kbs.pki.certificates import describe
+from kbs.pki.certificates import describe, spki_sha256
 from kbs.pki.chain import (
     Chain,
     ChainBroken,
@@ -86,14 +87,28 @@ def find_signers(
 ) -> Signers:
     """Return the signers among certificates; the root itself issued each."""
     found, problem = [], f"no certificate of {SIGNER} is to hand"
-    named = [one for one in pool if describe(one.subject) == SIGNER]
-    for signer in dict.fromkeys(named[:_MAX_SIGNERS]):
-        outcome = build_chain(signer, pool, roots=roots, cache=cache)
+    named = [one for one in pool if describe(one.subject) == SIGNER][:_MAX_SIGNERS]
+    issuers = {one.issuer.public_bytes() for one in named}
+    # Nobody else is asked whether they issued it: strangers can send many who did not.
+    pinned = [
+        one
+        for one in pool
+        if one.subject.public_bytes() in issuers and _is_pinned(one, roots)
+    ]
+    for signer in dict.fromkeys(named):
+        outcome = build_chain(signer, pinned, roots=roots, cache=cache)
         if isinstance(outcome, (IssuerMissing, ChainBroken)):
             problem = f"{SIGNER}: {outcome.detail}"
         elif len(outcome.certificates) == _SIGNER_DEPTH:
             found.append(outcome)
     return Signers(tuple(found), problem)
+
+
+def _is_pinned(certificate: x509.Certificate, roots: Mapping[str, str]) -> bool:
+    try:
+        return spki_sha256(certificate) in roots
+    except MalformedError:
+        return False
 
 
 def vouched(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -20,17 +21,12 @@ from kbs.api.gateway import Gateway
 from kbs.api.intake import MAX_HELD_BYTES, MAX_WAITING, PATIENCE_BYTES
 from kbs.api.limits import MAX_BODY_BYTES, SHORT_BODY_BYTES
 from kbs.api.shares import CLIENT_PART
+from kbs.api.streaming import PIECE_BYTES, send_stream
 
+PIPE_BYTES = 64 * 1024
+"""What Linux holds of a pipe (pipe(7))."""
 
-@dataclass
-class Stream:
-    sent: list[bytes] = field(default_factory=list)
-    room: int = 100
-
-    async def send_bytes(self, data: bytes) -> None:
-        if len(self.sent) == self.room:
-            raise ProtocolClosed
-        self.sent.append(data)
+READ = 4096
 
 
 @dataclass
@@ -42,7 +38,10 @@ class Protocol:
     status: int = 0
     headers: list[tuple[str, str]] = field(default_factory=list)
     body: bytes = b""
-    stream: Stream = field(default_factory=Stream)
+    reads: int | None = None
+    file: bytes = b""
+    ahead: int = 0
+    reader: threading.Thread | None = None
     taken: int = 0
     held: asyncio.Event | None = None
     lingers: float = 0.0
@@ -65,13 +64,37 @@ class Protocol:
     ) -> None:
         self.status, self.headers, self.body = status, headers, body
 
-    def response_stream(self, status: int, headers: list[tuple[str, str]]) -> Stream:
+    def response_file(
+        self, status: int, headers: list[tuple[str, str]], path: str
+    ) -> None:
+        """Read a file as the server does: in a thread, as far as `reads` says."""
         self.status, self.headers = status, headers
-        return self.stream
+        opened = os.open(path, os.O_RDONLY)
+
+        def read() -> None:
+            while self.reads is None or len(self.file) < self.reads:
+                most = READ if self.reads is None else self.reads - len(self.file)
+                piece = os.read(opened, min(READ, most))
+                if not piece:
+                    break
+                self.ahead = max(self.ahead, made[0] - len(self.file))
+                self.file += piece
+            os.close(opened)
+
+        self.reader = threading.Thread(target=read)
+        self.reader.start()
 
 
 class Headers(dict[str, str]):
-    """Headers as the server gives them: names may come twice."""
+    """Headers as the server gives them."""
+
+
+class Repeated(Headers):
+    """Names that come twice and more."""
+
+    def items(self) -> Any:
+        found = super().items()
+        return [(name, one) for name, value in found for one in value.split("|")]
 
 
 def scope(**changes: object) -> Any:
@@ -89,6 +112,8 @@ def scope(**changes: object) -> Any:
 
 
 closed: list[str] = []
+made = [0]
+"""How many bytes of a long stream there are."""
 
 
 def application() -> Flask:
@@ -102,6 +127,7 @@ def application() -> Flask:
             "query": request.args.get("b"),
             "one": request.headers.get("X-One"),
             "type": request.mimetype,
+            "cookies": dict(request.cookies),
             "client": request.remote_addr,
             "path": request.path,
         }
@@ -115,6 +141,19 @@ def application() -> Flask:
                 yield b"two"
             finally:
                 closed.append("stream")
+
+        return Response(pieces())
+
+    @app.post("/long/<int:count>")
+    def long(count: int) -> Response:
+        def pieces() -> Iterator[bytes]:
+            made[0] = 0
+            try:
+                for _ in range(count):
+                    made[0] += 1024
+                    yield b"x" * 1024
+            finally:
+                closed.append("long")
 
         return Response(pieces())
 
@@ -148,9 +187,18 @@ def test_the_application_sees_the_request_whole() -> None:
         "query": " ",
         "one": "1",
         "type": "text/plain",
+        "cookies": {},
         "client": "127.0.0.1",
         "path": "/echo/ä",
     }
+
+
+def test_headers_that_come_twice_are_joined() -> None:
+    """In HTTP/2 each cookie may come alone (RFC 9113, section 8.2.3)."""
+    given = announced(1, **{"x-one": "1|2", "cookie": "a=b|session=c|d=e"})
+    answered = json.loads(ask(Protocol([b"x"]), headers=Repeated(given)).body)
+    assert answered["one"] == "1,2"
+    assert answered["cookies"] == {"a": "b", "session": "c", "d": "e"}
 
 
 def test_a_body_that_does_not_come_in_time_is_refused() -> None:
@@ -178,24 +226,58 @@ def test_the_largest_body_is_taken() -> None:
     assert answered.status == 200
 
 
+def read_by(protocol: Protocol, path: str = "/stream") -> Protocol:
+    """Ask for a stream, and wait until its client has read what it wanted."""
+    closed.clear()
+    answered = ask(protocol, path=path)
+    if answered.reader is not None:
+        answered.reader.join(timeout=20)
+    return answered
+
+
 def test_an_answer_of_unknown_length_is_streamed_and_closed() -> None:
-    closed.clear()
-    answered = ask(Protocol([]), path="/stream")
+    answered = read_by(Protocol([]))
     assert answered.status == 200
-    assert answered.stream.sent == [b"one", b"two"]
+    assert answered.file == b"onetwo"
     assert closed == ["stream"]
 
 
+def test_a_stream_of_nothing_is_an_empty_answer() -> None:
+    answered = read_by(Protocol([]), path="/long/0")
+    assert (answered.status, answered.body, answered.reader) == (200, b"", None)
+    assert closed == ["long"]
+
+
+def test_a_stream_is_made_no_faster_than_it_is_read() -> None:
+    """Its client may be slow, or read nothing: what is made waits in memory."""
+    answered = read_by(Protocol([]), path="/long/3000")
+    assert answered.file == b"x" * 3000 * 1024
+    assert answered.ahead <= PIPE_BYTES + 3 * PIECE_BYTES
+
+
+@pytest.mark.parametrize("reads", [1, 500_000])
 def test_a_client_that_leaves_a_stream_is_one_line(
-    caplog: pytest.LogCaptureFixture,
+    reads: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    closed.clear()
     with caplog.at_level("INFO"):
-        answered = ask(Protocol([], stream=Stream(room=1)), path="/stream")
-    assert answered.stream.sent == [b"one"]
-    assert closed == ["stream"]
-    assert caplog.messages == ["client left: POST '/stream'"]
+        answered = read_by(Protocol([], reads=reads), path="/long/3000")
+    assert answered.file == b"x" * reads
+    assert closed == ["long"]
+    assert caplog.messages == ["client left: POST '/long/3000'"]
     assert caplog.records[0].exc_info is None
+
+
+def test_a_stream_that_nobody_begins_to_read_is_given_up() -> None:
+    def file(*_: object) -> None:
+        pass
+
+    nobody = SimpleNamespace(response_file=file)
+
+    async def more() -> bytes:
+        return b"x"
+
+    with pytest.raises(ProtocolClosed):
+        asyncio.run(send_stream(nobody, 200, [], more, open_seconds=0.01))
 
 
 @pytest.mark.parametrize("version", ["1.1", "2"])

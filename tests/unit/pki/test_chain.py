@@ -15,11 +15,13 @@ from kbs.pki import chain as chain_module
 from kbs.pki.cache import LinkCache
 from kbs.pki.certificates import der, load_der_certificate, spki_sha256
 from kbs.pki.chain import (
+    MAX_SIGNATURES,
     Chain,
     ChainBroken,
     IssuerMissing,
     build_chain,
     is_issued_by,
+    is_strong,
     out_of_date,
 )
 from tests.fakes.amd import NOW, FakeAmd, name
@@ -223,8 +225,8 @@ def test_work_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = build_chain(leaf, pool, roots={"00": "nobody"})
     # Cut short, which is not the same as wrong.
     assert isinstance(outcome, IssuerMissing)
-    assert "more than 64 signatures" in outcome.detail
-    assert len(calls) == chain_module.MAX_SIGNATURES
+    assert f"more than {MAX_SIGNATURES} signatures" in outcome.detail
+    assert len(calls) == MAX_SIGNATURES
 
 
 def test_a_known_issuer_is_found_among_any_number_of_namesakes() -> None:
@@ -289,6 +291,35 @@ def test_weak_keys_and_other_algorithms_issue_nothing() -> None:
         leaf = issue("leaf", KEYS[2], "root", key, ca=False)
         outcome = build_chain(leaf, [root], roots=pin(root))
         assert isinstance(outcome, ChainBroken)
+
+
+@pytest.mark.parametrize(
+    ("bits", "exponent", "is_good"),
+    [
+        (4096, 65537, True),
+        (8192, 65537, True),
+        (16384, 65537, False),
+        (4096, 65539, False),
+        (4096, 2**64 - 1, False),
+    ],
+)
+def test_keys_that_take_long_to_verify_with_issue_nothing(
+    bits: int, exponent: int, *, is_good: bool
+) -> None:
+    """Strangers choose them: dozens of signatures by one kept a thread for seconds."""
+    modulus = (1 << bits) - 1
+    key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
+    issuer = (
+        x509.CertificateBuilder()
+        .subject_name(name("root"))
+        .issuer_name(name("root"))
+        .public_key(key)
+        .serial_number(9)
+        .not_valid_before(NOW - timedelta(days=1))
+        .not_valid_after(NOW + timedelta(days=1))
+        .sign(KEYS[0], hashes.SHA256())
+    )
+    assert is_strong(hashes.SHA256(), issuer) is is_good
 
 
 def test_an_issuer_with_an_unreadable_key_breaks_the_chain() -> None:

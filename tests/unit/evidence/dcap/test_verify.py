@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from kbs.core.checks import Status, Verdict, verdict
 from kbs.core.claims import ClaimType, Vocabulary, nest
@@ -21,6 +23,8 @@ from kbs.evidence.sgx.verify import SgxVerifier
 from kbs.evidence.tdx.claims import TDX_CLAIMS
 from kbs.evidence.tdx.verify import TdxVerifier
 from kbs.evidence.vtpm.events import EventType
+from kbs.pki import chain as chain_module
+from kbs.pki.chain import is_issued_by
 from tests.fakes.eventlog import FakeEventLog, header
 from tests.fakes.intel import (
     AUTH_DATA,
@@ -889,6 +893,46 @@ def test_a_renewed_signer_with_the_same_key_counts_while_it_is_valid() -> None:
     )
     collateral = GivenCollateral((renewed,))
     assert_statuses(verify(item(), trust(collateral=collateral)))
+
+
+@pytest.mark.parametrize("tee", VERIFIERS)
+def test_what_comes_beside_a_quote_is_not_kept(tee: str) -> None:
+    """Strangers choose it: a thousand different sets must not fill the memory."""
+    verifier = VERIFIERS[tee]
+    junk = OTHER.certificate("somebody", "x", "somebody", "x", serial=9)
+    held = sys.getrefcount(junk)
+    parsed = verifier.parse(INTEL.bundle_item(BINDING, tee=tee), 0)
+    for pins in (INTEL.pins(), OTHER.pins()):
+        beside = GivenCollateral((junk,))
+        verifier.verify(parsed, trust(collateral=beside, pinned_roots=pins))
+        del beside
+    assert sys.getrefcount(junk) == held
+
+
+def test_nobody_but_a_root_is_asked_for_signers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Namesakes of a signer and of its issuer cost a signature each, and each other."""
+    issuers = [
+        OTHER.certificate("A", f"issuer {n}", "B", "x", serial=n) for n in range(1, 9)
+    ]
+    signers = [
+        OTHER.certificate("Intel SGX TCB Signing", "y", "A", "x", serial=n)
+        for n in range(1, 9)
+    ]
+    asked: list[x509.Certificate] = []
+
+    def counted(issued: x509.Certificate, issuer: x509.Certificate, cache: Any) -> bool:
+        asked.append(issuer)
+        return is_issued_by(issued, issuer, cache)
+
+    monkeypatch.setattr(chain_module, "is_issued_by", counted)
+    verifier = TdxVerifier()
+    table = GivenCollateral((*issuers, *signers))
+    parsed = verifier.parse(INTEL.bundle_item(BINDING), 0)
+    assert_statuses(verifier.verify(parsed, trust(collateral=table)))
+    assert asked
+    assert not set(issuers) & set(asked)
 
 
 def test_collateral_says_how_long_it_is_good() -> None:
