@@ -120,7 +120,7 @@ class Composed:
 
 def open_database(settings: Settings) -> SqlDatabase:
     """Open the database that the settings name."""
-    return connect(settings.db, data_dir=settings.data)
+    return connect(settings.db, data_dir=settings.data, threads=settings.threads)
 
 
 def open_parts(settings: Settings) -> Parts:

@@ -49,9 +49,11 @@ class Place:
     folder: Path
     url: str | None = None
 
-    def connect(self, *, lock_seconds: float = 10.0) -> SqlDatabase:
+    def connect(self, *, lock_seconds: float = 10.0, threads: int = 1) -> SqlDatabase:
         """Open it once more."""
-        return connect(self.url, data_dir=self.folder, lock_seconds=lock_seconds)
+        return connect(
+            self.url, data_dir=self.folder, lock_seconds=lock_seconds, threads=threads
+        )
 
 
 @pytest.fixture(scope="session")

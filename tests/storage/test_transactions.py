@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -201,3 +201,14 @@ def test_a_failure_after_the_commit_leaves_everything(database: SqlDatabase) -> 
     with pytest.raises(UnavailableError):
         _head(failing)
     assert (_head(failing), failing.commits) == (1, 1)
+
+
+def test_as_many_threads_as_were_named_may_each_look_twice(place: Place) -> None:
+    threads = 20
+    with (
+        closing(place.connect(lock_seconds=0.2, threads=threads)) as database,
+        ExitStack() as held,
+    ):
+        for _ in range(2 * threads):
+            transaction = held.enter_context(database.read())
+            assert transaction.governance.head() == 0

@@ -27,6 +27,7 @@ from kbs.adapters.sql.engine import (
     Engines,
     Kept,
     begun,
+    pool_size,
     postgresql_engines,
     sqlite_engines,
 )
@@ -138,8 +139,14 @@ class SqlTransaction:
 class SqlDatabase:
     """A database; threads share it, processes each make their own."""
 
-    def __init__(self, engines: Engines, *, lock_seconds: float = LOCK_SECONDS) -> None:
-        """Use engines of `kbs.adapters.sql.engine`, whose pools this owns."""
+    def __init__(
+        self,
+        engines: Engines,
+        *,
+        lock_seconds: float = LOCK_SECONDS,
+        size: int = POOL_SIZE,
+    ) -> None:
+        """Use engines of `kbs.adapters.sql.engine`, whose pools of `size` this owns."""
         self.engine = engines.writing
         """For `upgrade` and `check_schema`."""
         self._reading = engines.reading
@@ -150,7 +157,7 @@ class SqlDatabase:
         self._writers = self._readers = None
         if is_embedded:
             self._writers = Kept(self.engine, 1, patience=lock_seconds)
-            self._readers = Kept(self._reading, POOL_SIZE, patience=lock_seconds)
+            self._readers = Kept(self._reading, size, patience=lock_seconds)
         self._queue = threading.Lock() if is_embedded else None
         # The process before may have died between an erasure and its scrubbing.
         self._residue = is_embedded
@@ -237,9 +244,15 @@ def _emptied(driver: sqlite3.Connection) -> bool:
 
 
 def connect(
-    url: str | None, *, data_dir: Path, lock_seconds: float = LOCK_SECONDS
+    url: str | None,
+    *,
+    data_dir: Path,
+    lock_seconds: float = LOCK_SECONDS,
+    threads: int = 1,
 ) -> SqlDatabase:
     """Open the database at `url`, or the embedded one in the data folder.
+
+    So many `threads` may use it at once without waiting for a connection.
 
     Call it after any fork. Nothing is read yet: `check_schema` and `upgrade` do.
 
@@ -247,8 +260,9 @@ def connect(
         ConfigurationError: the URL or the folder is wrong.
         UnavailableError: the database file cannot be made.
     """
+    size = pool_size(threads)
     if url is None:
-        engines = sqlite_engines(data_dir, lock_seconds=lock_seconds)
+        engines = sqlite_engines(data_dir, lock_seconds=lock_seconds, size=size)
     else:
-        engines = postgresql_engines(url, lock_seconds=lock_seconds)
-    return SqlDatabase(engines, lock_seconds=lock_seconds)
+        engines = postgresql_engines(url, lock_seconds=lock_seconds, size=size)
+    return SqlDatabase(engines, lock_seconds=lock_seconds, size=size)

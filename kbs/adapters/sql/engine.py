@@ -32,7 +32,7 @@ DATABASE_NAME = "kbs.db"
 LOCK_SECONDS = 10.0
 
 POOL_SIZE = 16
-"""More threads than this wait for each other."""
+"""Connections that are there at least; who wants one more waits for another's."""
 
 # Parameters of libpq that the URL may set otherwise. A peer that vanished gives its
 # locks back once its connection is seen dead.
@@ -97,7 +97,17 @@ class Engines(NamedTuple):
     reading: Engine
 
 
-def sqlite_engines(folder: Path, *, lock_seconds: float = LOCK_SECONDS) -> Engines:
+def pool_size(threads: int) -> int:
+    """Return how many connections so many threads never wait for.
+
+    A thread that reads one snapshot may have to look into a newer one.
+    """
+    return max(POOL_SIZE, 2 * threads)
+
+
+def sqlite_engines(
+    folder: Path, *, lock_seconds: float = LOCK_SECONDS, size: int = POOL_SIZE
+) -> Engines:
     """Open the embedded database of a data folder; the file is made when missing.
 
     Raises:
@@ -117,13 +127,15 @@ def sqlite_engines(folder: Path, *, lock_seconds: float = LOCK_SECONDS) -> Engin
         path, "BEGIN IMMEDIATE", size=2, patience=lock_seconds, timeout=0
     )
     reading = _sqlite_engine(
-        path, "BEGIN", size=POOL_SIZE, patience=lock_seconds, timeout=lock_seconds
+        path, "BEGIN", size=size, patience=lock_seconds, timeout=lock_seconds
     )
     event.listen(reading, "connect", _forbid_writing)
     return Engines(writing, reading)
 
 
-def postgresql_engines(url: str, *, lock_seconds: float = LOCK_SECONDS) -> Engines:
+def postgresql_engines(
+    url: str, *, lock_seconds: float = LOCK_SECONDS, size: int = POOL_SIZE
+) -> Engines:
     """Open a PostgreSQL database; `postgres://` is accepted as well.
 
     Raises:
@@ -141,7 +153,7 @@ def postgresql_engines(url: str, *, lock_seconds: float = LOCK_SECONDS) -> Engin
         # The head's row is locked first, so every later statement sees the latest.
         isolation_level="READ COMMITTED",
         pool_pre_ping=True,
-        pool_size=POOL_SIZE,
+        pool_size=size,
         pool_timeout=lock_seconds,
         hide_parameters=True,
     )
