@@ -310,12 +310,15 @@ def _hold_port(settings: Settings) -> tuple[socket.socket, Settings]:
 def _await_listening(family: int, address: Any) -> None:
     # A worker listens a moment after it has composed its broker; whoever is told that
     # the broker listens may connect at once.
+    pause = threading.Event()
     for _ in range(_LISTENING_TRIES):
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.settimeout(1.0)
             if probe.connect_ex(address) == 0:
                 return
-        time.sleep(_LISTENING_PAUSE_SECONDS)
+        # A length of time, where `time.sleep` asks for a point in time, which is refused
+        # where the clock is moved under a process (libfaketime).
+        pause.wait(_LISTENING_PAUSE_SECONDS)
 
 
 def _require_free(family: int, host: str, port: int) -> None:

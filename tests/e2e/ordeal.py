@@ -53,7 +53,8 @@ def withstands(
         outside.await_ready()
         for guest in waiting:
             # The same request as before: no challenge was spent in vain.
-            assert outside.send(guest).status == 200
+            said = outside.send(guest)
+            assert said.status == 200, said
     assert set(statuses(told)) <= {200, 503, *statuses_beside}, statuses(told)
     assert any(one.decision for one in told)
     # A key is there whole, or not at all.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -45,6 +46,9 @@ _POSTGRESQL_DEFAULTS = {
 # SQLite itself would sleep for up to 100 ms between two tries, and another process that
 # writes without a break would win all of them: each try takes a few microseconds.
 _BUSY_PAUSE = 0.002
+# What is waited for: a length of time. `time.sleep` asks for a point in time, which is
+# refused where the clock is moved under a process (libfaketime).
+_NEVER = threading.Event()
 
 # STRICT tables: https://sqlite.org/releaselog/3_37_0.html.
 _LEAST_SQLITE = (3, 37, 0)
@@ -351,7 +355,7 @@ def _execute_patiently(driver: _Executing, statement: str, seconds: float) -> No
             is_busy = exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
             if not is_busy or time.monotonic() > until:
                 raise
-            time.sleep(_BUSY_PAUSE)
+            _NEVER.wait(_BUSY_PAUSE)
         else:
             return
 
