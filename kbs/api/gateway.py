@@ -31,6 +31,7 @@ from kbs.api.intake import (
 )
 from kbs.api.problems import refusal
 from kbs.broker.pace import Pace
+from kbs.core.errors import KbsError
 
 log = logging.getLogger("kbs.gateway")
 
@@ -112,6 +113,10 @@ class Gateway:
             stream = protocol.response_stream(answer.status, answer.headers)
             while piece := await loop.run_in_executor(self._pool, next, pieces, _END):
                 await stream.send_bytes(piece)
+        except KbsError as exc:
+            # The status is long gone: the reader misses the end, and the log says why.
+            path = scope.path[:200]
+            log.error("answer broke off: %s %a: %s", scope.method, path, exc)  # noqa: TRY400 - it is said, not a bug
         finally:
             # Where pieces are made, they are given up: a database may be open there.
             await loop.run_in_executor(self._pool, pieces.close)

@@ -26,6 +26,8 @@ _STANDARD_OUTPUT = "standard output"
 _BUFFER = 1024 * 1024
 # `kbs.audit.export`: how the first line of every export begins.
 _FIRST = b'{"checkpoint":'
+# The checkpoint and the keys.
+_HEAD_LINES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +72,11 @@ def write_export_stream(client: AdminClient, file: BinaryIO) -> tuple[int, int]:
 
 def _copy(source: Iterable[bytes], file: BinaryIO, what: str) -> tuple[int, int]:
     size = lines = 0
+    under: int | None = None
     with progress("export", None) as advance:
         for line in source:
+            if under is None:
+                under = _entries_under(line)
             with _room(what):
                 file.write(line)
             advance(len(line))
@@ -80,7 +85,23 @@ def _copy(source: Iterable[bytes], file: BinaryIO, what: str) -> tuple[int, int]
                 raise UnavailableError(
                     "export", got="a line without its end", expected="all of it"
                 )
+    # A broker that fails half-way cannot take back that it began: the answer just ends.
+    if under is None or lines != _HEAD_LINES + under:
+        raise UnavailableError(
+            "export",
+            got=f"{max(0, lines - _HEAD_LINES)} entries",
+            expected="all of them" if under is None else f"{under}, as it began with",
+            hint="the broker broke off; its log says why",
+            code="audit.export",
+        )
     return size, lines
+
+
+def _entries_under(line: bytes) -> int:
+    try:
+        return parse_checkpoint(parse_checkpoint_line(line)).checkpoint.size
+    except MalformedError as exc:
+        raise UnavailableError("export", got=f"a first line with {exc}") from exc
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from kbs.api.gateway import Gateway
 from kbs.api.intake import MAX_HELD_BYTES, MAX_WAITING, PATIENCE_BYTES
 from kbs.api.limits import MAX_BODY_BYTES, SHORT_BODY_BYTES
 from kbs.api.shares import CLIENT_PART
+from kbs.core.errors import IntegrityError
 
 
 @dataclass
@@ -118,6 +119,14 @@ def application() -> Flask:
 
         return Response(pieces())
 
+    @app.post("/broken")
+    def broken() -> Response:
+        def pieces() -> Iterator[bytes]:
+            yield b"one"
+            raise IntegrityError("log entries", got="4", expected="5")
+
+        return Response(pieces())
+
     return app
 
 
@@ -195,6 +204,17 @@ def test_a_client_that_leaves_a_stream_is_one_line(
     assert answered.stream.sent == [b"one"]
     assert closed == ["stream"]
     assert caplog.messages == ["client left: POST '/stream'"]
+    assert caplog.records[0].exc_info is None
+
+
+def test_an_answer_that_breaks_off_is_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answered = ask(Protocol([]), path="/broken")
+    assert answered.stream.sent == [b"one"]
+    assert caplog.messages == [
+        "answer broke off: POST '/broken': log entries: got 4, expected 5"
+    ]
     assert caplog.records[0].exc_info is None
 
 

@@ -288,6 +288,38 @@ def test_an_export_goes_to_standard_output(shared_bench: Bench, tmp_path: Path) 
         assert shared_bench.run("audit", "export", "-").code == 3
 
 
+@pytest.mark.parametrize("kept", [0, 1, 2, 5])
+def test_an_export_that_breaks_off_between_lines_is_none(
+    shared_bench: Bench, tmp_path: Path, kept: int
+) -> None:
+    """The broker fails half-way, and its answer ends like any other."""
+
+    def cut(asked: str, body: bytes) -> bytes | None:
+        if not asked.endswith("/export"):
+            return None
+        return b"".join(body.splitlines(keepends=True)[:kept])
+
+    path = tmp_path / "export"
+    with shared_bench.tampering(cut):
+        ran = shared_bench.run("audit", "export", str(path), "--json")
+        assert ran.code == 3
+        assert ran.json["error"]["code"] == "audit.export"
+        assert f"got {max(0, kept - 2)} entries" in ran.err
+        assert shared_bench.run("audit", "export", "-").code == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_begins_otherwise_is_none(
+    shared_bench: Bench, tmp_path: Path
+) -> None:
+    with shared_bench.tampering(
+        lambda asked, _: b"{}\n" if "export" in asked else None
+    ):
+        ran = shared_bench.run("audit", "export", str(tmp_path / "export"))
+    assert ran.code == 3
+    ran.assert_one_error_line()
+
+
 def test_an_export_whose_reader_went_away_is_no_full_disk(shared_bench: Bench) -> None:
     class Gone(io.BytesIO):
         def write(self, _: object) -> int:
