@@ -494,6 +494,10 @@ _FORGERIES: dict[str, Callable[[FakeBroker, Answered], Answered]] = {
         got[0],
         {**got[1], "receipt": broker.record_enrolment().to_json()},
     ),
+    "other_checks": lambda broker, got: (
+        got[0],
+        {**got[1], "checks": [*got[1]["checks"], {"id": "snp.debug"}]},  # type: ignore[misc]
+    ),
     "bodiless_receipt": lambda broker, got: (
         got[0],
         {**got[1], "receipt": _without_body(got[1]["receipt"])},

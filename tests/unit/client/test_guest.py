@@ -146,6 +146,19 @@ def test_a_signed_denial_is_told_in_words_and_never_tried_again(bench: Bench) ->
     assert bench.waits == []
 
 
+def test_checks_beside_a_signed_denial_count_only_if_it_names_them(
+    bench: Bench,
+) -> None:
+    """Who stands between could send the operator after another fault."""
+    bench.broker.denied[CHAT] = ("vtpm.pcr.sha256.15",)
+    bench.broker.faults = ["other_checks"]
+    with pytest.raises(RefusalError) as caught:
+        bench.client().fetch(refs(str(CHAT)))
+    document = caught.value.to_json()
+    assert document["signed"] is True
+    assert document["checks"] == ["vtpm.pcr.sha256.15"]
+
+
 def test_a_denials_receipt_is_verified_and_remembered(bench: Bench) -> None:
     bench.broker.denied[CHAT] = ("deny.key",)
     for size in (1, 2):
