@@ -143,7 +143,7 @@ class LogWatch:
         _require_same_answer(answer, verified.body)
         _require_same_outcome(answer, verified.leaf.kind, verified.body)
         if self._require_growth(verified.key, verified.checkpoint):
-            self._remember(answer.audience, verified.key, receipt.checkpoint)
+            self._remember(verified.key, verified.checkpoint, receipt.checkpoint)
         return WatchedReceipt(verified)
 
     def verify_denial(self, answer: Answer, receipt: object) -> WatchedReceipt | None:
@@ -205,10 +205,14 @@ class LogWatch:
                 code=_STATE,
             ) from exc
 
-    def _remember(self, origin: str, key: LogKey, note: bytes) -> None:
+    def _remember(self, key: LogKey, now: Checkpoint, note: bytes) -> None:
         if self._state is None:
             return
-        folder = _folder(self._state, origin)
+        # Another guest of this machine may have seen more while the tiles were read.
+        seen = self._seen(now.origin, key)
+        if seen is not None and seen.size > now.size:
+            return
+        folder = _folder(self._state, now.origin)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _replace(folder / "checkpoint", note)
