@@ -123,15 +123,7 @@ def verify_file(path: Path, profile: Path, log_key: str | None) -> Verified:
         MalformedError: the file cannot be read or is no export, or the profile or key
             is damaged.
     """
-    keys: tuple[LogKey, ...] = ()
-    last: bytes | None = None
-    if log_key is not None:
-        keys = (parse_vkey(log_key),)
-    elif (profile / PROFILE_FILE).is_file():
-        loaded = load_profile(profile)
-        keys = (loaded.log_key,)
-        seen = loaded.last_checkpoint()
-        last = None if seen is None else seen[1]
+    keys, last = trusted_keys(profile, log_key)
     notes = () if keys else ("no key is pinned: the export vouches for itself",)
     # `reading` gives the bare file, whose readline asks the system for every byte.
     with reading(path) as bare, io.BufferedReader(bare, _BUFFER) as file:
@@ -149,6 +141,23 @@ def verify_file(path: Path, profile: Path, log_key: str | None) -> Verified:
             told = _telling(chain(head, lines), advance)
             result = _verify(told, keys, last)
     return replace(result, notes=(*notes, *result.notes))
+
+
+def trusted_keys(
+    profile: Path, log_key: str | None
+) -> tuple[tuple[LogKey, ...], bytes | None]:
+    """Return the log key that counts, given or pinned, and the last checkpoint seen.
+
+    Raises:
+        MalformedError: key or profile are damaged.
+    """
+    if log_key is not None:
+        return (parse_vkey(log_key),), None
+    if not (profile / PROFILE_FILE).is_file():
+        return (), None
+    loaded = load_profile(profile)
+    seen = loaded.last_checkpoint()
+    return (loaded.log_key,), None if seen is None else seen[1]
 
 
 def verify_stream(client: AdminClient) -> Verified:

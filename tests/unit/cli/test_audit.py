@@ -190,6 +190,35 @@ def test_a_receipt_is_verified_and_holds_alone(
         assert shared_bench.run("audit", "prove", decided["granted"]).code == 1
 
 
+@pytest.mark.parametrize("asked", ["granted", "denied"])
+def test_a_receipt_that_was_kept_is_verified_without_the_broker(
+    shared_bench: Bench, decided: dict[str, str], tmp_path: Path, asked: str
+) -> None:
+    path, nowhere = tmp_path / "receipt", ("--profile", str(tmp_path / "none"))
+    shared_bench.must("audit", "prove", decided[asked], "--out", str(path))
+    vkey = shared_bench.world.broker.identity.log_vkey
+    proven = run("audit", "verify", str(path), *nowhere, "--log-key", vkey, "--json")
+    assert (proven.code, proven.json["holds"]) == (0, True)
+    assert proven.json["kind"] == f"release.{asked}"
+    assert proven.json["body"]["decision"] == decided[asked]
+    human = shared_bench.run("audit", "verify", str(path))
+    assert human.code == 0
+    assert human.out.endswith(f"the receipt holds under {vkey}\n")
+    unpinned = run("audit", "verify", str(path), *nowhere)
+    assert unpinned.code == 2
+    assert "--log-key VKEY" in unpinned.err
+    document = json.loads(path.read_bytes())
+    # Without its body it begins as an export does.
+    bare = {name: document[name] for name in document if name not in ("body", "salt")}
+    path.write_bytes(canonical_json(bare) + b"\n")
+    assert shared_bench.must("audit", "verify", str(path))["body"] is None
+    path.write_bytes(canonical_json({**bare, "index": bare["index"] - 1}))
+    moved = shared_bench.run("audit", "verify", str(path), "--json")
+    assert (moved.code, moved.json["error"]["code"]) == (1, "audit.inclusion")
+    path.write_bytes(canonical_json({**bare, "salt": document["salt"]}))
+    assert shared_bench.run("audit", "verify", str(path)).code == 2
+
+
 def test_an_export_is_verified_to_the_byte(
     shared_bench: Bench, decided: dict[str, str], tmp_path: Path
 ) -> None:
