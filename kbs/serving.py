@@ -316,7 +316,7 @@ def _await_listening(family: int, address: Any) -> None:
             probe.settimeout(1.0)
             if probe.connect_ex(address) == 0:
                 return
-        # A length of time, where `time.sleep` asks for a point in time, which is refused
+        # A length of time: `time.sleep` asks for a point in time, which is refused
         # where the clock is moved under a process (libfaketime).
         pause.wait(_LISTENING_PAUSE_SECONDS)
 

@@ -33,6 +33,8 @@ from kbs.api.intake import (
 from kbs.api.problems import refusal
 from kbs.api.streaming import gathered, send_stream
 from kbs.broker.pace import Pace
+from kbs.core.errors import KbsError
+from kbs.wire.problem import problem_of
 
 log = logging.getLogger("kbs.gateway")
 
@@ -108,12 +110,22 @@ class Gateway:
             _send(protocol, answer)
             return
         pieces = _closing(answer.pieces)
+        begun = False
 
         async def more() -> bytes:
-            return await loop.run_in_executor(self._pool, gathered, pieces)
+            nonlocal begun
+            made = await loop.run_in_executor(self._pool, gathered, pieces)
+            begun = True
+            return made
 
         try:
             await send_stream(protocol, answer.status, answer.headers, more)
+        except KbsError as exc:
+            # Where the status is gone, the reader misses the end; the log says why.
+            path = scope.path[:200]
+            log.error("answer broke off: %s %a: %s", scope.method, path, exc)  # noqa: TRY400 - it is said, not a bug
+            if not begun:
+                _send(protocol, _refused(problem_of(exc)))
         finally:
             # Where pieces are made, they are given up: a database may be open there.
             await loop.run_in_executor(self._pool, pieces.close)

@@ -30,6 +30,7 @@ from kbs.core.errors import KbsError
 _MAX_KEY = 2048
 _POLICY_KIND = "release-policy"
 _IN_FORCE = "activate"
+_JUDGED = frozenset({Kind.STATEMENT, Kind.RELEASE_GRANTED})
 
 
 @dataclass(slots=True)
@@ -62,12 +63,16 @@ class History:
         elif body.kind is Kind.RELEASE_GRANTED:
             yield from self._grant(body.members)
 
-    def withheld(self, kind: Kind) -> None:
-        """Take in that there is an entry of this kind, without its body."""
+    def withheld(self, kind: Kind) -> bool:
+        """Take in that there is an entry of this kind, without its body.
+
+        Returns whether it would have been judged.
+        """
         if kind is Kind.STATEMENT:
             self.withheld_statements += 1
             self.seq += 1
             self.statement_hash = None
+        return kind in _JUDGED
 
     def _begin(self, members: Mapping[str, object]) -> Iterator[str]:
         self.instance = str(members["instance"])

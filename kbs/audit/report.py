@@ -52,7 +52,7 @@ class ExportReport:
 
     `bodies` were checked against their leaves, `withheld` were not in the export.
     `unchecked` are checks that something else that is wrong stood in the way of,
-    `skipped` those that nobody asked for.
+    `skipped` those that nobody asked for, or that withheld bodies stand in the way of.
     """
 
     origin: str = ""
@@ -104,11 +104,27 @@ class ExportReport:
         ]
         bad = {check.id for check in failed}
         rest = [
-            Check(id=check, status=self._status(check))
+            Check(id=check, status=self._status(check), detail=self._detail(check))
             for check in CHECKS
             if check not in bad
         ]
         return (*failed, *rest)
+
+    @property
+    def withheld_words(self) -> str:
+        """Say what the export has not, or nothing where it has all of it."""
+        if not self.withheld:
+            return ""
+        return (
+            f"{self.withheld} of {self.withheld + self.bodies} bodies are not in the "
+            "export: what they say was not checked"
+        )
+
+    def _detail(self, check: str) -> str:
+        told = check == "audit.body" or (
+            check == "audit.history" and check in self.skipped
+        )
+        return self.withheld_words if told else ""
 
     def _status(self, check: str) -> Status:
         if check in self.unchecked:

@@ -23,6 +23,7 @@ from kbs.audit.export import (
     parse_keys_line,
 )
 from kbs.audit.history import History
+from kbs.audit.kinds import INSTANCE_WIDE, Kind
 from kbs.audit.log import CLOCK_TOLERANCE
 from kbs.audit.logkey import LogKey
 from kbs.audit.merkle import Frontier
@@ -205,8 +206,7 @@ class _Verification:
         self._report.kinds[leaf.kind.value] += 1
         self._check_time(entry.index, leaf.time)
         if entry.body is None or entry.salt is None:
-            self._report.withheld += 1
-            self._history.withheld(leaf.kind)
+            self._withhold(entry.index, leaf.kind)
             return
         try:
             body = verify_body(leaf, entry.body, entry.salt)
@@ -220,6 +220,20 @@ class _Verification:
                 self._report.add(
                     "audit.history", message, line=self._line, at=entry.index
                 )
+
+    def _withhold(self, index: int, kind: Kind) -> None:
+        self._report.withheld += 1
+        if kind in INSTANCE_WIDE:
+            self._judged = False
+            self._report.add(
+                "audit.body",
+                f"body: got none, expected that of {kind.value}, which is withheld "
+                "from nobody",
+                line=self._line,
+                at=index,
+            )
+        if self._history.withheld(kind):
+            self._report.skipped.add("audit.history")
 
     def _check_time(self, index: int, time: datetime) -> None:
         latest = self._report.latest_time

@@ -24,6 +24,7 @@ from kbs.core.ids import parse_hex32
 if TYPE_CHECKING:
     from kbs.cli.admin_client import AdminClient
     from kbs.cli.audit_export import Verified
+    from kbs.cli.audit_receipt import Proven
 
 _FILE = click.Path(path_type=Path)
 _ID = click.argument("entry_id", metavar="ID")
@@ -102,8 +103,9 @@ def explain(context: CliContext, *, entry_id: str) -> None:
 def prove(context: CliContext, *, entry_id: str, out: Path | None) -> None:
     """Get the receipt of one entry and verify it; it holds without the broker."""
     from kbs.artifacts.files import replacing
-    from kbs.audit.receipt import read_receipt, verify_receipt
+    from kbs.audit.receipt import read_receipt
     from kbs.cli.admin_client import AdminClient
+    from kbs.cli.audit_receipt import prove_receipt
     from kbs.cli.profile import SECRET_MODE
     from kbs.cli.seen_log import follow_log
 
@@ -113,20 +115,13 @@ def prove(context: CliContext, *, entry_id: str, out: Path | None) -> None:
         follow_log(client)
         key = client.profile.log_key
     receipt = read_receipt(answer)
-    proven = verify_receipt(receipt, keys=[key], origin=key.origin)
+    proven = prove_receipt(receipt, (key,))
     if out is not None:
         with replacing(out, mode=SECRET_MODE) as file:
             file.write(receipt.serialize() + b"\n")
 
-    def human() -> None:
-        click.echo(
-            f"entry {proven.index} of {proven.checkpoint.size} of {key.origin}: "
-            f"{proven.leaf.kind}, {proven.leaf.id}"
-        )
-        where = "" if out is None else f", written to {one_line(str(out))}"
-        click.echo(f"the receipt holds under {key.vkey}{where}")
-
-    emit(context, answer, human)
+    where = "" if out is None else f", written to {one_line(str(out))}"
+    emit(context, answer, lambda: _print_proven(proven, where))
 
 
 @audit.command()
@@ -158,15 +153,24 @@ def export(context: CliContext, *, file: Path) -> None:
 
 
 @audit.command()
-@click.argument("file", type=_FILE, required=False, metavar="[EXPORT]")
+@click.argument("file", type=_FILE, required=False, metavar="[EXPORT|RECEIPT]")
 @click.option("--log-key", metavar="VKEY", help="Trust this key, not the profile's.")
 @common_options
 def verify(context: CliContext, *, file: Path | None, log_key: str | None) -> None:
-    """Verify every byte of an export, or of what the broker exports now."""
+    """Verify every byte of an export, or of what the broker exports now.
+
+    A receipt that was kept is verified as well, alone.
+    """
     from kbs.cli.admin_client import AdminClient
-    from kbs.cli.audit_export import verify_file, verify_stream
+    from kbs.cli.audit_export import trusted_keys, verify_file, verify_stream
+    from kbs.cli.audit_receipt import find_receipt, prove_receipt
     from kbs.cli.seen_log import follow_log
 
+    receipt = None if file is None else find_receipt(file)
+    if receipt is not None:
+        proven = prove_receipt(receipt, trusted_keys(context.profile, log_key)[0])
+        emit(context, proven.to_json(), lambda: _print_proven(proven))
+        return
     if file is not None:
         result = verify_file(file, context.profile, log_key)
     elif log_key is not None:
@@ -262,6 +266,11 @@ def _print_entries(entries: list[dict[str, object]]) -> None:
     from kbs.cli.render import table
 
     table(COLUMNS, [row_of(entry) for entry in entries])
+
+
+def _print_proven(proven: Proven, where: str = "") -> None:
+    click.echo(one_line(proven.line()))
+    click.echo(f"the receipt holds under {proven.receipt.key.vkey}{where}")
 
 
 def _print_verified(result: Verified) -> None:

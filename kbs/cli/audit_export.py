@@ -26,6 +26,8 @@ _STANDARD_OUTPUT = "standard output"
 _BUFFER = 1024 * 1024
 # `kbs.audit.export`: how the first line of every export begins.
 _FIRST = b'{"checkpoint":'
+# The checkpoint and the keys.
+_HEAD_LINES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +72,11 @@ def write_export_stream(client: AdminClient, file: BinaryIO) -> tuple[int, int]:
 
 def _copy(source: Iterable[bytes], file: BinaryIO, what: str) -> tuple[int, int]:
     size = lines = 0
+    under: int | None = None
     with progress("export", None) as advance:
         for line in source:
+            if under is None:
+                under = _entries_under(line)
             with _room(what):
                 file.write(line)
             advance(len(line))
@@ -80,7 +85,23 @@ def _copy(source: Iterable[bytes], file: BinaryIO, what: str) -> tuple[int, int]
                 raise UnavailableError(
                     "export", got="a line without its end", expected="all of it"
                 )
+    # A broker that fails half-way cannot take back that it began: the answer just ends.
+    if under is None or lines != _HEAD_LINES + under:
+        raise UnavailableError(
+            "export",
+            got=f"{max(0, lines - _HEAD_LINES)} entries",
+            expected="all of them" if under is None else f"{under}, as it began with",
+            hint="the broker broke off; its log says why",
+            code="audit.export",
+        )
     return size, lines
+
+
+def _entries_under(line: bytes) -> int:
+    try:
+        return parse_checkpoint(parse_checkpoint_line(line)).checkpoint.size
+    except MalformedError as exc:
+        raise UnavailableError("export", got=f"a first line with {exc}") from exc
 
 
 @contextmanager
@@ -102,15 +123,7 @@ def verify_file(path: Path, profile: Path, log_key: str | None) -> Verified:
         MalformedError: the file cannot be read or is no export, or the profile or key
             is damaged.
     """
-    keys: tuple[LogKey, ...] = ()
-    last: bytes | None = None
-    if log_key is not None:
-        keys = (parse_vkey(log_key),)
-    elif (profile / PROFILE_FILE).is_file():
-        loaded = load_profile(profile)
-        keys = (loaded.log_key,)
-        seen = loaded.last_checkpoint()
-        last = None if seen is None else seen[1]
+    keys, last = trusted_keys(profile, log_key)
     notes = () if keys else ("no key is pinned: the export vouches for itself",)
     # `reading` gives the bare file, whose readline asks the system for every byte.
     with reading(path) as bare, io.BufferedReader(bare, _BUFFER) as file:
@@ -127,7 +140,24 @@ def verify_file(path: Path, profile: Path, log_key: str | None) -> Verified:
         with progress(f"verify {path.name}", size) as advance:
             told = _telling(chain(head, lines), advance)
             result = _verify(told, keys, last)
-    return replace(result, notes=notes)
+    return replace(result, notes=(*notes, *result.notes))
+
+
+def trusted_keys(
+    profile: Path, log_key: str | None
+) -> tuple[tuple[LogKey, ...], bytes | None]:
+    """Return the log key that counts, given or pinned, and the last checkpoint seen.
+
+    Raises:
+        MalformedError: key or profile are damaged.
+    """
+    if log_key is not None:
+        return (parse_vkey(log_key),), None
+    if not (profile / PROFILE_FILE).is_file():
+        return (), None
+    loaded = load_profile(profile)
+    seen = loaded.last_checkpoint()
+    return (loaded.log_key,), None if seen is None else seen[1]
 
 
 def verify_stream(client: AdminClient) -> Verified:
@@ -148,8 +178,10 @@ def _verify(
     try:
         report = verify_export(lines, keys=keys, previous=previous)
     except ExportError as exc:
-        return Verified(report=exc.report)
-    return Verified(report=report)
+        report = exc.report
+    # Whoever may read every body learns so that the export hides some.
+    notes = (report.withheld_words,) if report.withheld else ()
+    return Verified(report=report, notes=notes)
 
 
 def _require_export(path: Path, head: tuple[bytes, ...]) -> None:

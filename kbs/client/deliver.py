@@ -8,6 +8,7 @@ for one of the two.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -65,10 +66,12 @@ def require_places(folder: Path, key_ids: Sequence[KeyId]) -> None:
     Nothing of it stays, so that a refusal leaves no empty folders behind.
 
     Raises:
-        MalformedError: a folder cannot be made or written, or is where a key goes.
+        MalformedError: a folder cannot be made or written, or is where a key goes, or
+            two keys go to one place.
         UnavailableError: there is no room now.
         ConfigurationError: something in the way is a link or belongs to somebody else.
     """
+    _require_apart(key_ids)
     try:
         with _uninterrupted():
             for key_id in key_ids:
@@ -104,11 +107,12 @@ def require_descriptor(descriptor: int) -> None:
     """Require a descriptor that a secret may go to; asked before anything is fetched.
 
     Raises:
-        MalformedError: it is closed, standard error, or a terminal.
+        MalformedError: it is closed, for reading only, standard error, or a terminal.
     """
     expected = "an open descriptor that is neither standard error nor a terminal"
     try:
         mode = os.fstat(descriptor).st_mode
+        access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
     except (OSError, OverflowError) as exc:
         raise MalformedError(
             f"descriptor {descriptor}", got="not open", expected=expected
@@ -118,6 +122,10 @@ def require_descriptor(descriptor: int) -> None:
             f"descriptor {descriptor}",
             got="one that people or logs read",
             expected=expected,
+        )
+    if access == os.O_RDONLY:
+        raise MalformedError(
+            f"descriptor {descriptor}", got="open for reading only", expected=expected
         )
 
 
@@ -205,6 +213,20 @@ def _require_own_folder(folder: Path) -> None:
             expected="a folder of our own",
             hint="name an empty folder by --out",
         )
+
+
+def _require_apart(key_ids: Sequence[KeyId]) -> None:
+    # A file is named without its version: the second of two would take the place of
+    # the first without a word.
+    for key_id in key_ids:
+        if key_ids.count(key_id) > 1:
+            raise MalformedError(
+                "keys for one folder",
+                got=f"two versions of {key_id}",
+                expected="one of each key, whose file is named without its version",
+                hint="fetch each version into a folder of its own",
+                code="usage",
+            )
 
 
 def _require_place(folder: Path, key_id: KeyId) -> None:

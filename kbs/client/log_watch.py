@@ -18,6 +18,8 @@ from pathlib import Path
 
 from kbs.audit.checkpoint import MAX_NOTE, Checkpoint, verify_checkpoint
 from kbs.audit.entry import Body
+from kbs.audit.kinds import Kind
+from kbs.audit.kinds import Outcome as EntryOutcome
 from kbs.audit.logkey import LogKey, parse_vkey
 from kbs.audit.merkle import consistency_proof
 from kbs.audit.proof import verify_consistency
@@ -36,6 +38,17 @@ from kbs.core.errors import (
     UnavailableError,
     VerificationError,
 )
+
+# As what the log may record an answer (`kbs.audit.events.Release`). Auditors find a
+# grant that should not have been by its kind; a denial does not say what was asked.
+_KINDS = {
+    Outcome.GRANTED: frozenset({Kind.RELEASE_GRANTED}),
+    Outcome.CHECKED: frozenset({Kind.RELEASE_PROBE}),
+    Outcome.DENIED: frozenset({Kind.RELEASE_DENIED, Kind.RELEASE_PROBE}),
+}
+
+_OTHER = "the receipt is another answer's"
+_UNLIKE = "the log does not say what the broker did; tell whoever owns the key"
 
 # Waiting does not mend it (`kbs.client.retry`).
 _STATE = "guest.state"
@@ -117,7 +130,7 @@ class LogWatch:
         """Return the receipt of an answer if log and answer agree on it.
 
         1. The broker's log, under the key that its challenge named, has the entry.
-        2. The entry is about this answer.
+        2. The entry is of the kind that this answer has, and about this answer.
         3. The log extends what we saw of it.
 
         Raises:
@@ -127,17 +140,18 @@ class LogWatch:
         key = self._trusted.get(answer.audience)
         keys = [] if key is None else [key]
         verified = verify_receipt(receipt, keys=keys, origin=answer.audience)
-        _require_same_decision(answer, verified.body)
+        _require_same_answer(answer, verified.body)
+        _require_same_outcome(answer, verified.leaf.kind, verified.body)
         if self._require_growth(verified.key, verified.checkpoint):
-            self._remember(answer.audience, verified.key, receipt.checkpoint)
+            self._remember(verified.key, verified.checkpoint, receipt.checkpoint)
         return WatchedReceipt(verified)
 
     def verify_denial(self, answer: Answer, receipt: object) -> WatchedReceipt | None:
         """Return a denial's receipt if it holds; else None, and a warning says why.
 
         The denial stands in either case, by the broker's signature. Its receipt has no
-        body, so it proves what the log holds and that it grew, not that the entry is
-        about this answer.
+        body, so it proves that the log holds an entry of this kind and that it grew,
+        not that the entry is about this answer.
         """
         if receipt is None:
             self._warn(
@@ -191,10 +205,14 @@ class LogWatch:
                 code=_STATE,
             ) from exc
 
-    def _remember(self, origin: str, key: LogKey, note: bytes) -> None:
+    def _remember(self, key: LogKey, now: Checkpoint, note: bytes) -> None:
         if self._state is None:
             return
-        folder = _folder(self._state, origin)
+        # Another guest of this machine may have seen more while the tiles were read.
+        seen = self._seen(now.origin, key)
+        if seen is not None and seen.size > now.size:
+            return
+        folder = _folder(self._state, now.origin)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _replace(folder / "checkpoint", note)
@@ -241,27 +259,45 @@ def _rolled_back(now: Checkpoint, seen: Checkpoint) -> VerificationError:
     )
 
 
-def _require_same_decision(answer: Answer, body: Body | None) -> None:
+def _require_same_answer(answer: Answer, body: Body | None) -> None:
     if body is None:
         # The body tells why a key was denied: that is for administrators.
         if answer.outcome is Outcome.GRANTED and not answer.denied:
-            raise VerificationError(
-                "receipt",
-                got="no body",
-                expected="that of the grant",
-                code="audit.receipt.answer",
-            )
+            raise _another("body", "none", "that of the grant", _OTHER)
         return
     for name, expected in (("decision", answer.decision), ("answer", answer.digest())):
         got = body.members.get(name)
         if got != expected:
-            raise VerificationError(
-                f"receipt {name}",
-                got=str(got)[:80],
-                expected=expected,
-                hint="the receipt is another answer's",
-                code="audit.receipt.answer",
-            )
+            raise _another(name, got, expected, _OTHER)
+
+
+def _require_same_outcome(answer: Answer, kind: Kind, body: Body | None) -> None:
+    """Require that auditors read of this answer what it is."""
+    kinds = _KINDS[answer.outcome]
+    if kind not in kinds:
+        raise _another("kind", kind, " or ".join(sorted(kinds)), _UNLIKE)
+    keys = ", ".join(str(ref) for ref in answer.keys)
+    if body is not None and (recorded := _granted(body)) != keys:
+        raise _another("keys", recorded, keys, _UNLIKE)
+
+
+def _granted(body: Body) -> str:
+    listed = body.members.get("keys")
+    return ", ".join(
+        f"{one['id']}@{one.get('version')}"
+        for one in (listed if isinstance(listed, list) else [])
+        if one["decision"] == EntryOutcome.GRANTED
+    )
+
+
+def _another(what: str, got: object, expected: str, hint: str) -> VerificationError:
+    return VerificationError(
+        f"receipt {what}",
+        got=str(got)[:300],
+        expected=expected[:300],
+        hint=hint,
+        code="audit.receipt.answer",
+    )
 
 
 def _folder(state: Path, origin: str) -> Path:

@@ -108,7 +108,12 @@ def denial(
     *,
     receipt: WatchedReceipt | None = None,
 ) -> RefusalError:
-    """Return the error for a verified answer that grants nothing."""
+    """Return the error for a verified answer that grants nothing.
+
+    `checks` stand beside the answer and are not signed: those that it names as reasons
+    are kept.
+    """
+    named = {reason for one in answer.denied for reason in one.reasons}
     reasons = [
         f"{one.ref}: {explain(one.reasons)}" for one in answer.denied if one.reasons
     ]
@@ -117,7 +122,7 @@ def denial(
         got=" | ".join(reasons),
         hint=f"decision {answer.decision}; the broker's administrator sees why",
         decision=answer.decision,
-        checks=checks,
+        checks=tuple(check for check in checks if check in named),
         denied=answer.denied,
         signed=True,
         receipt=receipt,

@@ -169,8 +169,11 @@ class Transport:
 
     def _chunks(self, response: Any) -> Iterator[bytes]:
         """Yield a body as it comes."""
+        # What has come is taken as it comes: waiting for a full chunk would let a
+        # server that sends a byte now and then stretch the deadline for days.
         with self._answering():
-            yield from response.iter_content(_CHUNK)
+            while chunk := response.raw.read1(_CHUNK):
+                yield chunk
 
     @contextmanager
     def _answering(self) -> Iterator[None]:

@@ -427,18 +427,30 @@ def test_a_changed_entry_is_found_and_named(used: Used, column: str) -> None:
     assert caught.value.report.problems[0].index == grant["index"]
 
 
+def _take_away(world: World, index: object) -> None:
+    entries, subjects = schema.log_entries, schema.log_subjects
+    with _sql(world).engine.begin() as connection:
+        for table in (subjects, entries):
+            connection.execute(delete(table).where(table.c.leaf_index == index))
+
+
 def test_an_entry_that_is_gone_is_found(used: Used) -> None:
     world, _, _ = used
-    entries = schema.log_entries
     (grant,) = _query(world, "decision=granted")
-    with _sql(world).engine.begin() as connection:
-        subjects = schema.log_subjects
-        here = subjects.c.leaf_index == grant["index"]
-        connection.execute(delete(subjects).where(here))
-        connection.execute(
-            delete(entries).where(entries.c.leaf_index == grant["index"])
-        )
+    _take_away(world, grant["index"])
     assert world.call("POST", "/admin/v1/integrity", {}).status_code == 503
+
+
+def test_an_export_that_misses_an_entry_stops_releases(used: Used) -> None:
+    """Its reader was told 200 before: nobody else would hear of it."""
+    world, _, _ = used
+    tpm = world.booted_tpm()
+    (grant,) = _query(world, "decision=granted")
+    _take_away(world, grant["index"])
+    with pytest.raises(IntegrityError, match="rows are missing"):
+        _export(world)
+    assert world.send(world.request(tpm)).status_code == 503
+    assert not world.broker.health.report().ready
 
 
 def test_a_changed_tree_is_refused_at_start(used: Used) -> None:

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kbs.audit import merkle
 from kbs.audit.checkpoint import Checkpoint, sign_checkpoint
 from kbs.audit.entry import prepare
-from kbs.audit.events import KeyDecision, Release
+from kbs.audit.events import EnrolmentPending, Event, KeyDecision, Release
 from kbs.audit.kinds import Mode as EntryMode
 from kbs.audit.kinds import Outcome as EntryOutcome
 from kbs.audit.log import append_batch
@@ -185,14 +185,20 @@ class FakeBroker:
         status, refusal = problem(403, "denied", checks=checks)
         return status, {**refusal, **document, "decision": answer.decision}
 
-    def record(self, answer: Answer, *, body: bool = True) -> Receipt:
-        """Append the entry of an answer and return its receipt."""
-        granted = bool(answer.keys)
+    def record(
+        self, answer: Answer, *, body: bool = True, told: Answer | None = None
+    ) -> Receipt:
+        """Append the entry of an answer and return its receipt.
+
+        A liar's entry names the answer, and tells what is said of `told`.
+        """
+        told = told or answer
+        granted = bool(told.keys)
         event = Release(
             decision=answer.decision,
             door="v1",
             mode=EntryMode.CHECK
-            if answer.outcome is Outcome.CHECKED
+            if told.outcome is Outcome.CHECKED
             else EntryMode.RELEASE,
             outcome=EntryOutcome.GRANTED if granted else EntryOutcome.DENIED,
             keys=tuple(
@@ -202,7 +208,7 @@ class FakeBroker:
                     outcome=EntryOutcome.GRANTED,
                     policies=((POLICY, "rule"),),
                 )
-                for ref in answer.keys
+                for ref in told.keys
             )
             or tuple(
                 KeyDecision(
@@ -212,7 +218,7 @@ class FakeBroker:
                     policies=(),
                     reasons=(Reason(id=one.reasons[0], detail="no"),),
                 )
-                for one in answer.denied
+                for one in told.denied
             ),
             governance=1,
             request="00" * 32,
@@ -220,6 +226,21 @@ class FakeBroker:
             appraised=_NOW,
             answer=answer.digest(),
         )
+        return self.append(event, body=body)
+
+    def record_enrolment(self) -> Receipt:
+        """Append an entry that is about no answer and return its receipt."""
+        pending = EnrolmentPending(
+            tenant="acme",
+            group="hosts",
+            enrolment="0" * 32,
+            ak_name="00" * 34,
+            ek="hmac:" + "0" * 64,
+        )
+        return self.append(pending, body=False)
+
+    def append(self, event: Event, *, body: bool) -> Receipt:
+        """Append the entry of an event and return its receipt."""
         entry = prepare(event, time=_NOW)
         with self.log.transaction() as tx:
             appended = append_batch(tx, [entry])
@@ -289,6 +310,17 @@ def _forge(
         **document,
         **broker.sign(change(parse_answer(document["answer"])))[1],
     }
+
+
+def _lie(broker: FakeBroker, answered: Answered, **changes: Any) -> Answered:
+    from kbs.channel.answer import parse_answer
+
+    status, document = answered
+    answer = parse_answer(document["answer"])
+    receipt = broker.record(
+        answer, body=not answer.denied, told=replace(answer, **changes)
+    )
+    return status, {**document, "receipt": receipt.to_json()}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -440,6 +472,31 @@ _FORGERIES: dict[str, Callable[[FakeBroker, Answered], Answered]] = {
                 )
             ).to_json(),
         },
+    ),
+    "told_as_probe": lambda broker, got: _lie(
+        broker, got, outcome=Outcome.CHECKED, sealed=None
+    ),
+    "told_as_denial": lambda broker, got: _lie(
+        broker,
+        got,
+        outcome=Outcome.DENIED,
+        sealed=None,
+        keys=(),
+        denied=(WithheldKey(KeyRef(KeyId("acme", "model", "chat")), ("policy.none",)),),
+    ),
+    "told_of_another_key": lambda broker, got: _lie(
+        broker, got, keys=(KeyRef(KeyId("acme", "model", "other"), 1),)
+    ),
+    "told_of_another_version": lambda broker, got: _lie(
+        broker, got, keys=(KeyRef(KeyId("acme", "model", "chat"), 1),)
+    ),
+    "told_of_no_release": lambda broker, got: (
+        got[0],
+        {**got[1], "receipt": broker.record_enrolment().to_json()},
+    ),
+    "other_checks": lambda broker, got: (
+        got[0],
+        {**got[1], "checks": [*got[1]["checks"], {"id": "snp.debug"}]},  # type: ignore[misc]
     ),
     "bodiless_receipt": lambda broker, got: (
         got[0],

@@ -22,6 +22,7 @@ from kbs.api.intake import MAX_HELD_BYTES, MAX_WAITING, PATIENCE_BYTES
 from kbs.api.limits import MAX_BODY_BYTES, SHORT_BODY_BYTES
 from kbs.api.shares import CLIENT_PART
 from kbs.api.streaming import PIECE_BYTES, send_stream
+from kbs.core.errors import IntegrityError
 
 PIPE_BYTES = 64 * 1024
 """What Linux holds of a pipe (pipe(7))."""
@@ -116,6 +117,11 @@ made = [0]
 """How many bytes of a long stream there are."""
 
 
+def breaking(size: int) -> Iterator[bytes]:
+    yield bytes(size)
+    raise IntegrityError("log entries", got="4", expected="5")
+
+
 def application() -> Flask:
     app = Flask("test", static_folder=None)
 
@@ -156,6 +162,10 @@ def application() -> Flask:
                 closed.append("long")
 
         return Response(pieces())
+
+    @app.post("/broken/<int:size>")
+    def broken(size: int) -> Response:
+        return Response(breaking(size))
 
     return app
 
@@ -278,6 +288,22 @@ def test_a_stream_that_nobody_begins_to_read_is_given_up() -> None:
 
     with pytest.raises(ProtocolClosed):
         asyncio.run(send_stream(nobody, 200, [], more, open_seconds=0.01))
+
+
+@pytest.mark.parametrize(
+    ("size", "status", "got"), [(3, 503, b""), (PIECE_BYTES, 200, bytes(PIECE_BYTES))]
+)
+def test_an_answer_that_breaks_off_is_one_line(
+    size: int, status: int, got: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    answered = read_by(Protocol([]), path=f"/broken/{size}")
+    assert (answered.status, answered.file) == (status, got)
+    if status == 503:
+        assert json.loads(answered.body)["code"] == "integrity"
+    assert caplog.messages == [
+        f"answer broke off: POST '/broken/{size}': log entries: got 4, expected 5"
+    ]
+    assert caplog.records[0].exc_info is None
 
 
 @pytest.mark.parametrize("version", ["1.1", "2"])

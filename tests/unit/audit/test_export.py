@@ -11,6 +11,7 @@ import pytest
 
 from kbs.audit.checkpoint import Checkpoint, NoteSignature, sign_checkpoint
 from kbs.audit.entry import Leaf, parse_leaf, salted_digest
+from kbs.audit.events import LogState, RollbackAccepted
 from kbs.audit.export import (
     MAX_LINE,
     parse_entry_line,
@@ -156,6 +157,40 @@ def test_an_auditor_of_a_tenant_gets_its_bodies_and_those_of_the_instance(
     assert withheld == [False, True, True, False, True, False]
     report = verify_export(lines, keys=built.keys)
     assert (report.bodies, report.withheld) == (3, 3)
+    checks = {check.id: check for check in report.checks()}
+    assert checks["audit.history"].status == "skipped"
+    assert checks["audit.history"].detail == checks["audit.body"].detail
+    assert checks["audit.body"].detail.startswith("3 of 6 bodies are not in the export")
+
+
+def _stripped(line: bytes) -> bytes:
+    return canonical_json({**json.loads(line), "body": None, "salt": None}) + b"\n"
+
+
+def test_a_grant_whose_body_was_taken_out_is_not_judged_and_that_shows(
+    good: list[bytes], built: BuiltLog
+) -> None:
+    """Whoever hides what a grant says leaves every hash as it was."""
+    (place,) = [
+        place for place, line in enumerate(good) if b'"kind":"release.granted"' in line
+    ]
+    lines = [*good[:place], _stripped(good[place]), *good[place + 1 :]]
+    report = verify_export(lines, keys=built.keys)
+    assert report.withheld_words
+    assert {check.id: check.status for check in report.checks()}[
+        "audit.history"
+    ] == "skipped"
+
+
+def test_what_concerns_the_whole_instance_is_withheld_from_nobody() -> None:
+    """Else an export could hide that a rollback was accepted, and why."""
+    built = BuiltLog()
+    state = LogState(seq=0, size=1, root="00" * 32)
+    built.append(init(), RollbackAccepted(reason="r", mark=state, found=state))
+    lines = export(built)
+    for place in (2, 3):
+        bad = [*lines[:place], _stripped(lines[place]), *lines[place + 1 :]]
+        assert first(bad, keys=built.keys) == ("audit.body", place + 1, place - 2)
 
 
 def test_a_body_is_for_who_may_read_all_its_tenants() -> None:

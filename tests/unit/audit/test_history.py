@@ -173,10 +173,11 @@ def test_what_depends_on_withheld_statements_is_not_judged() -> None:
     chain = Governance()
     first, second, third = chain.state(), chain.state(tenant="beta"), chain.state()
     history = History(ORIGIN)
-    history.withheld(Kind.RELEASE_GRANTED)
+    assert not history.withheld(Kind.KEY_CREATED), "it would not have been judged"
+    assert history.withheld(Kind.RELEASE_GRANTED)
     assert not list(history.problems_of(0, body_of(init())))
     assert not list(history.problems_of(1, body_of(first)))
-    history.withheld(Kind.STATEMENT)
+    assert history.withheld(Kind.STATEMENT)
     assert second.statement["seq"] == 2
     assert not list(history.problems_of(3, body_of(third)))
     unseen = release(key_decision(name="beta/chat"), governance=3)

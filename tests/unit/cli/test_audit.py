@@ -19,6 +19,7 @@ from kbs.cli.admin_client import AdminClient
 from kbs.cli.audit_export import write_export_stream
 from kbs.cli.audit_words import about, explained, lines_of
 from kbs.cli.context import initial_context
+from kbs.core.encode import canonical_json
 from tests.fakes.admin_bench import Bench, run
 from tests.fakes.tpm import FakeTpm
 
@@ -189,6 +190,35 @@ def test_a_receipt_is_verified_and_holds_alone(
         assert shared_bench.run("audit", "prove", decided["granted"]).code == 1
 
 
+@pytest.mark.parametrize("asked", ["granted", "denied"])
+def test_a_receipt_that_was_kept_is_verified_without_the_broker(
+    shared_bench: Bench, decided: dict[str, str], tmp_path: Path, asked: str
+) -> None:
+    path, nowhere = tmp_path / "receipt", ("--profile", str(tmp_path / "none"))
+    shared_bench.must("audit", "prove", decided[asked], "--out", str(path))
+    vkey = shared_bench.world.broker.identity.log_vkey
+    proven = run("audit", "verify", str(path), *nowhere, "--log-key", vkey, "--json")
+    assert (proven.code, proven.json["holds"]) == (0, True)
+    assert proven.json["kind"] == f"release.{asked}"
+    assert proven.json["body"]["decision"] == decided[asked]
+    human = shared_bench.run("audit", "verify", str(path))
+    assert human.code == 0
+    assert human.out.endswith(f"the receipt holds under {vkey}\n")
+    unpinned = run("audit", "verify", str(path), *nowhere)
+    assert unpinned.code == 2
+    assert "--log-key VKEY" in unpinned.err
+    document = json.loads(path.read_bytes())
+    # Without its body it begins as an export does.
+    bare = {name: document[name] for name in document if name not in ("body", "salt")}
+    path.write_bytes(canonical_json(bare) + b"\n")
+    assert shared_bench.must("audit", "verify", str(path))["body"] is None
+    path.write_bytes(canonical_json({**bare, "index": bare["index"] - 1}))
+    moved = shared_bench.run("audit", "verify", str(path), "--json")
+    assert (moved.code, moved.json["error"]["code"]) == (1, "audit.inclusion")
+    path.write_bytes(canonical_json({**bare, "salt": document["salt"]}))
+    assert shared_bench.run("audit", "verify", str(path)).code == 2
+
+
 def test_an_export_is_verified_to_the_byte(
     shared_bench: Bench, decided: dict[str, str], tmp_path: Path
 ) -> None:
@@ -287,6 +317,38 @@ def test_an_export_goes_to_standard_output(shared_bench: Bench, tmp_path: Path) 
         assert shared_bench.run("audit", "export", "-").code == 3
 
 
+@pytest.mark.parametrize("kept", [0, 1, 2, 5])
+def test_an_export_that_breaks_off_between_lines_is_none(
+    shared_bench: Bench, tmp_path: Path, kept: int
+) -> None:
+    """The broker fails half-way, and its answer ends like any other."""
+
+    def cut(asked: str, body: bytes) -> bytes | None:
+        if not asked.endswith("/export"):
+            return None
+        return b"".join(body.splitlines(keepends=True)[:kept])
+
+    path = tmp_path / "export"
+    with shared_bench.tampering(cut):
+        ran = shared_bench.run("audit", "export", str(path), "--json")
+        assert ran.code == 3
+        assert ran.json["error"]["code"] == "audit.export"
+        assert f"got {max(0, kept - 2)} entries" in ran.err
+        assert shared_bench.run("audit", "export", "-").code == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_begins_otherwise_is_none(
+    shared_bench: Bench, tmp_path: Path
+) -> None:
+    with shared_bench.tampering(
+        lambda asked, _: b"{}\n" if "export" in asked else None
+    ):
+        ran = shared_bench.run("audit", "export", str(tmp_path / "export"))
+    assert ran.code == 3
+    ran.assert_one_error_line()
+
+
 def test_an_export_whose_reader_went_away_is_no_full_disk(shared_bench: Bench) -> None:
     class Gone(io.BytesIO):
         def write(self, _: object) -> int:
@@ -318,6 +380,27 @@ def test_an_export_is_not_read_byte_by_byte(
     monkeypatch.setattr(audit_export, "reading", Counted)
     shared_bench.must("audit", "verify", str(path))
     assert len(calls) < 10
+
+
+def test_bodies_that_an_export_lacks_are_told(
+    shared_bench: Bench, tmp_path: Path
+) -> None:
+    """Taking them out changes no hash, and may hide a grant that should not be."""
+    path = tmp_path / "export"
+    shared_bench.must("audit", "export", str(path))
+    lines = path.read_bytes().splitlines(keepends=True)
+    place = next(n for n, line in enumerate(lines) if b'"kind":"statement"' in line)
+    hidden = {**json.loads(lines[place]), "body": None, "salt": None}
+    lines[place] = canonical_json(hidden) + b"\n"
+    path.write_bytes(b"".join(lines))
+    said = f"1 of {len(lines) - 2} bodies are not in the export"
+    ran = shared_bench.run("audit", "verify", str(path))
+    assert ran.code == 0
+    assert f"note: {said}" in ran.out
+    result = shared_bench.must("audit", "verify", str(path))
+    assert any(note.startswith(said) for note in result["notes"])
+    status = {check["id"]: check["status"] for check in result["checks"]}
+    assert status["audit.history"] == "skipped"
 
 
 def test_an_older_export_is_no_rollback(bench: Bench, tmp_path: Path) -> None:

@@ -204,6 +204,8 @@ def test_fetch_to_a_descriptor_gives_the_bytes_alone(bench: Bench) -> None:
         ["fetch", str(CHAT), "acme/data/set", "--out-fd", "1"],
         ["fetch", str(CHAT), "--out-fd", "1", "--json"],
         ["fetch", str(CHAT), "--out-fd", "2"],
+        ["fetch", f"{CHAT}@1", f"{CHAT}@2", "--out", "x"],
+        ["fetch", str(CHAT), f"{CHAT}@2", "--out", "x"],
         ["fetch", str(CHAT), str(CHAT), "--out", "x"],
         ["fetch", "not-a-key", "--out", "x"],
         ["check"],

@@ -211,3 +211,19 @@ def test_what_is_no_sealed_file_is_2(bench: Bench) -> None:
     assert bench.run("inspect", bench.path("model.bin")) == 2
     assert bench.run("inspect", bench.path("none")) == 2
     assert len(bench.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("inspect", "key"), ("open", "key", "out", "--key-file", "key")],
+)
+def test_a_key_that_was_named_by_mistake_is_not_shown(
+    bench: Bench, arguments: tuple[str, ...]
+) -> None:
+    """What a command prints ends in the journal of a boot, or of a build."""
+    secret = b"correct-horse-battery-staple-123"
+    (bench.folder / "key").write_bytes(secret)
+    places = [bench.path(one) if one in ("key", "out") else one for one in arguments]
+    assert bench.run(*places, "--json") == 2
+    for size in range(4, len(secret)):
+        assert secret[:size].decode() not in bench.out + bench.err

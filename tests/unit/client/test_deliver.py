@@ -18,6 +18,7 @@ from kbs.channel.answer import ReleasedKey
 from kbs.client import deliver
 from kbs.client.deliver import (
     is_in_memory,
+    require_descriptor,
     require_places,
     write_descriptor,
     write_keys,
@@ -52,6 +53,15 @@ def test_only_the_owner_may_read_even_under_a_wide_umask(tmp_path: Path) -> None
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     for folder in (path.parent, path.parent.parent, tmp_path / "out"):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_two_versions_of_a_key_do_not_fit_into_one_folder(tmp_path: Path) -> None:
+    """One would take the place of the other, and nobody would miss it."""
+    ids = [parse_key_ref(text).key_id for text in ("a/b/c@1", "a/b/d", "a/b/c@2")]
+    with pytest.raises(MalformedError, match="two versions of a/b/c") as caught:
+        require_places(tmp_path / "out", ids)
+    assert caught.value.code == "usage"
+    assert not files(tmp_path)
 
 
 def test_a_newer_value_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
@@ -231,6 +241,19 @@ def test_a_terminal_is_refused() -> None:
     finally:
         os.close(leader)
         os.close(follower)
+
+
+def test_a_descriptor_that_is_only_read_from_is_refused_before_anything_is_asked() -> (
+    None
+):
+    reader, writer = os.pipe()
+    try:
+        with pytest.raises(MalformedError, match="for reading only"):
+            require_descriptor(reader)
+        require_descriptor(writer)
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 @pytest.mark.parametrize("descriptor", [0, 2, 987654, -1, 2**40])

@@ -146,6 +146,19 @@ def test_a_signed_denial_is_told_in_words_and_never_tried_again(bench: Bench) ->
     assert bench.waits == []
 
 
+def test_checks_beside_a_signed_denial_count_only_if_it_names_them(
+    bench: Bench,
+) -> None:
+    """Who stands between could send the operator after another fault."""
+    bench.broker.denied[CHAT] = ("vtpm.pcr.sha256.15",)
+    bench.broker.faults = ["other_checks"]
+    with pytest.raises(RefusalError) as caught:
+        bench.client().fetch(refs(str(CHAT)))
+    document = caught.value.to_json()
+    assert document["signed"] is True
+    assert document["checks"] == ["vtpm.pcr.sha256.15"]
+
+
 def test_a_denials_receipt_is_verified_and_remembered(bench: Bench) -> None:
     bench.broker.denied[CHAT] = ("deny.key",)
     for size in (1, 2):
@@ -285,6 +298,10 @@ def test_challenge_faults_without_end_are_reported(bench: Bench) -> None:
         ("no_receipt", UnavailableError, "answer.malformed"),
         ("other_receipt", VerificationError, "audit.receipt.answer"),
         ("bodiless_receipt", VerificationError, "audit.receipt.answer"),
+        ("told_as_probe", VerificationError, "audit.receipt.answer"),
+        ("told_as_denial", VerificationError, "audit.receipt.answer"),
+        ("told_of_another_key", VerificationError, "audit.receipt.answer"),
+        ("told_of_another_version", VerificationError, "audit.receipt.answer"),
         ("unlogged", VerificationError, "audit.inclusion"),
         ("400", MalformedError, "malformed"),
         ("404", NotFoundError, "http.not_found"),
@@ -298,6 +315,18 @@ def test_an_answer_that_does_not_hold_gives_no_key(
     with pytest.raises(kind) as caught:
         bench.client().fetch(refs(str(CHAT)))
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    "fault", ["told_as_probe", "told_as_denial", "told_of_no_release"]
+)
+def test_a_part_is_logged_as_a_grant_too(bench: Bench, fault: str) -> None:
+    """Its receipt has no body; the kind of the entry shows all the same."""
+    bench.broker.denied[DATA] = ("policy.none",)
+    bench.broker.faults = [fault]
+    with pytest.raises(VerificationError, match="receipt kind") as caught:
+        bench.client().fetch(refs(str(CHAT), str(DATA)), partial=True)
+    assert caught.value.code == "audit.receipt.answer"
 
 
 def test_an_answer_to_an_earlier_request_is_refused(bench: Bench) -> None:

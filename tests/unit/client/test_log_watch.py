@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -206,10 +206,34 @@ def test_a_log_that_hides_its_tiles_is_not_believed(bench: Bench) -> None:
 def test_a_state_that_cannot_be_written_is_warned_about(
     bench: Bench, tmp_path: Path
 ) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_bytes(b"")
-    bench.watch(state=blocked)._remember("origin", bench.broker.signer.key, b"note")
+    dangling = tmp_path / "link"
+    dangling.symlink_to(tmp_path / "none")
+    bench.release(bench.watch(state=dangling))
     assert "cannot remember" in bench.warnings[-1]
+
+
+class Meanwhile(FakeBroker):
+    """A broker that does something else while it is asked for a tile."""
+
+    then: Callable[[], None] | None = None
+
+    def tile(self, path: str) -> bytes:
+        then, self.then = self.then, None
+        if then is not None:
+            then()
+        return super().tile(path)
+
+
+def test_a_guest_does_not_forget_what_another_saw_meanwhile(tmp_path: Path) -> None:
+    """Many units of one machine fetch at boot, with one state."""
+    broker = Meanwhile(keys={CHAT: (1, b"key")})
+    with serving(broker) as url:
+        bench = Bench(broker, url, tmp_path / "state")
+        bench.release()
+        broker.then = bench.release
+        bench.release()
+    kept = next(bench.state.glob("*/checkpoint")).read_text()
+    assert kept.splitlines()[1] == "3"
 
 
 def test_without_a_state_nothing_is_remembered(bench: Bench) -> None:

@@ -129,6 +129,27 @@ def test_an_answer_without_end_ends_at_the_deadline() -> None:
             transport.get("/")
 
 
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_a_byte_now_and_then_does_not_stretch_the_deadline(framing: str) -> None:
+    times, over = iter([0.0, 61.0]), threading.Event()
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        if framing == "length":
+            _send(handler, b" ", Content_Length="60000")
+        else:
+            handler.protocol_version = "HTTP/1.1"
+            _send(handler, b"1\r\n \r\n", Transfer_Encoding="chunked")
+        over.wait(20)
+
+    with answering(drip) as url:
+        transport = Transport(url, monotonic=lambda: next(times))
+        try:
+            with pytest.raises(UnavailableError, match="no end in 60 s"):
+                transport.get("/")
+        finally:
+            over.set()
+
+
 def test_an_answer_that_breaks_off_is_no_answer() -> None:
     with (
         answering(lambda handler: _send(handler, b"{}", Content_Length="3")) as url,
