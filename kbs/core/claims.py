@@ -221,9 +221,14 @@ def _named_for(tenant: str, scope: str, item: ItemClaims) -> Mapping[str, ClaimV
     if scope == tenant:
         return item.scoped[scope]
     return {
-        name: f"{scope}/{value}" if name.endswith(_NAMING) else value
+        name: f"{scope}/{value}" if names_object(name) else value
         for name, value in item.scoped[scope].items()
     }
+
+
+def names_object(claim: str) -> bool:
+    """Whether a claim's value names an object of the tenant, or a shared one."""
+    return claim.endswith(_NAMING)
 
 
 def nest(values: Mapping[str, ClaimValue], family: str) -> dict[str, object]:

@@ -14,6 +14,7 @@ from kbs.core.claims import Vocabulary
 from kbs.core.encode import canonical_json
 from kbs.core.errors import MalformedError
 from kbs.core.ids import is_segment
+from kbs.policy.claimed import misnamed
 from kbs.policy.evaluate import Condition, build_condition
 from kbs.policy.lint import warnings_of
 from kbs.policy.located import Located, PolicyError, Problems
@@ -192,7 +193,7 @@ class _PolicyReader:
                 got="a way through it without any evidence",
                 expected="a condition on evidence in every way through the rule",
             )
-        for point in open_points(rule, self._vocabulary):
+        for point in (*open_points(rule, self._vocabulary), *misnamed(rule)):
             problem = _open_fault(rule, located, point)
             if self._registered:
                 self.warnings.append(str(problem))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from kbs.core.claims import ClaimSpec, ClaimType, Vocabulary
 from kbs.policy.analysis import name_of
+from kbs.policy.claimed import expected_name
 from kbs.policy.context import TenantView
 from kbs.policy.model import Leaf, Reference, ReleasePolicy, Scalar, parts_of
 from kbs.policy.operands import expected_text
@@ -48,6 +49,9 @@ def reference_fault(spec: ClaimSpec, values: tuple[Scalar, ...]) -> str | None:
 
 
 def _expected(spec: ClaimSpec, value: Scalar) -> str | None:
+    named = expected_name(spec, value)
+    if named is not None:
+        return named
     if spec.type is ClaimType.BOOL:
         return None if isinstance(value, bool) else _WORDS[spec.type]
     if spec.type is ClaimType.INT:

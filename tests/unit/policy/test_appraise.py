@@ -655,3 +655,14 @@ def test_appraisal_leaves_the_claims_alone() -> None:
     appraised(given)
     assert item.values == CPU
     assert given.request == V1
+
+
+def test_a_set_of_groups_has_names_as_claims_write_them() -> None:
+    """Whoever is banned as `acme/retired` would not be banned at all."""
+    leaf = "{claim: vtpm.ak.group, not_in: {reference: banned}}"
+    for value, expected in (("acme/retired", None), ("shared/retired", True)):
+        context = Context(
+            references={ScopedName("acme", "banned"): ReferenceSet(values=(value,))}
+        )
+        found = outcome(leaf, claims({"vtpm.ak.group": "retired"}), context=context)
+        assert found.result is expected
