@@ -42,8 +42,8 @@ class Safety:
     are further values that a rule may fix in words of its own without an excuse.
     An empty `default` means that `safe: true` cannot know the value (an AK group):
     the rule must fix the claim, or one of `alternatives`, to any value; with `floor`,
-    an `at_least` for the claim fixes it too. With `beside` all of this is asked only of
-    rules that name that claim.
+    an `at_least` above 0 for the claim fixes it too. With `beside` all of this is asked
+    only of rules that name that claim.
     """
 
     reason: str
