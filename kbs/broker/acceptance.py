@@ -21,7 +21,7 @@ from kbs.governance.objects import DenyTarget
 from kbs.governance.state import GovernanceState
 from kbs.governance.statement import Kind, Statement
 from kbs.policy.context import candidates
-from kbs.policy.references import mistyped_references
+from kbs.policy.references import reference_faults
 
 
 def require_unmoved(tx: Transaction, snapshot: Snapshot) -> None:
@@ -163,21 +163,21 @@ def check_values(
 
     Raises:
         ConflictError: a value is not written as a claim's are, so that policies which
-            name the set could not be decided.
+            name the set could not be decided, or is one of zeros that fixes nothing.
     """
     wrong: dict[str, None] = {}
     for tenant, policies in snapshot.policies.items():
         view, before = GovernedView(after, tenant), snapshot.view(tenant)
         for policy in policies:
             # A policy that was undecidable before must not keep others from changing.
-            known = mistyped_references(policy.parsed.policy, before, vocabulary)
-            found = mistyped_references(policy.parsed.policy, view, vocabulary)
+            known = reference_faults(policy.parsed.policy, before, vocabulary)
+            found = reference_faults(policy.parsed.policy, view, vocabulary)
             wrong.update(dict.fromkeys(one for one in found if one not in known))
     refuse_mistyped(f"{statement.kind} {statement.subject}", tuple(wrong))
 
 
 def refuse_mistyped(what: str, complaints: tuple[str, ...]) -> None:
-    """Return if there is no complaint about values of reference sets.
+    """Return if there is no complaint about the values of reference sets.
 
     Raises:
         ConflictError: there is.
@@ -186,7 +186,8 @@ def refuse_mistyped(what: str, complaints: tuple[str, ...]) -> None:
         raise ConflictError(
             what,
             got="; ".join(complaints),
-            expected="values written as the claims are that policies compare with them",
+            expected="values written as the claims are that policies compare with "
+            "them, and no zeros where they say what boots",
             hint="correct the values: kbs ref add values NAME … --replace",
             code="reference.type",
         )

@@ -57,7 +57,7 @@ from kbs.governance.statement import (
 )
 from kbs.policy.context import missing_names
 from kbs.policy.parse import parse_release_policy
-from kbs.policy.references import mistyped_references
+from kbs.policy.references import reference_faults
 
 InForceName = tuple[str, ScopedName, int, str]
 """Kind, name, version and digest of an object."""
@@ -284,7 +284,7 @@ class Governing:
             )
         refuse_mistyped(
             f"policy {statement.subject}",
-            mistyped_references(parsed.policy, view, self._governance.vocabulary),
+            reference_faults(parsed.policy, view, self._governance.vocabulary),
         )
 
     def objects(

@@ -40,6 +40,7 @@ from kbs.policy.decide import ActivePolicy, KeyAppraisal, appraise_key
 from kbs.policy.names import REQUEST_FAMILY, suggestion
 from kbs.policy.operands import expected_text
 from kbs.policy.parse import ParsedPolicy, parse_release_policy
+from kbs.policy.references import reference_faults
 from kbs.policy.yaml import MAX_BYTES
 
 MAX_CASE = 1024 * 1024
@@ -98,6 +99,7 @@ def run_folder(folder: Path, vocabulary: Vocabulary) -> FolderResult:
         context = load_context(folder / "context.yaml", tenant=parsed.policy.tenant)
     view = context.view(parsed.policy.tenant)
     problems = list(missing_names(parsed.policy.dependencies(), view))
+    problems += reference_faults(parsed.policy, view, vocabulary)
     results: list[CaseResult] = []
     for kind in ("allow", "deny"):
         paths = sorted((folder / kind).glob("*.json"))

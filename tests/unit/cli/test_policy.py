@@ -102,6 +102,21 @@ def test_check_with_a_context_finds_names_that_do_not_exist(
     assert run("policy", "check", path, "--context", broken).code == 2
 
 
+def test_check_with_a_context_finds_values_that_the_broker_refuses(
+    written: Callable[..., str],
+) -> None:
+    leaf = "      - {claim: vtpm.pcr.sha256.4, in: {reference: loaders}}\n"
+    path = written(policy() + leaf)
+    for value, words in (("AB" * 32, "lower-case hex"), ("ab" * 31, "32 bytes")):
+        text = f"references: {{loaders: ['{value}']}}\nak_groups: {{hosts: []}}\n"
+        context = written(text, "context.yaml")
+        ran = run("policy", "check", path, "--context", context, "--json")
+        assert (ran.code, ran.json["valid"]) == (1, False)
+        (problem,) = ran.json["problems"]
+        assert problem.startswith("reference loaders: the value ")
+        assert words in problem
+
+
 def test_check_measures_a_workload_policy(written: Callable[..., str]) -> None:
     path = written("abc")
     ran = run("policy", "check", "--workload", path, "--json")

@@ -191,3 +191,14 @@ def test_a_request_may_say_time_and_age() -> None:
         "request.time": "2026-11-22T08:00:00Z",
         "request.token_age": 5,
     }
+
+
+def test_a_context_that_the_broker_would_refuse_fails_the_folder(
+    tmp_path: Path,
+) -> None:
+    """The broker activates no policy over such values: `reference.type`."""
+    context = "references: {images: [aabbccdd, AABBCCDD]}"
+    result = run(tmp_path, allow=DENY, deny=DENY, context=context)
+    assert not result.passed
+    (problem,) = result.problems
+    assert "'AABBCCDD' is not of cpu.measurement's type" in problem
