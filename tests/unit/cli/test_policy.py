@@ -489,6 +489,35 @@ def test_explain_by_the_broker(
     assert "vtpm.ak.trust" in ran.err
 
 
+def test_here_and_at_the_broker_the_same_is_said(
+    shared_bench: Bench, written: Callable[..., str]
+) -> None:
+    tpm = FakeTpm()
+    shared_bench.world.enrol(tpm)
+    since = "      - {claim: request.time, at_least: '2026-06-01T00:00:00Z'}\n"
+    arguments = [
+        *("policy", "explain", written(policy("five") + since)),
+        *("--evidence", written(recorded(tpm), "bundle.json"), "--json"),
+    ]
+    names = ("--context", written(context_of(tpm), "context.yaml"))
+    for members, granted in (
+        ({}, True),
+        ({"keys": ["acme/five/a"], "door": "rcar"}, True),
+        ({"keys": ["acme/other/x"], "token_age": 5, "freshness": "token_age"}, False),
+        ({"time": "2026-01-01T00:00:00Z", "development": True}, False),
+    ):
+        request = written(json.dumps(members), "request.json")
+        at = ("--request", request, "--at", "2026-11-22T08:00:00Z")
+        here = run(*arguments, *at, *names)
+        there = shared_bench.run(*arguments, *at)
+        assert (here.code, there.code) == ((0, 0) if granted else (1, 1))
+        same = ("decision", "digest", "rules", "reasons", "request", "not_covered")
+        assert {name: here.json[name] for name in same} == {
+            name: there.json[name] for name in same
+        }
+        assert there.err == ""
+
+
 def test_a_broker_that_understands_something_else_gets_no_signature(
     bench: Bench, written: Callable[..., str]
 ) -> None:
