@@ -62,6 +62,13 @@ _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 # that the canonical JSON of what was read is read back as the same value.
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]")
 
+# What makes a reader see another text than is there: marks that turn the direction of
+# writing (UAX 9, section 2), and characters without width or ink. Comments are no
+# place for them either. Joiners (U+200C, U+200D) are letters' business.
+_MISLEADING = re.compile(
+    "[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -113,6 +120,13 @@ def _decode(source: bytes, what: str) -> str:
     if text.startswith("\ufeff"):
         raise MalformedError(
             f"{what} {Position(1, 1)}", got="a byte order mark", expected="none"
+        )
+    misleading = _MISLEADING.search(text)
+    if misleading is not None:
+        raise MalformedError(
+            f"{what} {_position_after(text[: misleading.start()])}",
+            got=f"character U+{ord(misleading.group()):04X}",
+            expected="text that reads as it is written",
         )
     return _without_tabs(text, what)
 
@@ -267,7 +281,7 @@ class _Builder:
             text = event.value.encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError:
             self._refuse(event, got="a lone surrogate", expected="Unicode text")
-        found = _INVISIBLE.search(text)
+        found = _INVISIBLE.search(text) or _MISLEADING.search(text)
         if found is not None:
             self._refuse(
                 event,
