@@ -327,6 +327,8 @@ def test_register_puts_in_force_and_again_changes_nothing(
     assert first["statement"]["digest"] == first["digest"]
     again = shared_bench.must("policy", "register", path)
     assert (again["version"], again["statement"]) == (1, None)
+    stored = shared_bench.must("policy", "register", path, "--no-activate")
+    assert (stored["version"], stored["active"]) == (1, True)
     human = shared_bench.run("policy", "register", path)
     assert "acme/one version 1 is in force" in human.out
 
@@ -456,6 +458,26 @@ def test_nothing_of_that_name(shared_bench: Bench, written: Callable[..., str]) 
     assert "policy none: got no tenant has" in bare.err
     both = ("policy", "diff", "acme/none", written(policy()), "--to", "1")
     assert shared_bench.run(*both).code == 2
+
+
+def test_diff_says_what_else_lets_more_requests_in(
+    shared_bench: Bench, written: Callable[..., str]
+) -> None:
+    bench = shared_bench
+    bench.must("policy", "register", written(policy("six")))
+    wider = policy("six") + (
+        "accept: {doors: [v1, kms], freshness: token_age, max_age: 300}\n"
+        "revocation: {tolerate_missing: true}\n"
+    )
+    arguments = ("policy", "diff", "acme/six", written(wider, "wider.yaml"))
+    document = bench.must(*arguments)
+    assert document["doors"]["added"] == ["kms"]
+    assert document["doors"]["removed"] == ["rcar"]
+    assert document["rules"]["changed"] == []
+    said = bench.run(*arguments).out
+    assert "doors accepted in addition (may widen access): kms" in said
+    assert "freshness changed: challenge → token_age up to 300 s" in said
+    assert "a current list is needed → a missing list is tolerated" in said
 
 
 def test_explain_by_the_broker(
