@@ -344,12 +344,26 @@ def test_no_excuse_is_needed_where_every_rule_has_one() -> None:
             "all:", "unsafe: {request.freshness: recorded evidence}, all:"
         ),
     )
-    policy = parse_release_policy(accepted, vocabulary=WORDS).policy
-    assert policy.accept.freshness is Freshness.NONE
+    read = parse_release_policy(accepted, vocabulary=WORDS)
+    assert read.policy.accept.freshness is Freshness.NONE
+    assert not any("excuses nothing" in one for one in read.warnings)
     beside = whole(
         accept="{freshness: none}", unsafe="{request.freshness: recorded evidence}"
     )
-    assert parse_release_policy(beside, vocabulary=WORDS).policy.unsafe
+    read = parse_release_policy(beside, vocabulary=WORDS)
+    assert read.policy.unsafe
+    assert not any("excuses nothing" in one for one in read.warnings)
+
+
+def test_an_excuse_that_stands_in_the_wrong_place_excuses_nothing() -> None:
+    reason = "{request.freshness: recorded evidence, cpu.vmpl: a test bench}"
+    for source, claims in (
+        (whole(unsafe=reason), ["cpu.vmpl", "request.freshness"]),
+        (whole(accept="{freshness: none}", unsafe=reason), ["cpu.vmpl"]),
+    ):
+        warnings = parse_release_policy(source, vocabulary=WORDS).warnings
+        found = [one.split()[1] for one in warnings if "of the policy excuses" in one]
+        assert found == claims
 
 
 def test_json_is_read_as_well() -> None:
