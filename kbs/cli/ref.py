@@ -14,6 +14,7 @@ from kbs.core.ids import ScopedName, parse_hex32, parse_scoped_name
 if TYPE_CHECKING:
     from kbs.cli.admin_client import AdminClient
     from kbs.cli.governed import Listed
+    from kbs.cli.reference_values import Edit
     from kbs.governance.objects import ReferenceSet
     from kbs.governance.statement import Kind
 
@@ -156,18 +157,13 @@ def add_values(
 ) -> None:
     """Add reference values to a set, written as claims are."""
     from kbs.cli import reference_values
-    from kbs.cli.admin_client import AdminClient
-    from kbs.core.clock import SystemClock
-    from kbs.governance.statement import Kind
 
-    subject = parse_scoped_name(name)
     given = reference_values.read(values, file, integers=integers)
-    with AdminClient.from_context(context) as client:
-        current = None if replace else _current_values(client, subject)
-        made = reference_values.joined(current, given, expires)
-        content = made.canonical()
-        notes = reference_values.notes(made, SystemClock().now())
-        _add(context, client, Kind.REFERENCE_SET, subject, content, notes)
+
+    def edit(current: ReferenceSet | None) -> ReferenceSet:
+        return reference_values.joined(None if replace else current, given, expires)
+
+    _change(context, parse_scoped_name(name), edit)
 
 
 @ref.command("import-rim")
@@ -211,17 +207,16 @@ def import_rim(
 def expire(context: CliContext, *, name: str, at: str) -> None:
     """Have a set of reference values end at a time."""
     from kbs.cli import reference_values
-    from kbs.cli.admin_client import AdminClient
     from kbs.core.errors import NotFoundError
-    from kbs.governance.statement import Kind
 
     subject = parse_scoped_name(name)
-    with AdminClient.from_context(context) as client:
-        current = _current_values(client, subject)
+
+    def edit(current: ReferenceSet | None) -> ReferenceSet:
         if current is None:
             raise NotFoundError(f"reference set {subject}", got="none in force")
-        made = reference_values.joined(current, (), at)
-        _add(context, client, Kind.REFERENCE_SET, subject, made.canonical())
+        return reference_values.joined(current, (), at)
+
+    _change(context, subject, edit)
 
 
 @ref.command()
@@ -324,25 +319,12 @@ def kind_of(word: str) -> Kind:
     }[word]
 
 
-def _current_values(client: AdminClient, subject: ScopedName) -> ReferenceSet | None:
-    from kbs.cli.governed import list_objects, read_object
-    from kbs.governance.contents import read_reference_set
-    from kbs.governance.statement import Kind
-
-    found = list_objects(client, Kind.REFERENCE_SET, subject)
-    active = [one for one in found if one.active]
-    if not active:
-        return None
-    return read_reference_set(read_object(client, active[0])[1])
-
-
 def _add(
     context: CliContext,
     client: AdminClient,
     kind: Kind,
     subject: ScopedName,
     content: bytes,
-    notes: tuple[str, ...] = (),
 ) -> None:
     from kbs.cli.governed import put, register
     from kbs.governance.contents import digest_of
@@ -351,8 +333,26 @@ def _add(
     stored, warnings = register(
         client, kind, subject, source=content, digest=digest_of(content)
     )
-    warnings += notes
-    statement = put(client, Action.ADD, stored)
+    _emit_added(context, stored, warnings, put(client, Action.ADD, stored))
+
+
+def _change(context: CliContext, subject: ScopedName, edit: Edit) -> None:
+    from kbs.cli.admin_client import AdminClient
+    from kbs.cli.reference_values import change_values, notes
+    from kbs.core.clock import SystemClock
+
+    with AdminClient.from_context(context) as client:
+        done = change_values(client, subject, edit)
+    warnings = [*done.warnings, *notes(done.made, SystemClock().now())]
+    _emit_added(context, done.stored, warnings, done.statement)
+
+
+def _emit_added(
+    context: CliContext,
+    stored: Listed,
+    warnings: list[str],
+    statement: dict[str, object],
+) -> None:
     document = {
         **stored.to_json(),
         "active": True,
