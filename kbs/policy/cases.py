@@ -234,7 +234,8 @@ def _claim_value(value: object, spec: ClaimSpec, what: str) -> ClaimValue:
     if spec.type is ClaimType.BOOL:
         return _flag(value, what)
     if spec.type is ClaimType.INT:
-        return require_integer(value, what, least=0, most=MAX_INTEGER)
+        # Trustworthiness vectors (EAR) have values below zero.
+        return require_integer(value, what, least=-MAX_INTEGER, most=MAX_INTEGER)
     if spec.type is ClaimType.TCB:
         return _svns(value, spec, what)
     if spec.type is ClaimType.TEXTS:

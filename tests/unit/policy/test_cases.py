@@ -137,6 +137,8 @@ def test_claims_are_typed_by_the_vocabulary() -> None:
     assert items[0].values["cpu.advisories"] == ("A-1",)
     assert items[3].values["vtpm.pcr.sha256.15"] == "11" * 32
     assert Claims(items=items, request={}).to_json() == GOOD
+    (below,) = parse_claims({"cpu": {"svn": -1}}, WORDS, "case")
+    assert below.values == {"cpu.svn": -1}
 
 
 @pytest.mark.parametrize(
