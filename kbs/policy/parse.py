@@ -30,7 +30,7 @@ from kbs.policy.model import (
 from kbs.policy.rules import RuleReader, parse_unsafe
 from kbs.policy.safety import Open, expansion, open_points, requires_evidence
 from kbs.policy.surplus import Mentioned, mentioned_by
-from kbs.policy.yaml import parse_yaml
+from kbs.policy.yaml import MAX_BYTES, parse_yaml
 
 __all__ = ["ParsedPolicy", "PolicyError", "parse_release_policy"]
 
@@ -86,6 +86,13 @@ def parse_release_policy(
     reader = _PolicyReader(Located(document, document.value), vocabulary, registered)
     policy = reader.policy()
     canonical = canonical_json(policy.to_json())
+    if len(canonical) > MAX_BYTES:
+        # It is read again from this form, whenever it is activated and loaded.
+        raise MalformedError(
+            f"{what} in canonical JSON",
+            got=f"{len(canonical)} bytes",
+            expected=f"at most {MAX_BYTES}",
+        )
     return ParsedPolicy(
         policy=policy,
         canonical=canonical,

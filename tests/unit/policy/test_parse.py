@@ -368,6 +368,19 @@ def test_an_excuse_that_stands_in_the_wrong_place_excuses_nothing() -> None:
         assert found == claims
 
 
+def test_a_policy_that_grows_too_large_to_be_read_again_is_refused() -> None:
+    """Quotes are written with an escape in canonical JSON."""
+    reason = "{cpu.vmpl: 'quoted " + '"' * 1000 + "'}"
+    rule = GOOD_RULE.strip("[]")
+    rules = ", ".join(
+        rule.replace("rule: a,", f"rule: a{number}, unsafe: {reason},")
+        for number in range(180)
+    )
+    source = whole(allow=f"[{rules}]")
+    assert len(source) < 256 * 1024
+    assert "in canonical JSON: got " in problems_or_first(source)
+
+
 def test_json_is_read_as_well() -> None:
     one = parsed(GOOD)
     text = one.canonical.decode().replace(",", ",\n\t")
