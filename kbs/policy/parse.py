@@ -82,7 +82,7 @@ def parse_release_policy(
         PolicyError: anything is wrong with it; every problem with line and column.
         MalformedError: it is neither YAML nor JSON of the accepted kind.
     """
-    document = parse_yaml(source, what)
+    document = parse_yaml(source, what, registered=registered)
     reader = _PolicyReader(Located(document, document.value), vocabulary, registered)
     policy = reader.policy()
     canonical = canonical_json(policy.to_json())

@@ -92,13 +92,19 @@ class Document:
     names: Mapping[Path, Position]
 
 
-def parse_yaml(source: bytes, what: str) -> Document:
+def parse_yaml(source: bytes, what: str, *, registered: bool = False) -> Document:
     """Read one document into mappings, lists, strings, integers, booleans and null.
+
+    `registered`: it was accepted earlier, and may read as another text than it is.
 
     Raises:
         MalformedError: anything outside the accepted subset, with line and column.
     """
-    return _Builder(_decode(source, what), what).document()
+    document = _Builder(_decode(source, what), what, registered).document()
+    if not registered:
+        # Last, since only here comments are looked at, which nothing else reads.
+        _require_plain(source.decode("utf-8"), what)
+    return document
 
 
 def _decode(source: bytes, what: str) -> str:
@@ -121,6 +127,10 @@ def _decode(source: bytes, what: str) -> str:
         raise MalformedError(
             f"{what} {Position(1, 1)}", got="a byte order mark", expected="none"
         )
+    return _without_tabs(text, what)
+
+
+def _require_plain(text: str, what: str) -> None:
     misleading = _MISLEADING.search(text)
     if misleading is not None:
         raise MalformedError(
@@ -128,7 +138,6 @@ def _decode(source: bytes, what: str) -> str:
             got=f"character U+{ord(misleading.group()):04X}",
             expected="text that reads as it is written",
         )
-    return _without_tabs(text, what)
 
 
 def _without_tabs(text: str, what: str) -> str:
@@ -151,8 +160,14 @@ def _position_after(text: str) -> Position:
 class _Builder:
     """Turns events into values; counts depth and nodes before it builds anything."""
 
-    def __init__(self, text: str, what: str) -> None:
+    def __init__(
+        self,
+        text: str,
+        what: str,
+        registered: bool,  # noqa: FBT001 - private
+    ) -> None:
         self._what = what
+        self._registered = registered
         self._values: dict[Path, Position] = {}
         self._names: dict[Path, Position] = {}
         self._nodes = 0
@@ -281,7 +296,9 @@ class _Builder:
             text = event.value.encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError:
             self._refuse(event, got="a lone surrogate", expected="Unicode text")
-        found = _INVISIBLE.search(text) or _MISLEADING.search(text)
+        found = _INVISIBLE.search(text)
+        if found is None and not self._registered:
+            found = _MISLEADING.search(text)
         if found is not None:
             self._refuse(
                 event,

@@ -381,6 +381,14 @@ def test_a_policy_that_grows_too_large_to_be_read_again_is_refused() -> None:
     assert "in canonical JSON: got " in problems_or_first(source)
 
 
+def test_a_registered_policy_keeps_what_it_was_registered_with() -> None:
+    """Refusing it would take its keys from everybody."""
+    source = whole(description="a\u200fb")
+    assert "U+200F" in problems_or_first(source)
+    again = parse_release_policy(source, vocabulary=WORDS, registered=True)
+    assert again.policy.description == "a\u200fb"
+
+
 def test_json_is_read_as_well() -> None:
     one = parsed(GOOD)
     text = one.canonical.decode().replace(",", ",\n\t")

@@ -75,7 +75,7 @@ def test_what_is_unambiguous_is_read(source: bytes, value: object) -> None:
         (b"a: 1\n---\nb: 1", "2 column 1", "second document"),
         (b"%YAML 1.1\n---\na: 1", "1 column 1", "directive"),
         # What reads as another text than it is, in a comment or escaped too.
-        ("a: bad\u200b".encode(), "1 column 7", "U+200B"),
+        ("a: bad\u200b".encode(), "1 column 4", "U+200B"),
         ("a: 1\nb: x # \u202e y".encode(), "2 column 8", "U+202E"),
         (b'a: "x\\u2066y"', "1 column 4", "U+2066"),
         (b'{"a\\u00ad": 1}', "1 column 2", "U+00AD"),
