@@ -368,7 +368,14 @@ def _governance_schemas() -> dict[str, object]:
                 "bundle": _ANY,
                 "claims": _ANY,
                 "request": closed(
-                    {}, {"door": TEXT, "freshness": TEXT, "keys": listed(KEY)}
+                    {},
+                    {
+                        "door": TEXT,
+                        "freshness": TEXT,
+                        "keys": listed(KEY),
+                        "time": TIME,
+                        "token_age": _COUNT,
+                    },
                 ),
                 "at": TIME,
             },
@@ -382,6 +389,7 @@ def _governance_schemas() -> dict[str, object]:
                 "request": _ANY,
                 "assumed_request": _FLAG,
                 "checks": listed(_ANY),
+                "not_covered": listed(KEY),
                 "reasons": listed(_ANY),
                 "rules": listed(_ANY),
             },

@@ -7,7 +7,7 @@ policies that name an object. What a guest proved is `kbs.broker.pending`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from kbs.broker.governance import ActivePolicy, Snapshot
 from kbs.broker.ports import Transaction
@@ -21,7 +21,7 @@ from kbs.governance.objects import DenyTarget
 from kbs.governance.state import GovernanceState
 from kbs.governance.statement import Kind, Statement
 from kbs.policy.context import candidates
-from kbs.policy.references import mistyped_references
+from kbs.policy.references import reference_faults
 
 
 def require_unmoved(tx: Transaction, snapshot: Snapshot) -> None:
@@ -113,15 +113,29 @@ def require_unused(statement: Statement, snapshot: Snapshot) -> None:
         )
 
 
-def require_undenied(statement: Statement, snapshot: Snapshot) -> None:
-    """Return if no deny entry names the release policy that a statement takes away.
+def require_undenied(
+    statement: Statement, snapshot: Snapshot, releases: Collection[str] = ()
+) -> None:
+    """Return if no key gets out from under a policy that a deny entry names.
+
+    `releases` are the globs that the policy would have by the statement; none, if it is
+    taken away.
 
     Raises:
-        ConflictError: one does.
+        ConflictError: an entry names it, and globs that it has would be gone.
     """
     # An entry stops the keys that the policy in force matches: without the policy they
     # would leave under whatever other policy grants them (decisions, section 2.3).
     if statement.kind is not Kind.RELEASE_POLICY:
+        return
+    lost = [
+        glob.text
+        for policy in snapshot.policies.get(statement.tenant, ())
+        if policy.subject == statement.subject
+        for glob in policy.globs
+        if glob.text not in releases
+    ]
+    if not lost:
         return
     entries = [
         str(name)
@@ -132,10 +146,11 @@ def require_undenied(statement: Statement, snapshot: Snapshot) -> None:
     if entries:
         raise ConflictError(
             f"policy {statement.subject}",
-            got=f"one that deny entry {', '.join(entries)} names",
-            expected="a policy without a deny entry",
-            hint="without it, its keys could leave under another policy; lift the "
-            "entry first (kbs deny lift)",
+            got=f"one that deny entry {', '.join(entries)} names, without "
+            + ", ".join(lost),
+            expected="a policy that governs what it did, or no deny entry",
+            hint="those keys could leave under another policy; lift the entry first "
+            "(kbs deny lift)",
             code="policy.denied",
         )
 
@@ -163,21 +178,21 @@ def check_values(
 
     Raises:
         ConflictError: a value is not written as a claim's are, so that policies which
-            name the set could not be decided.
+            name the set could not be decided, or is one of zeros that fixes nothing.
     """
     wrong: dict[str, None] = {}
     for tenant, policies in snapshot.policies.items():
         view, before = GovernedView(after, tenant), snapshot.view(tenant)
         for policy in policies:
             # A policy that was undecidable before must not keep others from changing.
-            known = mistyped_references(policy.parsed.policy, before, vocabulary)
-            found = mistyped_references(policy.parsed.policy, view, vocabulary)
+            known = reference_faults(policy.parsed.policy, before, vocabulary)
+            found = reference_faults(policy.parsed.policy, view, vocabulary)
             wrong.update(dict.fromkeys(one for one in found if one not in known))
     refuse_mistyped(f"{statement.kind} {statement.subject}", tuple(wrong))
 
 
 def refuse_mistyped(what: str, complaints: tuple[str, ...]) -> None:
-    """Return if there is no complaint about values of reference sets.
+    """Return if there is no complaint about the values of reference sets.
 
     Raises:
         ConflictError: there is.
@@ -186,7 +201,8 @@ def refuse_mistyped(what: str, complaints: tuple[str, ...]) -> None:
         raise ConflictError(
             what,
             got="; ".join(complaints),
-            expected="values written as the claims are that policies compare with them",
+            expected="values written as the claims are that policies compare with "
+            "them, and no zeros where they say what boots",
             hint="correct the values: kbs ref add values NAME … --replace",
             code="reference.type",
         )

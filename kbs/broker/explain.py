@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from functools import partial
+from typing import Protocol
 
 from kbs.broker.actors import Actor
 from kbs.broker.collateral import CollateralTable
@@ -13,19 +15,29 @@ from kbs.broker.key_ledger import KeyLedger
 from kbs.broker.ports import Database, Transaction
 from kbs.channel.binding import RuntimeBinding, parse_runtime_data
 from kbs.core.checks import Check, Verdict
-from kbs.core.claims import Claims
-from kbs.core.clock import Clock, format_time, parse_time
-from kbs.core.encode import parse_b64, require_members, require_text
+from kbs.core.claims import Claims, ClaimValue
+from kbs.core.clock import Clock, parse_time
+from kbs.core.encode import parse_b64, require_list, require_members
 from kbs.core.errors import MalformedError, NotFoundError, VerificationError
-from kbs.core.ids import KeyId, KeyRef, parse_scoped_name
+from kbs.core.ids import KeyId, KeyRef, parse_key_ref, parse_scoped_name
 from kbs.evidence.bundle import BundleResult, bundle_of, verify_bundle
 from kbs.evidence.model import Trust, Verifier
 from kbs.governance.denials import ReleaseSubject, denials_against
 from kbs.governance.objects import MAX_OBJECT_BYTES
 from kbs.policy.appraise import appraise
 from kbs.policy.cases import parse_claims
-from kbs.policy.explain import explain_json
+from kbs.policy.explain import explain_json, not_covered
 from kbs.policy.parse import ParsedPolicy, parse_release_policy
+from kbs.policy.request import REQUEST_MEMBERS, request_claims
+
+# As many as a case of a policy folder may name.
+_MAX_KEYS = 64
+
+
+class _Verify(Protocol):
+    def __call__(
+        self, document: object, *, require_revocation: bool
+    ) -> BundleResult: ...
 
 
 class Explaining:
@@ -72,8 +84,11 @@ class Explaining:
             parsed, version = self._policy(members, snapshot)
             tenant = parsed.policy.tenant
             actor.require_tenant(tenant)
-            request = _request(members.get("request"), format_time(now))
-            claims, checks = self._claims(tx, snapshot, members, request, parsed)
+            given = _request(members.get("request", {}))
+            request = request_claims(given, "request", at=now)
+            keys = _keys(given)
+            verify = partial(self._verify, tx, snapshot, request, now)
+            claims, checks = self._claims(members, request, parsed, verify)
         view = snapshot.view(tenant)
         appraisal = appraise(
             parsed,
@@ -87,6 +102,7 @@ class Explaining:
             "request": dict(request),
             "assumed_request": "request" not in members,
             "checks": [check.to_json() for check in checks],
+            "not_covered": not_covered(parsed, keys),
         }
 
     def _policy(
@@ -108,11 +124,10 @@ class Explaining:
 
     def _claims(
         self,
-        tx: Transaction,
-        snapshot: Snapshot,
         members: Mapping[str, object],
-        request: Mapping[str, str],
+        request: Mapping[str, ClaimValue],
         parsed: ParsedPolicy,
+        verify: _Verify,
     ) -> tuple[Claims, tuple[Check, ...]]:
         if "claims" in members:
             return (
@@ -126,8 +141,7 @@ class Explaining:
             )
         if "bundle" not in members:
             raise MalformedError("explain", got="neither", expected="bundle or claims")
-        verify = partial(self._verify, tx, snapshot, members["bundle"], request)
-        result = verify(require_revocation=False)
+        result = verify(members["bundle"], require_revocation=False)
         if result.claims is None or result.verdict is not Verdict.VERIFIED:
             failed = ", ".join(check.id for check in result.failed()) or "unchecked"
             raise VerificationError(
@@ -137,14 +151,16 @@ class Explaining:
             return result.claims, result.checks
         # The tree is about what the evidence proves; the checks say what a release
         # would still find open.
-        return result.claims, verify(require_revocation=True).checks
+        checks = verify(members["bundle"], require_revocation=True).checks
+        return result.claims, checks
 
     def _verify(
         self,
         tx: Transaction,
         snapshot: Snapshot,
+        request: Mapping[str, ClaimValue],
+        now: datetime,
         document: object,
-        request: Mapping[str, str],
         *,
         require_revocation: bool,
     ) -> BundleResult:
@@ -158,7 +174,7 @@ class Explaining:
         return verify_bundle(
             bundle,
             trust=Trust(
-                now=parse_time(request["request.time"]),
+                now=now,
                 collateral=self._collateral.current(tx),
                 enrolled_keys=snapshot.enrolled_keys,
                 cas=snapshot.cas,
@@ -226,15 +242,12 @@ def _summary(count: int) -> str:
     return f"{count} policies govern this key: every one of them has to grant"
 
 
-def _request(value: object, time: str) -> dict[str, str]:
-    given = require_members(
-        {} if value is None else value,
-        "request",
-        required=set(),
-        optional={"door", "freshness", "keys"},
+def _request(value: object) -> Mapping[str, object]:
+    return require_members(
+        value, "request", required=set(), optional=set(REQUEST_MEMBERS)
     )
-    request = {"request.door": "v1", "request.freshness": "challenge"}
-    for name in ("door", "freshness"):
-        if name in given:
-            request[f"request.{name}"] = require_text(given[name], name, limit=40)
-    return {**request, "request.time": time}
+
+
+def _keys(given: Mapping[str, object]) -> list[KeyId]:
+    keys = require_list(given.get("keys", []), "request keys", limit=_MAX_KEYS)
+    return [parse_key_ref(key).key_id for key in keys]

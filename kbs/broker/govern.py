@@ -57,7 +57,7 @@ from kbs.governance.statement import (
 )
 from kbs.policy.context import missing_names
 from kbs.policy.parse import parse_release_policy
-from kbs.policy.references import mistyped_references
+from kbs.policy.references import reference_faults
 
 InForceName = tuple[str, ScopedName, int, str]
 """Kind, name, version and digest of an object."""
@@ -233,7 +233,7 @@ class Governing:
             require_unused(statement, snapshot)
             require_undenied(statement, snapshot)
         else:
-            self._check_usable(work.tx, statement, content, after)
+            self._check_usable(work.tx, statement, content, after, snapshot)
             if statement.kind is Kind.REFERENCE_SET:
                 check_values(statement, snapshot, after, self._governance.vocabulary)
         work.tx.governance.append(
@@ -256,22 +256,28 @@ class Governing:
         statement: Statement,
         content: bytes,
         after: GovernanceState,
+        snapshot: Snapshot,
     ) -> None:
         # What could never be decided, or was never proven, is refused now and not
         # when a workload boots.
         if statement.kind is Kind.RELEASE_POLICY:
-            self._check_policy(statement, content, after)
+            self._check_policy(statement, content, after, snapshot)
         elif statement.kind is Kind.AK:
             key = read_attestation_key(content)
             check_one_group(statement.subject, key, after)
             self._seal.settle(tx, statement.subject, key, self._clock.now())
 
     def _check_policy(
-        self, statement: Statement, content: bytes, after: GovernanceState
+        self,
+        statement: Statement,
+        content: bytes,
+        after: GovernanceState,
+        snapshot: Snapshot,
     ) -> None:
         parsed = parse_release_policy(
             content, vocabulary=self._governance.vocabulary, what="release policy"
         )
+        require_undenied(statement, snapshot, parsed.policy.releases)
         view = GovernedView(after, statement.tenant)
         missing = missing_names(parsed.policy.dependencies(), view)
         if missing:
@@ -284,7 +290,7 @@ class Governing:
             )
         refuse_mistyped(
             f"policy {statement.subject}",
-            mistyped_references(parsed.policy, view, self._governance.vocabulary),
+            reference_faults(parsed.policy, view, self._governance.vocabulary),
         )
 
     def objects(

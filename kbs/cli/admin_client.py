@@ -24,7 +24,7 @@ from kbs.client.transport import Reply
 from kbs.core.clock import Clock, SystemClock
 from kbs.core.encode import b64, parse_hex, require_integer
 from kbs.core.errors import ConflictError, VerificationError
-from kbs.core.ids import parse_hex32
+from kbs.core.ids import ScopedName, parse_hex32
 from kbs.governance.signature import sign_statement
 from kbs.governance.statement import Action, Envelope, Kind, Statement
 
@@ -152,23 +152,44 @@ class AdminClient:
                 faster every time.
             KbsError: the broker refuses, or does not answer.
         """
+        subject = ScopedName(tenant, name)
 
         def once(head: Head) -> dict[str, object]:
-            return self.submit(
-                Statement(
-                    instance=self.profile.instance,
-                    seq=head.seq + 1,
-                    prev=head.prev,
-                    action=action,
-                    kind=kind,
-                    tenant=tenant,
-                    name=name,
-                    version=version,
-                    digest=digest,
-                )
+            return self.submit_after(
+                head, action, kind, subject, version=version, digest=digest
             )
 
         return self.at_head(once)
+
+    def submit_after(
+        self,
+        head: Head,
+        action: Action,
+        kind: Kind,
+        subject: ScopedName,
+        *,
+        version: int,
+        digest: str,
+    ) -> dict[str, object]:
+        """Sign the statement right after a head and have it accepted.
+
+        Raises:
+            ConflictError: it does not follow the head any more, or does not fit.
+            KbsError: the broker refuses, or does not answer.
+        """
+        return self.submit(
+            Statement(
+                instance=self.profile.instance,
+                seq=head.seq + 1,
+                prev=head.prev,
+                action=action,
+                kind=kind,
+                tenant=subject.tenant,
+                name=subject.name,
+                version=version,
+                digest=digest,
+            )
+        )
 
     def at_head(self, once: Callable[[Head], T]) -> T:
         """Return what `once` makes of the head; again when somebody moved it meanwhile.

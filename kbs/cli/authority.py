@@ -19,7 +19,7 @@ from kbs.core.ids import ScopedName
 from kbs.governance.authority import Administrator, Authority, Role, parse_authority
 from kbs.governance.contents import check_digest, digest_of
 from kbs.governance.rules import AUTHORITY_NAME
-from kbs.governance.statement import EVERY_TENANT, Action, Kind, Statement
+from kbs.governance.statement import EVERY_TENANT, Action, Kind
 
 _SUBJECT = ScopedName(EVERY_TENANT, AUTHORITY_NAME)
 # How many are tried until one is a document that was never in force.
@@ -102,18 +102,9 @@ def _sign(
         least=before.version + 1,
         most=MAX_INTEGER,
     )
-    statement = Statement(
-        instance=client.profile.instance,
-        seq=head.seq + 1,
-        prev=head.prev,
-        action=Action.ACTIVATE,
-        kind=Kind.AUTHORITY,
-        tenant=_SUBJECT.tenant,
-        name=_SUBJECT.name,
-        version=version,
-        digest=digest,
+    accepted = client.submit_after(
+        head, Action.ACTIVATE, Kind.AUTHORITY, _SUBJECT, version=version, digest=digest
     )
-    accepted = client.submit(statement)
     return AuthorityInForce(content=content, version=version, digest=digest), accepted
 
 

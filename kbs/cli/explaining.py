@@ -22,15 +22,12 @@ from kbs.cli.inputs import read_input
 from kbs.cli.x509_files import certificates_in
 from kbs.core.checks import Status, Verdict
 from kbs.core.claims import Claims, ClaimValue
-from kbs.core.clock import format_time, parse_time
+from kbs.core.clock import format_time
 from kbs.core.encode import (
-    MAX_INTEGER,
     b64,
     parse_json_object,
-    require_integer,
     require_list,
     require_members,
-    require_text,
 )
 from kbs.core.errors import MalformedError, NotFoundError
 from kbs.core.ids import KeyId, ScopedName, parse_key_ref
@@ -40,8 +37,9 @@ from kbs.governance.attestation_key import tpm_name
 from kbs.policy.appraise import appraise
 from kbs.policy.context import Context
 from kbs.policy.contextfile import load_context
-from kbs.policy.explain import explain_json
+from kbs.policy.explain import explain_json, not_covered
 from kbs.policy.parse import ParsedPolicy
+from kbs.policy.request import REQUEST_MEMBERS, request_claims
 from kbs.policy.yaml import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -52,6 +50,7 @@ _NO_POLICY = frozenset({MalformedError.code, "object.none"})
 _STOPPING = frozenset({Status.FAIL, Status.UNCHECKED})
 _MAX_REQUEST = 64 * 1024
 _ASSUMED = "no --request: door v1 and freshness challenge are assumed"
+_OWN_MODE = "development in --request counts with --context; the broker says its mode"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,7 @@ class Explanation:
             members,
             "--request",
             required=set(),
-            optional={"keys", "door", "freshness", "time", "token_age", "development"},
+            optional={*REQUEST_MEMBERS, "development"},
         )
         development = members.get("development", False)
         if not isinstance(development, bool):
@@ -119,20 +118,18 @@ class Explanation:
             evidence=read_input(evidence, "--evidence", limit=MAX_BUNDLE_BYTES),
             at=time,
             given=members if request is not None else None,
-            claims=_request_claims(members, time),
+            claims=request_claims(members, "--request", at=time),
             keys=tuple(parse_key_ref(key).key_id for key in keys),
             development=development,
             files=GivenFiles(collateral=collateral),
         )
 
-    def notes(self, parsed: ParsedPolicy | None) -> tuple[str, ...]:
+    def notes(self, document: Mapping[str, object]) -> tuple[str, ...]:
         """Return what people should know beside the document."""
         found = [] if self.given is not None else [_ASSUMED]
-        globs = parsed.globs if parsed is not None else ()
         found += [
             f"the policy does not cover key {key}"
-            for key in self.keys
-            if globs and not any(glob.matches(key) for glob in globs)
+            for key in _listed(document.get("not_covered"))
         ]
         return tuple(found)
 
@@ -166,10 +163,11 @@ def explain_here(asked: Explanation, parsed: ParsedPolicy, names: Path) -> Expla
         document["decision"] = "denied"
         document["reasons"] = [*_check_reasons(result), *_listed(document["reasons"])]
     document |= _extras(asked, [check.to_json() for check in result.checks])
+    document["not_covered"] = not_covered(parsed, asked.keys)
     code = EXIT_DONE if appraisal.granted else EXIT_REFUSED
     if not verified:
         code = EXIT_REFUSED if result.verdict is Verdict.VERIFIED else result.exit_code
-    return Explained(document, asked.notes(parsed), code)
+    return Explained(document, asked.notes(document), code)
 
 
 def explain_by_server(
@@ -196,7 +194,10 @@ def explain_by_server(
         "at": format_time(asked.at),
     }
     if asked.given is not None:
-        body["request"] = dict(asked.given)
+        # In which mode the broker runs it knows best.
+        body["request"] = {
+            name: asked.given[name] for name in REQUEST_MEMBERS & asked.given.keys()
+        }
     path = Path(target)
     policy = read_input(path, "policy", limit=MAX_BYTES) if path.is_file() else None
     with AdminClient.from_context(context) as client:
@@ -206,9 +207,10 @@ def explain_by_server(
             body["name"] = str(_stored(client, target))
         document = client.post("/admin/v1/explain", body)
     granted = document.get("decision") == "granted"
-    return Explained(
-        document, asked.notes(None), EXIT_DONE if granted else EXIT_REFUSED
-    )
+    notes = asked.notes(document)
+    if asked.development:
+        notes = (*notes, _OWN_MODE)
+    return Explained(document, notes, EXIT_DONE if granted else EXIT_REFUSED)
 
 
 def _stored(client: AdminClient, target: str) -> ScopedName:
@@ -230,26 +232,6 @@ def _stored(client: AdminClient, target: str) -> ScopedName:
             code="object.none",
         )
     return subject
-
-
-def _request_claims(
-    members: Mapping[str, object], at: datetime
-) -> dict[str, ClaimValue]:
-    time = at
-    if "time" in members:
-        time = parse_time(members["time"], "--request time")
-    claims: dict[str, ClaimValue] = {
-        "request.door": require_text(members.get("door", "v1"), "--request door"),
-        "request.freshness": require_text(
-            members.get("freshness", "challenge"), "--request freshness"
-        ),
-        "request.time": format_time(time),
-    }
-    if "token_age" in members:
-        claims["request.token_age"] = require_integer(
-            members["token_age"], "--request token_age", least=0, most=MAX_INTEGER
-        )
-    return claims
 
 
 def _trust(asked: Explanation, context: Context) -> Trust:

@@ -56,7 +56,7 @@ def check(
 
     try:
         parsed = load_policy(file)
-        missing = _missing(parsed, names)
+        wrong = _wrong_names(parsed, names)
     except PolicyError as exc:
         _report_problems(context, [str(one) for one in exc.problems])
         click.get_current_context().exit(EXIT_USAGE)
@@ -66,17 +66,17 @@ def check(
         _report_problems(context, [str(exc)])
         click.get_current_context().exit(EXIT_USAGE)
     document = {
-        "valid": not missing,
+        "valid": not wrong,
         "name": parsed.policy.name,
         "tenant": parsed.policy.tenant,
         "digest": parsed.digest,
         "releases": list(parsed.policy.releases),
         "rules": [rule.name for rule in parsed.policy.allow],
         "warnings": list(parsed.warnings),
-        "problems": list(missing),
+        "problems": list(wrong),
     }
-    emit(context, document, lambda: _print_checked(file, parsed, missing))
-    click.get_current_context().exit(EXIT_REFUSED if missing else EXIT_DONE)
+    emit(context, document, lambda: _print_checked(file, parsed, wrong))
+    click.get_current_context().exit(EXIT_REFUSED if wrong else EXIT_DONE)
 
 
 @policy.command("test")
@@ -145,15 +145,20 @@ def explain(
     click.get_current_context().exit(found.exit_code)
 
 
-def _missing(parsed: ParsedPolicy, names: Path | None) -> tuple[str, ...]:
+def _wrong_names(parsed: ParsedPolicy, names: Path | None) -> tuple[str, ...]:
     if names is None:
         return ()
+    from kbs.evidence.registry import vocabulary
     from kbs.policy.context import missing_names
     from kbs.policy.contextfile import load_context
+    from kbs.policy.references import reference_faults
 
     tenant = parsed.policy.tenant
     view = load_context(names, tenant=tenant).view(tenant)
-    return missing_names(parsed.policy.dependencies(), view)
+    return (
+        *missing_names(parsed.policy.dependencies(), view),
+        *reference_faults(parsed.policy, view, vocabulary()),
+    )
 
 
 def _check_workload(context: CliContext, file: Path, names: Path | None) -> None:
@@ -186,12 +191,12 @@ def _report_problems(context: CliContext, problems: list[str]) -> None:
         print_json({"valid": False, "problems": problems})
 
 
-def _print_checked(file: Path, parsed: ParsedPolicy, missing: tuple[str, ...]) -> None:
+def _print_checked(file: Path, parsed: ParsedPolicy, wrong: tuple[str, ...]) -> None:
     for warning in parsed.warnings:
         click.echo(f"warning: {one_line(warning)}")
-    for name in missing:
-        click.echo(f"error: {one_line(name)}", err=True)
-    if not missing:
+    for fault in wrong:
+        click.echo(f"error: {one_line(fault)}", err=True)
+    if not wrong:
         rules = len(parsed.policy.allow)
         click.echo(
             f"{one_line(str(file))}: {parsed.policy.tenant}/{parsed.policy.name}, "

@@ -26,8 +26,13 @@ class Difference:
             ("rules", "added"): "rules added (each is one more way to be granted)",
             ("rules", "removed"): "rules removed",
             ("rules", "changed"): "rules changed",
-            ("releases", "added"): "keys governed in addition (restricts them)",
+            ("releases", "added"): "keys governed in addition (restricts those that "
+            "another policy governs, and is a way to those that none did)",
             ("releases", "removed"): "keys not governed any more (may widen access)",
+            ("doors", "added"): "doors accepted in addition (may widen access)",
+            ("doors", "removed"): "doors not accepted any more",
+            ("freshness", "changed"): "freshness changed",
+            ("revocation", "changed"): "revocation changed",
         }
         return tuple(
             f"{text}: {', '.join(names)}"
@@ -56,6 +61,9 @@ def compare(old: bytes, new: bytes, *, before: str, after: str) -> Difference:
         changes = {
             "rules": _changes(_rules(first), _rules(second)),
             "releases": _changes(_releases(first), _releases(second)),
+            "doors": _changes(_doors(first), _doors(second)),
+            "freshness": _changes_of(_freshness(first), _freshness(second)),
+            "revocation": _changes_of(_revocation(first), _revocation(second)),
         }
     lines = difflib.unified_diff(
         _pretty(old, first), _pretty(new, second), before, after, lineterm=""
@@ -93,6 +101,35 @@ def _rules(document: dict[str, object]) -> dict[str, object]:
 def _releases(document: dict[str, object]) -> dict[str, object]:
     releases = document.get("releases")
     return dict.fromkeys(map(str, releases if isinstance(releases, list) else []))
+
+
+def _accept(document: dict[str, object]) -> dict[str, object]:
+    accept = document.get("accept")
+    return accept if isinstance(accept, dict) else {}
+
+
+def _doors(document: dict[str, object]) -> dict[str, object]:
+    doors = _accept(document).get("doors")
+    return dict.fromkeys(map(str, doors if isinstance(doors, list) else []))
+
+
+def _freshness(document: dict[str, object]) -> str:
+    accept = _accept(document)
+    most = accept.get("max_age")
+    return f"{accept.get('freshness')}" + (f" up to {most} s" if most else "")
+
+
+def _revocation(document: dict[str, object]) -> str:
+    revocation = document.get("revocation")
+    members = revocation if isinstance(revocation, dict) else {}
+    if members.get("tolerate_missing") is True:
+        return "a missing list is tolerated"
+    return "a current list is needed"
+
+
+def _changes_of(old: str, new: str) -> dict[str, list[str]]:
+    changed = [] if old == new else [f"{old} → {new}"]
+    return {"added": [], "removed": [], "changed": changed}
 
 
 def _changes(old: dict[str, object], new: dict[str, object]) -> dict[str, list[str]]:

@@ -45,7 +45,12 @@ def register(
             client, kind, subject, source=source, digest=digest
         )
         statement = None
-        if not no_activate:
+        active = True
+        if no_activate:
+            # The same document again may be the version that is in force.
+            found = governed.list_objects(client, kind, subject)
+            active = any(one.active for one in found if one.version == stored.version)
+        else:
             try:
                 statement = governed.put(client, Action.ACTIVATE, stored)
             except ConflictError as exc:
@@ -54,7 +59,7 @@ def register(
                     raise
     document = {
         **stored.to_json(),
-        "active": not no_activate,
+        "active": active,
         "warnings": warnings,
         "statement": statement,
     }
@@ -62,7 +67,7 @@ def register(
     def human() -> None:
         for warning in warnings:
             click.echo(f"warning: {one_line(warning)}")
-        state = "stored, not in force" if no_activate else "in force"
+        state = "in force" if active else "stored, not in force"
         click.echo(f"{subject} version {stored.version} is {state}: digest {digest}")
 
     emit(context, document, human)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from kbs.cli.context import CliContext, common_options, emit, one_line
-from kbs.cli.ref_add import add, current_values, put_in_force
+from kbs.cli.ref_add import add, change_values
 from kbs.core.errors import MalformedError
 from kbs.core.ids import parse_hex32, parse_scoped_name
 
 if TYPE_CHECKING:
+    from kbs.governance.objects import ReferenceSet
     from kbs.governance.statement import Kind
 
 _FILE = click.Path(path_type=Path)
@@ -70,17 +71,16 @@ def import_rim(
 def expire(context: CliContext, *, name: str, at: str) -> None:
     """Have a set of reference values end at a time."""
     from kbs.cli import reference_values
-    from kbs.cli.admin_client import AdminClient
     from kbs.core.errors import NotFoundError
-    from kbs.governance.statement import Kind
 
     subject = parse_scoped_name(name)
-    with AdminClient.from_context(context) as client:
-        current = current_values(client, subject)
+
+    def edit(current: ReferenceSet | None) -> ReferenceSet:
         if current is None:
             raise NotFoundError(f"reference set {subject}", got="none in force")
-        made = reference_values.joined(current, (), at)
-        put_in_force(context, client, Kind.REFERENCE_SET, subject, made.canonical())
+        return reference_values.joined(current, (), at)
+
+    change_values(context, subject, edit)
 
 
 @ref.command()

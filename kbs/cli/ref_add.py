@@ -14,6 +14,7 @@ from kbs.core.ids import ScopedName, parse_hex32, parse_scoped_name
 if TYPE_CHECKING:
     from kbs.cli.admin_client import AdminClient
     from kbs.cli.governed import Listed
+    from kbs.cli.reference_values import Edit
     from kbs.governance.objects import ReferenceSet
     from kbs.governance.statement import Kind
 
@@ -66,7 +67,7 @@ def add_ak(
             data = read_input(public or Path(), "--public", limit=_MAX_PUBLIC)
             tenant, found = scoped.tenant, enrolment.by_hand(scoped.name, data)
         subject = ScopedName(tenant, given or enrolment.object_name(found))
-        put_in_force(context, client, Kind.AK, subject, found.canonical())
+        _put_in_force(context, client, Kind.AK, subject, found.canonical())
 
 
 @add.command("ca")
@@ -88,7 +89,7 @@ def add_ca(context: CliContext, *, name: str, file: Path, purpose: str) -> None:
     certificates = certificates_in(read_input(file, "CA"), f"CA {file}", most=1)
     found = parse_ca({"purpose": purpose, "certificate": b64(der(certificates[0]))})
     with AdminClient.from_context(context) as client:
-        put_in_force(context, client, Kind.CA, subject, found.canonical())
+        _put_in_force(context, client, Kind.CA, subject, found.canonical())
 
 
 @add.command("issuer")
@@ -126,7 +127,7 @@ def add_issuer(
     )
     found = parse_token_issuer(document)
     with AdminClient.from_context(context) as client:
-        put_in_force(context, client, Kind.TOKEN_ISSUER, subject, found.canonical())
+        _put_in_force(context, client, Kind.TOKEN_ISSUER, subject, found.canonical())
 
 
 @add.command("values")
@@ -149,42 +150,34 @@ def add_values(
 ) -> None:
     """Add reference values to a set, written as claims are."""
     from kbs.cli import reference_values
+
+    given = reference_values.read(values, file, integers=integers)
+
+    def edit(current: ReferenceSet | None) -> ReferenceSet:
+        return reference_values.joined(None if replace else current, given, expires)
+
+    change_values(context, parse_scoped_name(name), edit)
+
+
+def change_values(context: CliContext, subject: ScopedName, edit: Edit) -> None:
+    """Put in force what `edit` makes of the set in force, and say so."""
+    from kbs.cli import reference_values
     from kbs.cli.admin_client import AdminClient
     from kbs.core.clock import SystemClock
-    from kbs.governance.statement import Kind
 
-    subject = parse_scoped_name(name)
-    given = reference_values.read(values, file, integers=integers)
     with AdminClient.from_context(context) as client:
-        current = None if replace else current_values(client, subject)
-        made = reference_values.joined(current, given, expires)
-        content = made.canonical()
-        notes = reference_values.notes(made, SystemClock().now())
-        put_in_force(context, client, Kind.REFERENCE_SET, subject, content, notes)
+        done = reference_values.change_values(client, subject, edit)
+    notes = reference_values.notes(done.made, SystemClock().now())
+    _emit_added(context, done.stored, [*done.warnings, *notes], done.statement)
 
 
-def current_values(client: AdminClient, subject: ScopedName) -> ReferenceSet | None:
-    """Return the set of reference values that is in force; None if there is none."""
-    from kbs.cli.governed import list_objects, read_object
-    from kbs.governance.contents import read_reference_set
-    from kbs.governance.statement import Kind
-
-    found = list_objects(client, Kind.REFERENCE_SET, subject)
-    active = [one for one in found if one.active]
-    if not active:
-        return None
-    return read_reference_set(read_object(client, active[0])[1])
-
-
-def put_in_force(
+def _put_in_force(
     context: CliContext,
     client: AdminClient,
     kind: Kind,
     subject: ScopedName,
     content: bytes,
-    notes: tuple[str, ...] = (),
 ) -> None:
-    """Store a reference, sign that it is in force, and say so."""
     from kbs.cli.governed import put, register
     from kbs.governance.contents import digest_of
     from kbs.governance.statement import Action
@@ -192,8 +185,15 @@ def put_in_force(
     stored, warnings = register(
         client, kind, subject, source=content, digest=digest_of(content)
     )
-    warnings += notes
-    statement = put(client, Action.ADD, stored)
+    _emit_added(context, stored, warnings, put(client, Action.ADD, stored))
+
+
+def _emit_added(
+    context: CliContext,
+    stored: Listed,
+    warnings: list[str],
+    statement: dict[str, object],
+) -> None:
     document = {
         **stored.to_json(),
         "active": True,

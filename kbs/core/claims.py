@@ -42,8 +42,8 @@ class Safety:
     are further values that a rule may fix in words of its own without an excuse.
     An empty `default` means that `safe: true` cannot know the value (an AK group):
     the rule must fix the claim, or one of `alternatives`, to any value; with `floor`,
-    an `at_least` for the claim fixes it too. With `beside` all of this is asked only of
-    rules that name that claim.
+    an `at_least` above 0 for the claim fixes it too. With `beside` all of this is asked
+    only of rules that name that claim.
     """
 
     reason: str
@@ -230,9 +230,14 @@ def _named_for(tenant: str, scope: str, item: ItemClaims) -> Mapping[str, ClaimV
     if scope == tenant:
         return item.scoped[scope]
     return {
-        name: f"{scope}/{value}" if name.endswith(_NAMING) else value
+        name: f"{scope}/{value}" if names_object(name) else value
         for name, value in item.scoped[scope].items()
     }
+
+
+def names_object(claim: str) -> bool:
+    """Whether a claim's value names an object of the tenant, or a shared one."""
+    return claim.endswith(_NAMING)
 
 
 def nest(values: Mapping[str, ClaimValue], family: str) -> dict[str, object]:

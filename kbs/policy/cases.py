@@ -9,7 +9,6 @@ policy that grants everything, or nothing, would pass one kind alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from kbs.core.claims import (
     ItemClaims,
     Vocabulary,
 )
-from kbs.core.clock import format_time, parse_time
 from kbs.core.decision import Decision, Denied, Granted
 from kbs.core.encode import (
     MAX_INTEGER,
@@ -40,6 +38,8 @@ from kbs.policy.decide import ActivePolicy, KeyAppraisal, appraise_key
 from kbs.policy.names import REQUEST_FAMILY, suggestion
 from kbs.policy.operands import expected_text
 from kbs.policy.parse import ParsedPolicy, parse_release_policy
+from kbs.policy.references import reference_faults
+from kbs.policy.request import REQUEST_MEMBERS, request_claims
 from kbs.policy.yaml import MAX_BYTES
 
 MAX_CASE = 1024 * 1024
@@ -98,6 +98,7 @@ def run_folder(folder: Path, vocabulary: Vocabulary) -> FolderResult:
         context = load_context(folder / "context.yaml", tenant=parsed.policy.tenant)
     view = context.view(parsed.policy.tenant)
     problems = list(missing_names(parsed.policy.dependencies(), view))
+    problems += reference_faults(parsed.policy, view, vocabulary)
     results: list[CaseResult] = []
     for kind in ("allow", "deny"):
         paths = sorted((folder / kind).glob("*.json"))
@@ -171,7 +172,7 @@ def parse_case(source: bytes, vocabulary: Vocabulary, what: str, *, deny: bool) 
         document["request"],
         f"{what} request",
         required={"keys"},
-        optional={"door", "freshness", "time", "token_age", "development"},
+        optional={*REQUEST_MEMBERS, "development"},
     )
     keys = require_list(request["keys"], f"{what} keys", limit=_MAX_KEYS)
     if not keys:
@@ -179,26 +180,11 @@ def parse_case(source: bytes, vocabulary: Vocabulary, what: str, *, deny: bool) 
     items = parse_claims(document["claims"], vocabulary, f"{what} claims")
     reasons = require_list(document.get("reasons", []), f"{what} reasons", limit=64)
     return Case(
-        claims=Claims(items=items, request=_request(request, what)),
+        claims=Claims(items=items, request=request_claims(request, what)),
         keys=tuple(parse_key_id(key) for key in keys),
         reasons=tuple(require_text(each, f"{what} reason") for each in reasons),
         development=_flag(request.get("development", False), f"{what} development"),
     )
-
-
-def _request(request: Mapping[str, object], what: str) -> dict[str, ClaimValue]:
-    given = {"door": "v1", "freshness": "challenge", **request}
-    values: dict[str, ClaimValue] = {
-        "request.door": require_text(given["door"], f"{what} door"),
-        "request.freshness": require_text(given["freshness"], f"{what} freshness"),
-    }
-    if "time" in given:
-        values["request.time"] = format_time(parse_time(given["time"], f"{what} time"))
-    if "token_age" in given:
-        values["request.token_age"] = require_integer(
-            given["token_age"], f"{what} token_age", least=0, most=MAX_INTEGER
-        )
-    return values
 
 
 def parse_claims(
@@ -248,7 +234,8 @@ def _claim_value(value: object, spec: ClaimSpec, what: str) -> ClaimValue:
     if spec.type is ClaimType.BOOL:
         return _flag(value, what)
     if spec.type is ClaimType.INT:
-        return require_integer(value, what, least=0, most=MAX_INTEGER)
+        # Trustworthiness vectors (EAR) have values below zero.
+        return require_integer(value, what, least=-MAX_INTEGER, most=MAX_INTEGER)
     if spec.type is ClaimType.TCB:
         return _svns(value, spec, what)
     if spec.type is ClaimType.TEXTS:

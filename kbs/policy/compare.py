@@ -57,6 +57,7 @@ class Finding(NamedTuple):
 Test = Callable[[ClaimValue, Surroundings], Finding]
 
 MISTYPED = "the value is not of the claim's type"
+EMPTY = "the list is empty, so that nothing in it can be one of these"
 
 
 def build_test(leaf: Leaf, spec: ClaimSpec) -> Test:
@@ -122,16 +123,15 @@ def _texts(op: Operator, operand: Values) -> Test:
     """For a list of strings: the same list, only listed ones (in), or none (not_in)."""
     expected = operand_json(operand)
     items = tuple(str(item) for item in operand.items)
-    known = frozenset(items)
+    among = _texts_among(frozenset(items))
 
     def test(value: ClaimValue, _: Surroundings) -> Finding:
         if not isinstance(value, tuple):
             return Finding(None, expected, MISTYPED)
         if op is Operator.EQUALS:
             return Finding(value == items, expected)
-        if op is Operator.IN:
-            return Finding(known.issuperset(value), expected)
-        return Finding(known.isdisjoint(value), expected)
+        result = among(op, value)
+        return Finding(result, expected, _undecided(result, value))
 
     return test
 
@@ -154,7 +154,7 @@ def _reference(leaf: Leaf, reference: Reference, spec: ClaimSpec) -> Test:
         if fault is not None:
             return Finding(None, named, f"reference {reference.name}: {fault}")
         result = among(leaf.op, value)
-        return Finding(result, named, MISTYPED if result is None else "")
+        return Finding(result, named, _undecided(result, value))
 
     return test
 
@@ -208,10 +208,18 @@ def _texts_among(known: frozenset[Scalar]) -> Among:
         if not isinstance(value, tuple):
             return None
         if op is Operator.IN:
-            return known.issuperset(value)
+            # As `every` over nothing does not hold: a list without accounts has none
+            # of those that are asked for.
+            return known.issuperset(value) if value else None
         return known.isdisjoint(value)
 
     return among
+
+
+def _undecided(result: bool | None, value: ClaimValue) -> str:  # noqa: FBT001
+    if result is not None:
+        return ""
+    return EMPTY if value == () else MISTYPED
 
 
 def _matches(pattern: str) -> Test:

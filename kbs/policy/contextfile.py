@@ -167,7 +167,8 @@ def _reference_set(located: Located) -> ReferenceSet:
 
 
 def _value(located: Located) -> Scalar:
-    if not isinstance(located.value, (bool, int, str)):
+    # As in governance, whose sets have no booleans.
+    if isinstance(located.value, bool) or not isinstance(located.value, (int, str)):
         raise located.fault(
             "reference value", got=located.kind(), expected="a string or an integer"
         )

@@ -6,11 +6,13 @@ The JSON form is fixed by contract, section 5; `reasons`, `nearest`, a rule's `s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from kbs.core.decision import Denied
+from kbs.core.ids import KeyId
 from kbs.policy.appraise import Appraisal
 from kbs.policy.evaluate import Outcome
+from kbs.policy.parse import ParsedPolicy
 
 
 def explain_json(appraisal: Appraisal) -> dict[str, object]:
@@ -36,6 +38,13 @@ def explain_json(appraisal: Appraisal) -> dict[str, object]:
         nearest = appraisal.nearest
         document["nearest"] = {"rule": nearest.rule, "changes": nearest.distance}
     return document
+
+
+def not_covered(parsed: ParsedPolicy, keys: Sequence[KeyId]) -> list[str]:
+    """Return the keys that are none of a policy's: it says nothing about them."""
+    return [
+        str(key) for key in keys if not any(glob.matches(key) for glob in parsed.globs)
+    ]
 
 
 def tree_json(outcome: Outcome) -> dict[str, object]:

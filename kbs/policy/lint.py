@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from kbs.core.claims import Vocabulary
 from kbs.policy.analysis import families_of, name_of
-from kbs.policy.model import Leaf, ReleasePolicy, Rule, parts_of
+from kbs.policy.model import Freshness, Leaf, ReleasePolicy, Rule, parts_of
 from kbs.policy.names import DEVELOPMENT_FAMILIES
 from kbs.policy.safety import all_points, fixes_boot
 
@@ -12,8 +14,18 @@ from kbs.policy.safety import all_points, fixes_boot
 def warnings_of(policy: ReleasePolicy, vocabulary: Vocabulary) -> tuple[str, ...]:
     """Return one sentence for each thing that an author should look at again."""
     found: list[str] = []
+    # What the whole policy leaves open is excused beside `accept`, or in every rule.
+    accepts_any = policy.accept.freshness is Freshness.NONE
+    accepted = frozenset({"request.freshness"} if accepts_any else ())
+    in_rules = accepted - dict(policy.unsafe).keys()
     for rule in policy.allow:
-        found += _of_rule(rule, vocabulary)
+        found += _of_rule(rule, vocabulary, in_rules)
+    found += [
+        f"unsafe {claim} of the policy excuses nothing: what a rule leaves open is "
+        "excused in the rule"
+        for claim, _ in policy.unsafe
+        if claim not in accepted
+    ]
     if policy.tolerate_missing_revocation:
         found.append(
             "revocation.tolerate_missing: keys leave without a current revocation "
@@ -22,7 +34,9 @@ def warnings_of(policy: ReleasePolicy, vocabulary: Vocabulary) -> tuple[str, ...
     return tuple(found)
 
 
-def _of_rule(rule: Rule, vocabulary: Vocabulary) -> list[str]:
+def _of_rule(
+    rule: Rule, vocabulary: Vocabulary, accepted: Collection[str]
+) -> list[str]:
     found: list[str] = []
     unproven = sorted(DEVELOPMENT_FAMILIES.intersection(families_of(rule, vocabulary)))
     if unproven:
@@ -36,7 +50,7 @@ def _of_rule(rule: Rule, vocabulary: Vocabulary) -> list[str]:
             "is granted"
         )
     found += [f"rule {rule.name}: {text}" for text in _open_boot(rule, vocabulary)]
-    found += [f"rule {rule.name}: {text}" for text in _idle(rule, vocabulary)]
+    found += [f"rule {rule.name}: {text}" for text in _idle(rule, vocabulary, accepted)]
     return found
 
 
@@ -66,9 +80,10 @@ def _open_boot(rule: Rule, vocabulary: Vocabulary) -> list[str]:
     return found
 
 
-def _idle(rule: Rule, vocabulary: Vocabulary) -> list[str]:
+def _idle(rule: Rule, vocabulary: Vocabulary, accepted: Collection[str]) -> list[str]:
     needed = {
-        claim for point in all_points(rule, vocabulary) for claim in point.excuses
+        *accepted,
+        *(claim for point in all_points(rule, vocabulary) for claim in point.excuses),
     }
     return [
         f"unsafe {claim} excuses nothing: the rule does not leave it open"

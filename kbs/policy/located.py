@@ -10,6 +10,9 @@ from kbs.core.encode import MAX_INTEGER
 from kbs.core.errors import MalformedError
 from kbs.policy.yaml import Document, Path
 
+# As much of a string as a message shows.
+_SHOWN = 60
+
 
 class PolicyError(MalformedError):
     """A document that cannot be accepted; `problems` has every one that was found."""
@@ -203,5 +206,6 @@ class Located:
         if isinstance(self.value, (bool, int)):
             return str(self.value).lower()
         if isinstance(self.value, str):
-            return repr(self.value)[:60]
+            text = repr(self.value)
+            return text if len(text) <= _SHOWN else text[: _SHOWN - 2] + "…'"
         return "a list" if isinstance(self.value, list) else "a mapping"

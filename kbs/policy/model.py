@@ -15,7 +15,8 @@ from kbs.pki.roots import Purpose, pinned_roots
 
 KIND = "ReleasePolicy"
 
-_PINNED = frozenset(pinned_roots(Purpose.TPM).values())
+PINNED = frozenset(pinned_roots(Purpose.TPM).values())
+"""Names of the roots of TPMs that need no registration."""
 
 
 class Operator(StrEnum):
@@ -323,7 +324,7 @@ class ReleasePolicy:
             ),
             ak_groups=_literals(leaves, ".ak.group"),
             # A pinned root is always there, and no CA can be registered by such a name.
-            cas=_literals(leaves, ".ak.ca") - _PINNED,
+            cas=_literals(leaves, ".ak.ca") - PINNED,
         )
 
 

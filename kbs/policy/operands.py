@@ -166,9 +166,12 @@ def expected_text(spec: ClaimSpec, text: str) -> str | None:
 def _expected_hex(text: str, size: int | None) -> str | None:
     if _HEX.fullmatch(text) and size in {None, len(text) // 2}:
         return None
+    why = " (it has upper-case ones)" if _HEX.fullmatch(text.lower()) else ""
     if size is None:
-        return "lower-case hex"
-    return f"{size} bytes as {2 * size} lower-case hex digits (these are {len(text)})"
+        return "lower-case hex" + why
+    if len(text) != 2 * size:
+        why = f" (these are {len(text)})"
+    return f"{size} bytes as {2 * size} lower-case hex digits{why}"
 
 
 def _is_time(text: str) -> bool:

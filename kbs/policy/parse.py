@@ -14,6 +14,7 @@ from kbs.core.claims import Vocabulary
 from kbs.core.encode import canonical_json
 from kbs.core.errors import MalformedError
 from kbs.core.ids import is_segment
+from kbs.policy.claimed import misnamed
 from kbs.policy.evaluate import Condition, build_condition
 from kbs.policy.lint import warnings_of
 from kbs.policy.located import Located, PolicyError, Problems
@@ -29,7 +30,7 @@ from kbs.policy.model import (
 from kbs.policy.rules import RuleReader, parse_unsafe
 from kbs.policy.safety import Open, expansion, open_points, requires_evidence
 from kbs.policy.surplus import Mentioned, mentioned_by
-from kbs.policy.yaml import parse_yaml
+from kbs.policy.yaml import MAX_BYTES, parse_yaml
 
 __all__ = ["ParsedPolicy", "PolicyError", "parse_release_policy"]
 
@@ -81,10 +82,17 @@ def parse_release_policy(
         PolicyError: anything is wrong with it; every problem with line and column.
         MalformedError: it is neither YAML nor JSON of the accepted kind.
     """
-    document = parse_yaml(source, what)
+    document = parse_yaml(source, what, registered=registered)
     reader = _PolicyReader(Located(document, document.value), vocabulary, registered)
     policy = reader.policy()
     canonical = canonical_json(policy.to_json())
+    if len(canonical) > MAX_BYTES:
+        # It is read again from this form, whenever it is activated and loaded.
+        raise MalformedError(
+            f"{what} in canonical JSON",
+            got=f"{len(canonical)} bytes",
+            expected=f"at most {MAX_BYTES}",
+        )
     return ParsedPolicy(
         policy=policy,
         canonical=canonical,
@@ -192,7 +200,7 @@ class _PolicyReader:
                 got="a way through it without any evidence",
                 expected="a condition on evidence in every way through the rule",
             )
-        for point in open_points(rule, self._vocabulary):
+        for point in (*open_points(rule, self._vocabulary), *misnamed(rule)):
             problem = _open_fault(rule, located, point)
             if self._registered:
                 self.warnings.append(str(problem))

@@ -128,7 +128,7 @@ def _open_claim(
         if not isinstance(part, Leaf):
             return False
         if safety.floor and positive and part.op is Operator.AT_LEAST:
-            return part.claim == spec.name
+            return part.claim == spec.name and _is_floor(part)
         if part.claim not in names or not fixes(part, positive):
             return False
         is_bytes = name_of(part, vocabulary).spec.type is ClaimType.BYTES
@@ -143,7 +143,7 @@ def _open_claim(
         + ("not all zero, " if spec.type is ClaimType.BYTES else "")
         + "for "
         + _some(names)
-        + (f"; or at_least, for {spec.name}" if safety.floor else ""),
+        + (f"; or at_least 1 or more, for {spec.name}" if safety.floor else ""),
         hint=f"{safety.reason}; safe: true cannot know the value",
         excuses=names,
     )
@@ -164,6 +164,11 @@ def _open_values(rule: Rule, spec: ClaimSpec, safety: Safety) -> Open | None:
         hint=f"{safety.reason}; say so, or safe: true, or unsafe: with a reason",
         excuses=(spec.name,),
     )
+
+
+def _is_floor(leaf: Leaf) -> bool:
+    # Every version is at least 0, the oldest too.
+    return isinstance(leaf.operand, int) and leaf.operand > 0
 
 
 def _some(names: tuple[str, ...]) -> str:

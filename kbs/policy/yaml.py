@@ -62,6 +62,13 @@ _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 # that the canonical JSON of what was read is read back as the same value.
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]")
 
+# What makes a reader see another text than is there: marks that turn the direction of
+# writing (UAX 9, section 2), and characters without width or ink. Comments are no
+# place for them either. Joiners (U+200C, U+200D) are letters' business.
+_MISLEADING = re.compile(
+    "[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -85,13 +92,19 @@ class Document:
     names: Mapping[Path, Position]
 
 
-def parse_yaml(source: bytes, what: str) -> Document:
+def parse_yaml(source: bytes, what: str, *, registered: bool = False) -> Document:
     """Read one document into mappings, lists, strings, integers, booleans and null.
+
+    `registered`: it was accepted earlier, and may read as another text than it is.
 
     Raises:
         MalformedError: anything outside the accepted subset, with line and column.
     """
-    return _Builder(_decode(source, what), what).document()
+    document = _Builder(_decode(source, what), what, registered).document()
+    if not registered:
+        # Last, since only here comments are looked at, which nothing else reads.
+        _require_plain(source.decode("utf-8"), what)
+    return document
 
 
 def _decode(source: bytes, what: str) -> str:
@@ -117,6 +130,16 @@ def _decode(source: bytes, what: str) -> str:
     return _without_tabs(text, what)
 
 
+def _require_plain(text: str, what: str) -> None:
+    misleading = _MISLEADING.search(text)
+    if misleading is not None:
+        raise MalformedError(
+            f"{what} {_position_after(text[: misleading.start()])}",
+            got=f"character U+{ord(misleading.group()):04X}",
+            expected="text that reads as it is written",
+        )
+
+
 def _without_tabs(text: str, what: str) -> str:
     # JSON allows tabs between tokens, YAML does not. Inside JSON strings they cannot
     # stand, so in a text that is JSON every tab may become a space.
@@ -137,8 +160,14 @@ def _position_after(text: str) -> Position:
 class _Builder:
     """Turns events into values; counts depth and nodes before it builds anything."""
 
-    def __init__(self, text: str, what: str) -> None:
+    def __init__(
+        self,
+        text: str,
+        what: str,
+        registered: bool,  # noqa: FBT001 - private
+    ) -> None:
         self._what = what
+        self._registered = registered
         self._values: dict[Path, Position] = {}
         self._names: dict[Path, Position] = {}
         self._nodes = 0
@@ -268,6 +297,8 @@ class _Builder:
         except UnicodeDecodeError:
             self._refuse(event, got="a lone surrogate", expected="Unicode text")
         found = _INVISIBLE.search(text)
+        if found is None and not self._registered:
+            found = _MISLEADING.search(text)
         if found is not None:
             self._refuse(
                 event,

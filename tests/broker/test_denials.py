@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
+from base64 import b64decode
 from collections.abc import Callable
 from typing import Any
 
@@ -309,3 +311,23 @@ def test_a_policy_that_is_denied_cannot_be_taken_away(world: World) -> None:
     )
     gone = world.sign(Action.DEACTIVATE, Kind.RELEASE_POLICY, "acme", "chat", stored)
     assert gone.status_code == 201
+
+
+def test_a_policy_that_is_denied_keeps_its_keys(world: World) -> None:
+    """A new version for other keys would do what taking it away does."""
+    tpm = world.standard()
+    stored = world.must("GET", "/admin/v1/objects/release-policy/acme/chat/1")
+    text = b64decode(str(stored["source"])).decode()
+    (globs,) = re.findall(r"releases: (\[.*\])", text)
+    _deny(world, "policy", "acme/chat")
+    elsewhere = text.replace(globs, '["acme/elsewhere/*"]').encode()
+    other = world.store(Kind.RELEASE_POLICY, "acme", "chat", elsewhere)
+    refused = world.sign(Action.ACTIVATE, Kind.RELEASE_POLICY, "acme", "chat", other)
+    assert (refused.status_code, refused.get_json()["code"]) == (409, "policy.denied")
+    assert see(world, world.request(tpm)).denied == {CHAT: ["deny.policy"]}
+    # What governs the same keys and more may follow.
+    more = text.replace(globs, globs.replace("]", ', "acme/elsewhere/*"]')).encode()
+    wider = world.store(Kind.RELEASE_POLICY, "acme", "chat", more)
+    taken = world.sign(Action.ACTIVATE, Kind.RELEASE_POLICY, "acme", "chat", wider)
+    assert taken.status_code == 201
+    assert see(world, world.request(tpm)).denied == {CHAT: ["deny.policy"]}

@@ -343,7 +343,7 @@ def test_a_policy_needs_what_it_names(world: World) -> None:
         "policy.dependencies",
     )
     assert "firmware" in answer.get_json()["detail"]
-    values = json.dumps({"values": ["0" * 64]}).encode()
+    values = json.dumps({"values": ["4e" * 32]}).encode()
     world.govern(Action.ADD, Kind.REFERENCE_SET, "acme", "firmware", values)
     world.govern(Action.ACTIVATE, Kind.WORKLOAD_POLICY, "acme", "runtime", WORKLOAD)
     answer = world.sign(Action.ACTIVATE, Kind.RELEASE_POLICY, "acme", "chat", stored)

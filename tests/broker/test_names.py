@@ -130,7 +130,9 @@ def test_what_an_active_policy_names_is_not_taken_away(
     brings = Action.ADD if action == "remove" else Action.ACTIVATE
     stored = world.govern(brings, kind, "acme", "thing", content)
     same = world.govern(brings, kind, "shared", "thing", content)
-    policy = world.activate_policy(_policy(HOSTS, leaf.replace("NAME", name)))
+    # A CA of the tenant's own has its bare name in claims, and so in rules.
+    named = leaf.replace("NAME", "thing" if kind is Kind.CA else name)
+    policy = world.activate_policy(_policy(HOSTS, named))
     answer = world.sign(Action(action), kind, "acme", "thing", stored)
     problem = answer.get_json()
     assert (answer.status_code, problem["code"]) == (409, "object.in_use")
@@ -204,3 +206,32 @@ def test_a_set_in_use_takes_no_value_that_its_policies_cannot_compare(
     stored = world.store(Kind.REFERENCE_SET, tenant, "banned", _values("cd" * 32))
     answer = world.sign(Action.ADD, Kind.REFERENCE_SET, tenant, "banned", stored)
     assert answer.status_code == 201
+
+
+BOOT = "{claim: vtpm.pcr.sha256.4, in: {reference: loaders}}"
+MEASURED = CONTENT[Kind.WORKLOAD_POLICY][0].replace("NAME", "runtime")
+
+
+def _booted(*leaves: str) -> str:
+    return _policy(HOSTS, *leaves).replace(
+        f'      - {{claim: vtpm.pcr.sha256.0, equals: "{PCR0}"}}\n', ""
+    )
+
+
+def test_a_set_of_zeros_does_not_say_what_boots(world: World) -> None:
+    """A literal list with zeros would not do: every register is zero at first."""
+    world.govern_workload()
+    zeros, loader = "00" * 32, "4e" * 32
+    world.govern(Action.ADD, Kind.REFERENCE_SET, "acme", "loaders", _values(zeros))
+    policy = _booted(BOOT, MEASURED).encode()
+    stored = _store(world, Kind.RELEASE_POLICY, "chat", policy)
+    refused = world.sign(Action.ACTIVATE, Kind.RELEASE_POLICY, "acme", "chat", stored)
+    assert (refused.status_code, refused.get_json()["code"]) == (409, "reference.type")
+    assert "leaves vtpm.pcr.sha256.15 open" in refused.get_json()["detail"]
+    world.govern(Action.ADD, Kind.REFERENCE_SET, "acme", "loaders", _values(loader))
+    accepted = world.sign(Action.ACTIVATE, Kind.RELEASE_POLICY, "acme", "chat", stored)
+    assert accepted.status_code == 201
+    # Nor does it come in later.
+    both = world.store(Kind.REFERENCE_SET, "acme", "loaders", _values(loader, zeros))
+    refused = world.sign(Action.ADD, Kind.REFERENCE_SET, "acme", "loaders", both)
+    assert (refused.status_code, refused.get_json()["code"]) == (409, "reference.type")

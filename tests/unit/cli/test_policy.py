@@ -102,6 +102,21 @@ def test_check_with_a_context_finds_names_that_do_not_exist(
     assert run("policy", "check", path, "--context", broken).code == 2
 
 
+def test_check_with_a_context_finds_values_that_the_broker_refuses(
+    written: Callable[..., str],
+) -> None:
+    leaf = "      - {claim: vtpm.pcr.sha256.4, in: {reference: loaders}}\n"
+    path = written(policy() + leaf)
+    for value, words in (("AB" * 32, "lower-case hex"), ("ab" * 31, "32 bytes")):
+        text = f"references: {{loaders: ['{value}']}}\nak_groups: {{hosts: []}}\n"
+        context = written(text, "context.yaml")
+        ran = run("policy", "check", path, "--context", context, "--json")
+        assert (ran.code, ran.json["valid"]) == (1, False)
+        (problem,) = ran.json["problems"]
+        assert problem.startswith("reference loaders: the value ")
+        assert words in problem
+
+
 def test_check_measures_a_workload_policy(written: Callable[..., str]) -> None:
     path = written("abc")
     ran = run("policy", "check", "--workload", path, "--json")
@@ -312,6 +327,8 @@ def test_register_puts_in_force_and_again_changes_nothing(
     assert first["statement"]["digest"] == first["digest"]
     again = shared_bench.must("policy", "register", path)
     assert (again["version"], again["statement"]) == (1, None)
+    stored = shared_bench.must("policy", "register", path, "--no-activate")
+    assert (stored["version"], stored["active"]) == (1, True)
     human = shared_bench.run("policy", "register", path)
     assert "acme/one version 1 is in force" in human.out
 
@@ -443,6 +460,26 @@ def test_nothing_of_that_name(shared_bench: Bench, written: Callable[..., str]) 
     assert shared_bench.run(*both).code == 2
 
 
+def test_diff_says_what_else_lets_more_requests_in(
+    shared_bench: Bench, written: Callable[..., str]
+) -> None:
+    bench = shared_bench
+    bench.must("policy", "register", written(policy("six")))
+    wider = policy("six") + (
+        "accept: {doors: [v1, kms], freshness: token_age, max_age: 300}\n"
+        "revocation: {tolerate_missing: true}\n"
+    )
+    arguments = ("policy", "diff", "acme/six", written(wider, "wider.yaml"))
+    document = bench.must(*arguments)
+    assert document["doors"]["added"] == ["kms"]
+    assert document["doors"]["removed"] == ["rcar"]
+    assert document["rules"]["changed"] == []
+    said = bench.run(*arguments).out
+    assert "doors accepted in addition (may widen access): kms" in said
+    assert "freshness changed: challenge → token_age up to 300 s" in said
+    assert "a current list is needed → a missing list is tolerated" in said
+
+
 def test_explain_by_the_broker(
     shared_bench: Bench, written: Callable[..., str]
 ) -> None:
@@ -472,6 +509,35 @@ def test_explain_by_the_broker(
     ran = shared_bench.run("policy", "explain", path, "--evidence", refused)
     assert ran.code == 1
     assert "vtpm.ak.trust" in ran.err
+
+
+def test_here_and_at_the_broker_the_same_is_said(
+    shared_bench: Bench, written: Callable[..., str]
+) -> None:
+    tpm = FakeTpm()
+    shared_bench.world.enrol(tpm)
+    since = "      - {claim: request.time, at_least: '2026-06-01T00:00:00Z'}\n"
+    arguments = [
+        *("policy", "explain", written(policy("five") + since)),
+        *("--evidence", written(recorded(tpm), "bundle.json"), "--json"),
+    ]
+    names = ("--context", written(context_of(tpm), "context.yaml"))
+    for members, granted in (
+        ({}, True),
+        ({"keys": ["acme/five/a"], "door": "rcar"}, True),
+        ({"keys": ["acme/other/x"], "token_age": 5, "freshness": "token_age"}, False),
+        ({"time": "2026-01-01T00:00:00Z", "development": True}, False),
+    ):
+        request = written(json.dumps(members), "request.json")
+        at = ("--request", request, "--at", "2026-11-22T08:00:00Z")
+        here = run(*arguments, *at, *names)
+        there = shared_bench.run(*arguments, *at)
+        assert (here.code, there.code) == ((0, 0) if granted else (1, 1))
+        same = ("decision", "digest", "rules", "reasons", "request", "not_covered")
+        assert {name: here.json[name] for name in same} == {
+            name: there.json[name] for name in same
+        }
+        assert there.err == ""
 
 
 def test_a_broker_that_understands_something_else_gets_no_signature(

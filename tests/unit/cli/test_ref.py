@@ -14,6 +14,7 @@ from kbs.broker.pending import PendingSeal
 from kbs.broker.ports import PendingEnrolment
 from kbs.cli.enrolment import by_hand, object_name
 from kbs.cli.reference_values import read
+from kbs.governance.statement import Action, Kind
 from kbs.pki.certificates import spki_sha256
 from tests.fakes.admin_bench import Bench
 from tests.fakes.tpm import FakeTpm
@@ -201,3 +202,31 @@ def test_values_that_have_ended_are_told(shared_bench: Bench) -> None:
     past = shared_bench.must(*add, "2020-01-01T00:00:00Z")
     assert "ended at 2020-01-01T00:00:00Z" in past["warnings"][-1]
     assert shared_bench.must(*add, "2999-01-01T00:00:00Z")["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (("add", "values", "acme/race", "cc"), ["aa", "bb", "cc"]),
+        (("expire", "acme/race", "--at", "2027-01-01T00:00:00Z"), ["aa", "bb"]),
+        (("add", "values", "acme/race", "cc", "--replace"), ["cc"]),
+    ],
+)
+def test_values_that_somebody_else_added_meanwhile_stay(
+    bench: Bench, command: tuple[str, ...], expected: list[str]
+) -> None:
+    """In a list of what is banned, a value that is lost is a grant."""
+    bench.must("ref", "add", "values", "acme/race", "aa")
+    raced: list[int] = []
+
+    def race(path: str, _: bytes) -> None:
+        if path == "/admin/v1/objects" and not raced:
+            raced.append(1)
+            content = json.dumps({"values": ["aa", "bb"]}).encode()
+            bench.world.govern(Action.ADD, Kind.REFERENCE_SET, "acme", "race", content)
+
+    with bench.tampering(race):
+        bench.must("ref", *command)
+    assert raced
+    found = bench.must("ref", "show", "values", "acme/race")
+    assert found["content"]["values"] == expected

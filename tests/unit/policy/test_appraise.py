@@ -163,6 +163,9 @@ def parse(condition: str) -> ParsedPolicy:
         ("{claim: cpu.advisories, not_in: [A-2]}", False),
         ("{claim: cpu.advisories, in: {reference: images}}", False),
         ("{claim: cpu.advisories, not_in: {reference: images}}", True),
+        # Some of the list is listed here.
+        ("{not: {claim: cpu.advisories, not_in: [A-2, A-9]}}", True),
+        ("{not: {claim: cpu.advisories, not_in: [A-9]}}", False),
         # Times.
         ("{claim: cpu.since, at_least: '2026-11-22T07:59:59.5Z'}", True),
         ("{claim: cpu.since, at_most: '2026-11-22T07:59:59Z'}", False),
@@ -715,3 +718,37 @@ def test_appraisal_leaves_the_claims_alone() -> None:
     appraised(given)
     assert item.values == CPU
     assert given.request == V1
+
+
+def test_a_set_of_groups_has_names_as_claims_write_them() -> None:
+    """Whoever is banned as `acme/retired` would not be banned at all."""
+    leaf = "{claim: vtpm.ak.group, not_in: {reference: banned}}"
+    for value, expected in (("acme/retired", None), ("shared/retired", True)):
+        context = Context(
+            references={ScopedName("acme", "banned"): ReferenceSet(values=(value,))}
+        )
+        found = outcome(leaf, claims({"vtpm.ak.group": "retired"}), context=context)
+        assert found.result is expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "result"),
+    [
+        ("{claim: cpu.advisories, in: [A-1]}", None),
+        ("{not: {claim: cpu.advisories, in: [A-1]}}", None),
+        ("{claim: cpu.advisories, in: {reference: images}}", None),
+        ("{claim: cpu.advisories, not_in: [A-1]}", True),
+        ("{claim: cpu.advisories, not_in: {reference: images}}", True),
+        ("{claim: cpu.advisories, equals: []}", True),
+        ("{claim: cpu.advisories, equals: [A-1]}", False),
+    ],
+)
+def test_nothing_in_an_empty_list_is_one_of_those_asked_for(
+    condition: str,
+    result: bool | None,  # noqa: FBT001 - what is expected
+) -> None:
+    """A VM without any service account has not the one that a rule asks for."""
+    found = outcome(condition, claims({**CPU, "cpu.advisories": ()}))
+    assert found.result is result
+    leaf = found.children[0] if found.children else found
+    assert ("the list is empty" in leaf.detail) is (result is None)

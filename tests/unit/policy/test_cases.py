@@ -137,6 +137,8 @@ def test_claims_are_typed_by_the_vocabulary() -> None:
     assert items[0].values["cpu.advisories"] == ("A-1",)
     assert items[3].values["vtpm.pcr.sha256.15"] == "11" * 32
     assert Claims(items=items, request={}).to_json() == GOOD
+    (below,) = parse_claims({"cpu": {"svn": -1}}, WORDS, "case")
+    assert below.values == {"cpu.svn": -1}
 
 
 @pytest.mark.parametrize(
@@ -191,3 +193,14 @@ def test_a_request_may_say_time_and_age() -> None:
         "request.time": "2026-11-22T08:00:00Z",
         "request.token_age": 5,
     }
+
+
+def test_a_context_that_the_broker_would_refuse_fails_the_folder(
+    tmp_path: Path,
+) -> None:
+    """The broker activates no policy over such values: `reference.type`."""
+    context = "references: {images: [aabbccdd, AABBCCDD]}"
+    result = run(tmp_path, allow=DENY, deny=DENY, context=context)
+    assert not result.passed
+    (problem,) = result.problems
+    assert "'AABBCCDD' is not of cpu.measurement's type" in problem

@@ -143,6 +143,7 @@ def test_an_empty_context_file_is_an_empty_context(tmp_path: Path) -> None:
         ("references: {a/b/c: [x]}", "1 column 14", "TENANT/NAME"),
         ("references: {a: []}", "1 column 17", "1 to"),
         ("references: {a: [[x]]}", "1 column 18", "a string or an integer"),
+        ("references: {a: [true]}", "1 column 18", "a string or an integer"),
         ("references: {a: {values: [x], expires: soon}}", "1 column 40", "RFC 3339"),
         ("references: {a: {values: [x], until: 1}}", "1 column 31", "unknown member"),
         ("workload_policies: {a: none.rego}", "1 column 24", "No such file"),

@@ -119,6 +119,23 @@ def test_what_is_dangerous_can_be_excused() -> None:
             ],
             ["sgx.isv_svn"],
         ),
+        # Every version is at least 0.
+        (
+            [
+                MR_SIGNER,
+                "{claim: sgx.isv_prod_id, equals: 1}",
+                "{claim: sgx.isv_svn, at_least: 0}",
+            ],
+            ["sgx.isv_svn"],
+        ),
+        (
+            [
+                MR_SIGNER,
+                "{claim: sgx.isv_prod_id, equals: 0}",
+                "{claim: sgx.isv_svn, equals: 0}",
+            ],
+            [],
+        ),
     ],
 )
 def test_a_rule_about_a_signer_names_product_and_svn(

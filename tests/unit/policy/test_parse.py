@@ -149,10 +149,12 @@ def test_dependencies_name_everything_that_has_to_exist() -> None:
         ("{claim: cpu.debug, equals: 0}", 38, "true or false"),
         ("{claim: cpu.debug, at_least: true}", 30, "operator at_least"),
         ("{claim: cpu.measurement, equals: aabb}", 44, "4 bytes as 8"),
-        ("{claim: cpu.measurement, equals: AABBCCDD}", 44, "4 bytes"),
+        ("{claim: cpu.measurement, equals: AABBCCDD}", 44, "it has upper-case ones"),
+        ("{claim: cpu.measurement, equals: aabbccxy}", 44, "'aabbccxy', expected 4"),
         ("{claim: cpu.measurement, equals: 11223344}", 44, "quote it"),
         ("{claim: cpu.measurement, at_least: aabbccdd}", 36, "operator at_least"),
         ("{claim: cpu.blob, equals: abc}", 37, "lower-case hex"),
+        ("{claim: cpu.measurement, equals: " + "ab" * 40 + "}", 44, "…', expected"),
         ("{claim: cpu.measurement, in: []}", 40, "0 elements"),
         ("{claim: cpu.measurement, in: aabbccdd}", 40, "a list"),
         ("{claim: cpu.measurement, in: {references: x}}", 41, "unknown member"),
@@ -344,12 +346,47 @@ def test_no_excuse_is_needed_where_every_rule_has_one() -> None:
             "all:", "unsafe: {request.freshness: recorded evidence}, all:"
         ),
     )
-    policy = parse_release_policy(accepted, vocabulary=WORDS).policy
-    assert policy.accept.freshness is Freshness.NONE
+    read = parse_release_policy(accepted, vocabulary=WORDS)
+    assert read.policy.accept.freshness is Freshness.NONE
+    assert not any("excuses nothing" in one for one in read.warnings)
     beside = whole(
         accept="{freshness: none}", unsafe="{request.freshness: recorded evidence}"
     )
-    assert parse_release_policy(beside, vocabulary=WORDS).policy.unsafe
+    read = parse_release_policy(beside, vocabulary=WORDS)
+    assert read.policy.unsafe
+    assert not any("excuses nothing" in one for one in read.warnings)
+
+
+def test_an_excuse_that_stands_in_the_wrong_place_excuses_nothing() -> None:
+    reason = "{request.freshness: recorded evidence, cpu.vmpl: a test bench}"
+    for source, claims in (
+        (whole(unsafe=reason), ["cpu.vmpl", "request.freshness"]),
+        (whole(accept="{freshness: none}", unsafe=reason), ["cpu.vmpl"]),
+    ):
+        warnings = parse_release_policy(source, vocabulary=WORDS).warnings
+        found = [one.split()[1] for one in warnings if "of the policy excuses" in one]
+        assert found == claims
+
+
+def test_a_policy_that_grows_too_large_to_be_read_again_is_refused() -> None:
+    """Quotes are written with an escape in canonical JSON."""
+    reason = "{cpu.vmpl: 'quoted " + '"' * 1000 + "'}"
+    rule = GOOD_RULE.strip("[]")
+    rules = ", ".join(
+        rule.replace("rule: a,", f"rule: a{number}, unsafe: {reason},")
+        for number in range(180)
+    )
+    source = whole(allow=f"[{rules}]")
+    assert len(source) < 256 * 1024
+    assert "in canonical JSON: got " in problems_or_first(source)
+
+
+def test_a_registered_policy_keeps_what_it_was_registered_with() -> None:
+    """Refusing it would take its keys from everybody."""
+    source = whole(description="a\u200fb")
+    assert "U+200F" in problems_or_first(source)
+    again = parse_release_policy(source, vocabulary=WORDS, registered=True)
+    assert again.policy.description == "a\u200fb"
 
 
 def test_json_is_read_as_well() -> None:

@@ -303,3 +303,37 @@ def test_the_analysis_is_conservative_about_what_it_does_not_know() -> None:
     assert permitted(rule.tree, unknown) is None
     with pytest.raises(ValueError, match="not in the vocabulary"):
         name_of(Leaf(Operator.PRESENT, "a.b", True), WORDS)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "{claim: vtpm.ak.group, equals: acme/hosts}",
+        "{claim: vtpm.ak.group, in: [hosts, rival/hosts]}",
+        "{claim: vtpm.ak.group, equals: Hosts}",
+        "{claim: vtpm.ak.ca, equals: acme/tpm-ca}",
+        # An exclusion that nothing is ever equal to excludes nothing.
+        "{any: [" + GROUP + ", {claim: vtpm.ak.group, not_in: [acme/retired]}]}",
+        "{not: {claim: 'vtpm[0].ak.group', equals: acme/retired}}",
+    ],
+)
+def test_a_group_or_ca_is_written_as_its_claim_is(condition: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        parsed("[" + GROUP + ", " + BOOT + ", " + condition + "]")
+    assert "expected NAME of the tenant's own, or shared/NAME" in str(caught.value)
+    source = policy_text("[" + GROUP + ", " + BOOT + ", " + condition + "]")
+    again = parse_release_policy(source, vocabulary=WORDS, registered=True)
+    assert any("no claim is written so" in one for one in again.warnings)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "{claim: vtpm.ak.group, in: [hosts, shared/hosts]}",
+        "{claim: vtpm.ak.group, matches: 'acme-.*'}",
+        "{claim: vtpm.ak.group, present: true}",
+        "{claim: vtpm.ak.ca, equals: Google EK/AK CA Root}",
+    ],
+)
+def test_names_that_claims_can_have_are_accepted(condition: str) -> None:
+    assert parsed("[" + GROUP + ", " + BOOT + ", " + condition + "]").policy.allow
