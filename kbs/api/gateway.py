@@ -110,21 +110,21 @@ class Gateway:
             _send(protocol, answer)
             return
         pieces = _closing(answer.pieces)
-        begun = False
+        asked = 0
 
         async def more() -> bytes:
-            nonlocal begun
-            made = await loop.run_in_executor(self._pool, gathered, pieces)
-            begun = True
-            return made
+            nonlocal asked
+            asked += 1
+            return await loop.run_in_executor(self._pool, gathered, pieces)
 
         try:
             await send_stream(protocol, answer.status, answer.headers, more)
         except KbsError as exc:
-            # Where the status is gone, the reader misses the end; the log says why.
+            # Where the status is gone, with the first of what was asked for, the reader
+            # misses the end; the log says why.
             path = scope.path[:200]
             log.error("answer broke off: %s %a: %s", scope.method, path, exc)  # noqa: TRY400 - it is said, not a bug
-            if not begun:
+            if asked == 1:
                 _send(protocol, _refused(problem_of(exc)))
         finally:
             # Where pieces are made, they are given up: a database may be open there.

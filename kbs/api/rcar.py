@@ -121,7 +121,7 @@ def governed(name: str = "") -> Response:
     return _error(HTTPStatus.UNAUTHORIZED, ErrorName.ADMIN, f"{what} {_GOVERNED}")
 
 
-@blueprint.route("/", defaults={"rest": ""}, methods=_METHODS)
+@blueprint.route("/", defaults={"rest": ""}, methods=_METHODS, strict_slashes=False)
 @blueprint.route("/<path:rest>", methods=_METHODS)
 def unknown(rest: str) -> Response:
     """Refuse what is neither built in nor a plugin that there is here."""

@@ -13,10 +13,12 @@ import fcntl
 import os
 import termios
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]
+
+from kbs.core.errors import UnavailableError
 
 OPEN_SECONDS = 10.0
 """How long it may take until the server, or its client, reads the first bytes."""
@@ -53,6 +55,7 @@ async def send_stream(
     """Send what `more` gives until it gives nothing.
 
     Raises:
+        UnavailableError: no descriptor is left for it; nothing was sent.
         ProtocolClosed: the client left, or does not read.
     """
     first = await more()
@@ -60,11 +63,15 @@ async def send_stream(
         protocol.response_bytes(status, headers, b"")
         return
     with ExitStack() as ends:
-        reading, writing = os.pipe()
+        with _wanting_descriptors():
+            reading, writing = os.pipe()
         ends.callback(os.close, writing)
         os.set_blocking(writing, False)
         with ExitStack() as ours:
             ours.callback(os.close, reading)
+            with _wanting_descriptors():
+                # The server opens one more; where it cannot, it would answer 404.
+                os.close(os.dup(reading))
             # Opened anew by the server: ours tells that it did, and is closed then, so
             # that nobody has one but the server, and it is heard when the client left.
             protocol.response_file(status, headers, f"/proc/self/fd/{reading}")
@@ -72,6 +79,20 @@ async def send_stream(
             await _within(open_seconds, _touched(reading, len(first)))
         while piece := await more():
             await _within(STUCK_SECONDS, _write(writing, piece))
+
+
+@contextmanager
+def _wanting_descriptors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise UnavailableError(
+            "long answer",
+            got=exc.strerror or type(exc).__name__,
+            expected="three file descriptors for it",
+            hint="ask again when other answers are done",
+            code="http.busy",
+        ) from exc
 
 
 async def _within(seconds: float, done: Awaitable[None]) -> None:

@@ -746,6 +746,7 @@ def test_what_is_governed_names_the_command(dev: World, method: str, path: str) 
         ("GET", "/auth", 404, "PluginNotFound"),
         ("POST", "/pkcs11/a", 404, "PluginNotFound"),
         ("GET", "/", 404, "PluginNotFound"),
+        ("GET", "", 404, "PluginNotFound"),
         ("GET", "/resource/a/b/c/d", 404, "InvalidRequestPath"),
     ],
 )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -304,6 +305,37 @@ def test_an_answer_that_breaks_off_is_one_line(
         f"answer broke off: POST '/broken/{size}': log entries: got 4, expected 5"
     ]
     assert caplog.records[0].exc_info is None
+
+
+@contextmanager
+def descriptors(left: int) -> Iterator[None]:
+    """Let this process open so many more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = [os.dup(0) for _ in range(left + 1)]
+    for one in free:
+        os.close(one)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_a_stream_without_descriptors_is_refused(left: int) -> None:
+    closed.clear()
+    gateway, refused = Gateway(application(), threads=1), Protocol([])
+
+    async def run() -> None:
+        with descriptors(left):
+            await one(gateway, refused, path="/long/3000")
+
+    asyncio.run(run())
+    assert refused.status == 503
+    assert dict(refused.headers)["Retry-After"] == "2"
+    assert json.loads(refused.body)["code"] == "http.busy"
+    assert closed == ["long"]
+    assert read_by(Protocol([]), path="/long/3").status == 200
 
 
 @pytest.mark.parametrize("version", ["1.1", "2"])
