@@ -19,7 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from kbs.cli.inputs import read_input
+from kbs.cli.issuer_files import is_keys_file
 from kbs.cli.rim_files import document_in
+from kbs.cli.x509_files import load_collateral
 from kbs.core.encode import parse_json_object, require_object
 from kbs.core.errors import KbsError, MalformedError
 from kbs.core.loose import octets_in
@@ -149,6 +151,16 @@ def read_event_log(data: bytes) -> tuple[str, EventLog]:
         raise exc from None
 
 
+def hint_beside(data: bytes) -> str | None:
+    """Say how a file is given that proves nothing by itself; None if it is another."""
+    if is_keys_file(data):
+        return "keys of issuers and collateral stand beside evidence: --collateral FILE"
+    with suppress(MalformedError):
+        load_collateral(data, "evidence")
+        return "what vendors publish stands beside evidence: --collateral FILE"
+    return None
+
+
 def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
     """Return the kind of a file of evidence, and its bytes.
 
@@ -169,7 +181,7 @@ def read_evidence(path: Path, kind: str | None) -> tuple[str, bytes]:
             expected="a bundle (JSON), an SNP report, a TDX, SGX or TPM quote, a Nitro "
             "document, an HCL report, an attestation of go-tpm-tools, a token, a CCA "
             "token, reports of NVIDIA devices, a RIM or an event log",
-            hint="say what it is with --kind",
+            hint=hint_beside(data) or "say what it is with --kind",
             code=UNKNOWN_KIND,
         )
     if found == RIM:

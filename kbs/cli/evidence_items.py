@@ -17,11 +17,11 @@ from kbs.cli.evidence_files import (
     RCAR,
     TOKEN,
     Unparsed,
+    hint_beside,
     rcar_evidence,
 )
 from kbs.cli.given_files import GivenFiles
 from kbs.cli.inputs import read_input
-from kbs.cli.issuer_files import is_keys_file
 from kbs.core.encode import b64, parse_json_object
 from kbs.core.errors import MalformedError
 from kbs.evidence.azure.hcl import ReportType, parse_hcl_report
@@ -65,13 +65,12 @@ def _unlike_bundle(data: bytes) -> MalformedError | None:
         return None
     if {"format", "items"} & members.keys():
         return None
-    hint = "keys of issuers and collateral stand beside evidence: --collateral FILE"
     return MalformedError(
         "JSON file",
         got="members " + (", ".join(sorted(members))[:100] or "none"),
         expected='a bundle ({"format", "items"}), evidence of RCAR, an answer of a '
         "service with a token, or reports of NVIDIA devices",
-        hint=hint if is_keys_file(data) else None,
+        hint=hint_beside(data),
     )
 
 

@@ -123,6 +123,70 @@ def test_the_hcl_report_is_as_others_read_it(vectors: Path, stem: str) -> None:
     check_hcl(parse_hcl_report(raw), expected_of(vectors, stem)["hcl"])
 
 
+@pytest.mark.parametrize("stem", [*SNP, *TDX])
+def test_the_quote_is_as_others_read_it(vectors: Path, stem: str) -> None:
+    expected = expected_of(vectors, stem)
+    shown = inspected(vectors, stem)["vtpm"]
+    attest = dict(expected["tpm_quote"])
+    attest["clock"] = f"{attest['clock']:016x}"
+    attest["safe"] = bool(attest["safe"])
+    assert shown["attest"] == attest
+    assert shown["pcrs"] == {"sha256": expected["pcrs_sha256"]}
+    assert expected["tpm_checks"]["pcr_digest_matches"] is True
+
+
+@pytest.mark.parametrize("stem", SNP)
+def test_the_snp_report_is_as_others_read_it(vectors: Path, stem: str) -> None:
+    expected = expected_of(vectors, stem)
+    wanted, shown = dict(expected["snp_report"]), inspected(vectors, stem)["snp"]
+    assert shown["signature"]["algorithm"] == wanted.pop("signature_algo")
+    for name in ("policy", "platform_info"):
+        value = shown[name]["raw"] if name == "policy" else shown[name]
+        assert int(value, 16) == int(wanted.pop(name), 16)
+    assert wanted.pop("policy_bits").items() <= shown["policy"].items()
+    parts = wanted.pop("reported_tcb_parts")
+    assert parts.items() <= shown["reported_tcb"].items()
+    for which in ("reported", "current", "committed", "launch"):
+        assert shown[f"{which}_tcb"]["raw"] == wanted.pop(f"{which}_tcb")
+    for which in ("current", "committed"):
+        build, minor, major = wanted.pop(f"{which}_build_minor_major")
+        assert shown[f"{which}_build"] == f"{major}.{minor}.{build}"
+    assert {name: shown[name] for name in wanted} == wanted
+    key, leaf = shown["endorsement_key"], expected["snp_verification"]
+    assert key["spki_sha256"] == leaf["leaf"]["spki_sha256"]
+    assert key["product_name"] == leaf["leaf_extensions"]["product_name"]
+
+
+@pytest.mark.parametrize("stem", TDX)
+def test_the_td_quote_is_as_others_read_it(vectors: Path, stem: str) -> None:
+    expected = expected_of(vectors, stem)
+    wanted, shown = dict(expected["td_quote"]), inspected(vectors, stem)["tdx"]
+    assert shown["padding_size"] == wanted.pop("trailing_bytes")
+    # Bit 0 of the attributes is debugging (Intel 348552, TD attributes).
+    debug = bool(int(shown["td_attributes"][:2], 16) & 1)
+    assert debug is wanted.pop("td_debug")
+    for name in ("att_key_type", "qe_vendor_id", "auth_data_size"):
+        wanted.pop(name)
+    assert {name: shown[name] for name in wanted} == wanted
+    facts, pck = expected["td_quote_verification"], shown["pck"]
+    assert pck["spki_sha256"] == facts["pck"]["spki_sha256"]
+    assert shown["qe_report"]["mr_signer"] == facts["qe_mr_signer"]
+    assert shown["qe_report"]["isv_svn"] == facts["qe_isv_svn"]
+    extension = facts["pck_extension"]
+    for name, other in (
+        ("ppid", "ppid"),
+        ("fmspc", "fmspc"),
+        ("pce_id", "pceid"),
+        ("pce_svn", "pcesvn"),
+        ("cpu_svn", "cpusvn"),
+    ):
+        assert pck[name] == extension[other]
+
+
+def inspected(folder: Path, stem: str) -> dict[str, Any]:
+    return dict(VERIFIER.inspect(VERIFIER.parse(item_for(folder, stem), 0)))
+
+
 @pytest.mark.parametrize("stem", REPORTS)
 def test_a_lone_hcl_report_is_read_and_unchecked(vectors: Path, stem: str) -> None:
     raw = raw_of(vectors, f"{stem}.bin")

@@ -124,6 +124,26 @@ def test_the_attestation_is_verified_and_its_fields_are_known(vectors: Path) -> 
     assert "vtpm.eventlog.replay" in passed
 
 
+def test_every_quote_is_as_others_read_it(vectors: Path) -> None:
+    attestation = parse_attestation(raw_of(vectors))
+    shown = {}
+    for item in (attestation.quote, *attestation.others):
+        fields: Any = VERIFIER.inspect(VERIFIER.parse(item, 0))
+        (bank,) = fields["pcrs"]
+        shown[bank] = fields
+    recorded = expected_of(vectors)["quotes"]
+    assert len(shown) == len(recorded)
+    for quote in recorded:
+        fields = shown[quote["hash"].lower()]
+        attest = dict(quote["attest"])
+        attest["clock"] = f"{attest['clock']:016x}"
+        attest["safe"] = bool(attest["safe"])
+        assert fields["attest"] == attest
+        assert fields["pcrs"] == {quote["hash"].lower(): quote["pcrs"]}
+        # After algorithm, hash and size.
+        assert fields["signature"]["values"] == [quote["raw_sig"][12:]]
+
+
 def test_without_googles_issuers_it_is_unchecked(vectors: Path) -> None:
     plain = Trust(now=AT, require_revocation=False, recorded=True)
     result, outcome = verify(raw_of(vectors), plain)

@@ -56,7 +56,7 @@ ISSUER_FILES = tuple(
     for line in ("milan", "genoa", "turin")
     for kind in ("", "-vlek")
 )
-# Belongs to another issue: a COSE endorsement, no SNP evidence.
+# A COSE endorsement of a measurement, which no family reads (docs/evidence.md).
 ELSEWHERE = "milan-v2-aci.uvm-reference-info"
 
 CHECKS = {

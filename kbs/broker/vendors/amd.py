@@ -21,6 +21,7 @@ from kbs.evidence.snp.certificates import (
     parse_endorsement_key,
 )
 from kbs.evidence.snp.products import ProductLine
+from kbs.evidence.snp.service import chain_path, crl_path, vcek_path
 from kbs.pki.certificates import (
     MAX_CERTIFICATE_BYTES,
     MAX_CRL_BYTES,
@@ -51,24 +52,17 @@ _MAX_CHAIN_BYTES = 64 * 1024
 
 def chain_source(line: str, kind: str = "vcek") -> Source:
     """Return where the issuer of a line's VCEKs or VLEKs lies, with its root."""
-    return Source(Service.KDS, f"/{kind}/v1/{line}/cert_chain")
+    return Source(Service.KDS, chain_path(line, kind))
 
 
 def crl_source(line: str) -> Source:
     """Return where the revocation list of a line's root lies."""
-    return Source(Service.KDS, f"/vcek/v1/{line}/crl")
+    return Source(Service.KDS, crl_path(line))
 
 
 def vcek_source(line: str, hwid: bytes, tcb: Mapping[str, int]) -> Source:
     """Return where the VCEK of a chip at one TCB lies."""
-    # Numbers have two digits, as AMD's own examples write them.
-    query = (
-        f"blSPL={tcb['bootloader']:02}&teeSPL={tcb['tee']:02}"
-        f"&snpSPL={tcb['snp']:02}&ucodeSPL={tcb['microcode']:02}"
-    )
-    if "fmc" in tcb:
-        query += f"&fmcSPL={tcb['fmc']:02}"
-    return Source(Service.KDS, f"/vcek/v1/{line}/{hwid.hex()}?{query}")
+    return Source(Service.KDS, vcek_path(line, hwid, tcb))
 
 
 def source_of_certificate(certificate: x509.Certificate) -> Source | None:

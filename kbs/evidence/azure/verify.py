@@ -37,8 +37,8 @@ from kbs.evidence.vtpm.checks import (
     selected_pcrs,
 )
 from kbs.evidence.vtpm.claims import quote_claims
+from kbs.evidence.vtpm.inspecting import inspect_quote
 from kbs.evidence.vtpm.item import TpmQuote
-from kbs.evidence.vtpm.pcrs import pcrs_to_json
 from kbs.evidence.vtpm.replay import check_event_log
 from kbs.evidence.vtpm.verify import BINDING_SIZE, BOUND_SIZE
 
@@ -107,7 +107,7 @@ class AzureVerifier:
             verifier = self._hardware[item.hcl.type]
             document[item.hardware.kind] = dict(verifier.inspect(item.hardware))
         if item.quote is not None:
-            document["vtpm"] = _inspect_quote(item.quote)
+            document["vtpm"] = inspect_quote(item.quote)
         return document
 
     def bound_matches(self, parsed: ParsedItem, binding: bytes) -> bool:
@@ -224,15 +224,6 @@ def _identities(item: AzureItem, hardware: ItemResult | None) -> tuple[str, ...]
     digest = hashlib.sha256(item.quote.ak.spki).hexdigest()
     signer = item.quote.attest.qualified_signer.hex()
     return (*below, f"spki:{digest}", f"qn:{signer}")
-
-
-def _inspect_quote(quote: TpmQuote) -> dict[str, object]:
-    return {
-        "extra_data": quote.attest.extra_data.hex(),
-        "pcrs": pcrs_to_json(quote.pcrs),
-        "ak_spki_sha256": quote.ak.spki_sha256.hex(),
-        "event_log": None if quote.event_log is None else len(quote.event_log.events),
-    }
 
 
 def _body(parsed: ParsedItem) -> AzureItem:

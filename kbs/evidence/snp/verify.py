@@ -38,6 +38,7 @@ from kbs.evidence.snp.checks import (
 )
 from kbs.evidence.snp.claims import SNP_CLAIMS, claims_of
 from kbs.evidence.snp.item import SnpItem, inspect_item, parse_item
+from kbs.evidence.snp.service import KEY_SERVICE, crl_path, where_issuers, where_leaf
 from kbs.pki.cache import LinkCache
 from kbs.pki.chain import Chain, ChainBroken, IssuerMissing, build_chain
 from kbs.pki.crl import standing
@@ -45,8 +46,6 @@ from kbs.pki.roots import Purpose, pinned_roots
 
 _BINDING_BYTES = 48
 _BOUND_BYTES = 64
-# AMD 57230, section 4: the Key Distribution Service.
-_SERVICE = "https://kdsintf.amd.com"
 
 
 class SnpVerifier:
@@ -120,7 +119,7 @@ class SnpVerifier:
     def _check_chain(self, case: Case) -> Chain | None:
         log = case.log
         if case.key is None:
-            log.unchecked("snp.chain", NO_LEAF)
+            log.unchecked("snp.chain", NO_LEAF + where_leaf(case.item.report))
             return None
         outcome = build_chain(
             case.key.certificate,
@@ -129,7 +128,7 @@ class SnpVerifier:
             cache=self._cache,
         )
         if isinstance(outcome, IssuerMissing):
-            log.unchecked("snp.chain", outcome.detail)
+            log.unchecked("snp.chain", outcome.detail + where_issuers(case.key))
             return None
         if isinstance(outcome, ChainBroken):
             log.failed("snp.chain", outcome.detail)
@@ -157,7 +156,7 @@ class SnpVerifier:
             log.passed("snp.revocation", f"not on AMD's list of {since}")
         elif case.trust.require_revocation:
             line = line_of(chain)
-            where = "" if line is None else f": fetch {_SERVICE}/vcek/v1/{line}/crl"
+            where = "" if line is None else f": fetch {KEY_SERVICE}{crl_path(line)}"
             log.unchecked("snp.revocation", f"no revocation list is current{where}")
         else:
             log.skipped("snp.revocation", "no revocation list is current at that time")

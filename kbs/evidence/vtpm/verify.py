@@ -19,9 +19,8 @@ from collections.abc import Mapping
 from kbs.core.checks import CheckLog, Verdict, verdict
 from kbs.core.claims import ClaimSpec, ClaimValue, ItemClaims
 from kbs.evidence.model import ItemResult, ParsedItem, Trust
-from kbs.evidence.vtpm.abi import ATTEST_QUOTE, TPM_GENERATED
 from kbs.evidence.vtpm.ak import KeyTrust, check_attributes, check_key
-from kbs.evidence.vtpm.algorithms import NAME_HASHES, bank_name, digest
+from kbs.evidence.vtpm.algorithms import NAME_HASHES, digest
 from kbs.evidence.vtpm.checks import (
     check_digest,
     check_selection,
@@ -29,13 +28,11 @@ from kbs.evidence.vtpm.checks import (
     selected_pcrs,
 )
 from kbs.evidence.vtpm.claims import FAMILY, VOCABULARY, quote_claims
+from kbs.evidence.vtpm.inspecting import inspect_quote
 from kbs.evidence.vtpm.item import KIND, TpmQuote, parse_item, quote_of
-from kbs.evidence.vtpm.pcrs import pcrs_to_json
 from kbs.evidence.vtpm.public import TpmPublic
 from kbs.evidence.vtpm.replay import check_event_log
 from kbs.evidence.vtpm.scope import NAME_CLAIM
-from kbs.evidence.vtpm.signature import scheme_text
-from kbs.pki.certificates import describe
 
 # `binding.md`: extraData is the first 32 bytes of the 48-byte binding.
 BINDING_SIZE = 48
@@ -78,33 +75,7 @@ class VtpmVerifier:
 
     def inspect(self, parsed: ParsedItem) -> Mapping[str, object]:
         """Return all parsed fields for people; nothing proven."""
-        quote = quote_of(parsed)
-        attest = quote.attest
-        return {
-            "attest": {
-                "magic": f"{TPM_GENERATED:08x}",
-                "type": f"{ATTEST_QUOTE:04x}",
-                "qualified_signer": attest.qualified_signer.hex(),
-                "extra_data": attest.extra_data.hex(),
-                "clock": f"{attest.clock:016x}",
-                "reset_count": attest.reset_count,
-                "restart_count": attest.restart_count,
-                "safe": attest.safe,
-                "firmware_version": f"{attest.firmware_version:016x}",
-                "pcr_select": [
-                    {"alg": bank_name(selection.bank), "pcrs": list(selection.pcrs)}
-                    for selection in attest.pcr_select
-                ],
-                "pcr_digest": attest.pcr_digest.hex(),
-            },
-            "signature": {
-                "scheme": scheme_text(quote.signature.scheme, quote.signature.hash),
-                "values": [value.hex() for value in quote.signature.values],
-            },
-            "pcrs": pcrs_to_json(quote.pcrs),
-            "ak": _inspect_ak(quote),
-            "event_log": _inspect_log(quote),
-        }
+        return inspect_quote(quote_of(parsed))
 
     def verify(self, parsed: ParsedItem, trust: Trust) -> ItemResult:
         """Run every check but binding; evidence that is wrong does not raise."""
@@ -186,23 +157,3 @@ def _identities(quote: TpmQuote, key: KeyTrust, name: bytes | None) -> tuple[str
     spki = f"spki:{quote.ak.spki_sha256.hex()}"
     signer = f"qn:{quote.attest.qualified_signer.hex()}"
     return (*(f"ak:{one.hex()}" for one in names), spki, signer)
-
-
-def _inspect_ak(quote: TpmQuote) -> dict[str, object]:
-    public = quote.ak.public
-    document: dict[str, object] = {
-        "spki_sha256": quote.ak.spki_sha256.hex(),
-        "certificates": [describe(cert.subject) for cert in quote.certificates],
-    }
-    if public is not None:
-        document["name"] = public.name.hex()
-        document["attributes"] = [str(flag.name).lower() for flag in public.attributes]
-        document["scheme"] = scheme_text(public.scheme.algorithm, public.scheme.hash)
-    return document
-
-
-def _inspect_log(quote: TpmQuote) -> dict[str, object] | None:
-    log = quote.event_log
-    if log is None:
-        return None
-    return {"format": log.format.value, "events": len(log.events)}

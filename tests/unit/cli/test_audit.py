@@ -331,6 +331,8 @@ def test_an_export_that_breaks_off_between_lines_is_none(
         sent.append(max(0, len(lines) - 2))
         return b"".join(lines)
 
+    for number in range(3):
+        shared_bench.must("key", "create", f"acme/model/broken-{kept}-{number}")
     path = tmp_path / "export"
     with shared_bench.tampering(cut):
         ran = shared_bench.run("audit", "export", str(path), "--json")
@@ -389,6 +391,7 @@ def test_bodies_that_an_export_lacks_are_told(
     shared_bench: Bench, tmp_path: Path
 ) -> None:
     """Taking them out changes no hash, and may hide a grant that should not be."""
+    shared_bench.must("ref", "add", "values", "acme/hidden", "ab")
     path = tmp_path / "export"
     shared_bench.must("audit", "export", str(path))
     lines = path.read_bytes().splitlines(keepends=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from kbs.channel.binding import (
     Mode,
@@ -25,7 +26,9 @@ from kbs.cli.evidence import time_of
 from kbs.core.clock import format_time, parse_time
 from kbs.core.encode import b64, b64u, parse_b64
 from kbs.core.ids import parse_key_ref
+from kbs.pki.certificates import der
 from tests.fakes.admin_bench import Ran, run
+from tests.fakes.amd import FakeAmd
 from tests.fakes.eventlog import typical_log
 from tests.fakes.tpm import FakeTpm
 
@@ -394,6 +397,22 @@ def test_what_is_no_evidence_at_all_is_refused_with_a_document(
     assert (check["id"], check["status"]) == ("bundle.parse", "fail")
     assert "--kind" in check["detail"]
     assert run("evidence", "verify", str(path)).out.startswith("verdict: refused\n")
+
+
+@pytest.mark.parametrize("made", ["certificate", "list"])
+def test_what_stands_beside_evidence_is_told_its_option(
+    tmp_path: Path, made: str
+) -> None:
+    amd = FakeAmd()
+    given = tmp_path / "given"
+    data = amd.crl().public_bytes(Encoding.DER) if made == "list" else der(amd.ark)
+    given.write_bytes(data)
+    ran = verify(given)
+    assert ran.code == 2
+    (check,) = ran.json["checks"]
+    assert check["detail"].endswith(
+        "(what vendors publish stands beside evidence: --collateral FILE)"
+    )
 
 
 def test_a_file_that_breaks_off_is_unreadable(

@@ -454,7 +454,7 @@ def test_fields_are_shown_without_proof() -> None:
     shown: Any = VERIFIER.inspect(VERIFIER.parse(VM.item(b"x"), 0))
     assert shown["hcl"]["vm"]["secure_boot"] is True
     assert shown["snp"]["vmpl"] == 0
-    assert shown["vtpm"]["extra_data"] == "78"
+    assert shown["vtpm"]["attest"]["extra_data"] == "78"
     alone: Any = VERIFIER.inspect(
         VERIFIER.parse(VM.item(hcl=td_hcl(), certificates=..., crl=..., vtpm=...), 0)
     )

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from kbs.broker.vendors.amd import chain_source, source_of_certificate
 from kbs.core.checks import Verdict, verdict
 from kbs.core.claims import ClaimType, Vocabulary, nest
 from kbs.core.encode import b64
 from kbs.core.errors import MalformedError
 from kbs.evidence.model import GivenCollateral, ItemResult, ParsedItem, Trust, Verifier
+from kbs.evidence.snp.checks import NO_LEAF
 from kbs.evidence.snp.claims import SNP_CLAIMS
 from kbs.evidence.snp.verify import SnpVerifier
 from kbs.pki.cache import LinkCache
@@ -450,6 +452,41 @@ def test_the_leaf_comes_from_the_collateral_by_chip_and_tcb() -> None:
 def test_a_leaf_that_no_chip_id_names_must_come_along(report: bytes) -> None:
     result = verify(item(report), known(MILAN.vcek(), MILAN.vlek()))
     assert set(statuses(result).values()) == {"unchecked"}
+
+
+def chain_detail(document: Mapping[str, object], given: Trust | None = None) -> str:
+    (check,) = [one for one in verify(document, given).checks if one.id == "snp.chain"]
+    assert check.status.value == "unchecked"
+    return check.detail
+
+
+@pytest.mark.parametrize("amd", [MILAN, GENOA, TURIN])
+def test_a_leaf_that_is_not_to_hand_is_named_for_fetching(amd: FakeAmd) -> None:
+    source = source_of_certificate(amd.vcek())
+    assert source is not None
+    assert chain_detail(item(amd.report())).endswith(f"; fetch {source.url}")
+
+
+def test_an_older_report_does_not_say_which_line_to_ask() -> None:
+    for amd in (MILAN, GENOA):
+        detail = chain_detail(item(amd.report(version=2)))
+        assert f"/vcek/v1/Milan/{amd.chip_id.hex()}?blSPL=" in detail
+        assert detail.endswith("(or Genoa's: the report does not say)")
+
+
+def test_what_amd_publishes_nowhere_is_not_named_for_fetching() -> None:
+    assert "the host has it" in chain_detail(item(MILAN.report(signing_key=VLEK)))
+    assert "the host knows it" in chain_detail(item(MILAN.report(chip_id=b"")))
+    unknown = chain_detail(item(MILAN.report(cpuid=b"\x1b\0\0")))
+    unread = chain_detail(item(MILAN.report(version=2, reported_tcb=b"\xff" * 8)))
+    assert {unknown, unread} == {NO_LEAF}
+
+
+@pytest.mark.parametrize("vlek", [False, True])
+def test_issuers_that_are_not_to_hand_are_named_for_fetching(vlek: bool) -> None:  # noqa: FBT001
+    document = GENOA.bundle_item(BINDING, vlek=vlek, chain=False)
+    source = chain_source("Genoa", "vlek" if vlek else "vcek")
+    assert chain_detail(document, trust(GENOA)).endswith(f"; fetch {source.url}")
 
 
 def test_leaf_of_an_unknown_product_in_the_collateral_is_passed_over() -> None:
