@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cbor2
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from kbs.core.checks import Status, Verdict, verdict
-from kbs.core.clock import parse_time
+from kbs.core.clock import format_time, parse_time
 from kbs.core.encode import b64
 from kbs.core.errors import MalformedError
 from kbs.evidence.model import GivenCollateral, ItemResult, ParsedItem, Trust
@@ -28,7 +33,8 @@ from kbs.pki.certificates import (
     load_der_certificate,
     spki_sha256,
 )
-from kbs.pki.chain import Chain, build_chain
+from kbs.pki.chain import Chain, build_chain, is_issued_by
+from kbs.pki.cose import CoseAlgorithm, Sign1, is_sign1_signed
 from kbs.pki.crl import is_crl_of, is_current, lists_certificate
 from kbs.pki.roots import PINNED_ROOTS, Purpose, pinned_roots
 
@@ -369,3 +375,55 @@ def test_every_single_bit_flip_of_a_real_report_is_refused(vectors: Path) -> Non
 def reparse(parsed: ParsedItem, body: SnpItem, raw: bytes) -> ParsedItem:
     """Parse a changed report beside certificates that are parsed already."""
     return replace(parsed, body=replace(body, raw=raw, report=parse_report(raw)))
+
+
+def test_the_endorsement_of_a_measurement(vectors: Path) -> None:
+    """No family reads it, since a time in its header has a tag; what it says is so."""
+    wanted = read_expected(vectors, ELSEWHERE)
+    message = cbor2.loads((vectors / "snp" / f"{ELSEWHERE}.cose").read_bytes())
+    protected, unprotected, payload, signature = message.value
+    header = cbor2.loads(protected)
+    chain = [load_der_certificate(one, "x5chain") for one in header[33]]
+    signed = Sign1(
+        protected=protected,
+        algorithm=CoseAlgorithm(header[1]),
+        header=header,
+        unprotected=unprotected,
+        payload=payload,
+        signature=signature,
+    )
+    assert is_sign1_signed(signed, chain[0].public_key())
+    assert not is_sign1_signed(
+        replace(signed, payload=payload + b" "), chain[0].public_key()
+    )
+    assert all(is_issued_by(*link, LinkCache()) for link in pairwise(chain))
+    assert (wanted["signature"], wanted["chain_links_valid"]) == ("valid", True)
+    assert header[1] == wanted["alg"]
+    assert header[3] == wanted["content_type"]
+    assert (header["iss"], header["feed"]) == (wanted["iss"], wanted["feed"])
+    assert json.loads(payload) == wanted["payload"]
+    assert [
+        {
+            "subject": one.subject.rfc4514_string(),
+            "issuer": one.issuer.rfc4514_string(),
+            "not_before": format_time(one.not_valid_before_utc),
+            "not_after": format_time(one.not_valid_after_utc),
+            "spki_sha256": spki_sha256(one),
+            "cert_sha256": one.fingerprint(hashes.SHA256()).hex(),
+        }
+        for one in chain
+    ] == wanted["chain"]
+    report = parse_report((vectors / "snp" / "milan-v2-aci.bin").read_bytes())
+    measured = wanted["payload"]["x-ms-sevsnpvm-launchmeasurement"]
+    assert (report.measurement.hex() == measured) is wanted[
+        "payload_measurement_equals_report"
+    ]
+
+
+def test_the_security_policy_of_a_container_group_is_in_host_data(
+    vectors: Path,
+) -> None:
+    text = (vectors / "snp" / "milan-v2-aci.security-policy.base64").read_text()
+    report = parse_report((vectors / "snp" / "milan-v2-aci.bin").read_bytes())
+    policy = base64.b64decode(text, validate=True)
+    assert report.host_data == hashlib.sha256(policy).digest()
