@@ -164,7 +164,9 @@ class RcarFetch:
             line.failed(exc)
             raise
         ready, fetched = settled.decided, settled.decided.fetched
-        if not settled.placed:
+        # A denial that the log has already. A grant without an entry ends below, in an
+        # error: no key leaves for it.
+        if fetched.jwe is None and not settled.placed:
             line.refused(listed(fetched.reasons))
             return fetched
         self._tell(ready, settled.placed[0], line)
