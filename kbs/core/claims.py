@@ -84,6 +84,29 @@ class ClaimSpec:
         return self.name.partition(".")[0]
 
 
+def claim_spec(
+    family: str,
+    name: str,
+    kind: ClaimType,
+    description: str,
+    source: str,
+    *,
+    size: int | None = None,
+    boot: bool = False,
+    safety: Safety | None = None,
+) -> ClaimSpec:
+    """Return the spec of a claim, by its name inside the family."""
+    return ClaimSpec(
+        name=f"{family}.{name}",
+        type=kind,
+        description=description,
+        source=source,
+        size=size,
+        boot=boot,
+        safety=safety,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class SpecTable:
     """Writes the specs of claims that share their family and where they come from."""
@@ -102,11 +125,12 @@ class SpecTable:
         safety: Safety | None = None,
     ) -> ClaimSpec:
         """Return the spec of a claim, by its name inside the family."""
-        return ClaimSpec(
-            name=f"{self.family}.{name}",
-            type=kind,
-            description=description,
-            source=self.source,
+        return claim_spec(
+            self.family,
+            name,
+            kind,
+            description,
+            self.source,
             size=size,
             boot=boot,
             safety=safety,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kbs.core.claims import ClaimSpec, ClaimType, ClaimValue, Safety
+from functools import partial
+
+from kbs.core.claims import ClaimSpec, ClaimType, ClaimValue, Safety, claim_spec
 from kbs.core.clock import format_time
 from kbs.evidence.dcap.levels import TcbInfo
 from kbs.evidence.dcap.pck import Pck
@@ -37,24 +39,7 @@ def tcb_specs(kind: str) -> tuple[ClaimSpec, ...]:
     parts = "platform" + (", TDX module" if of_td else "") + " and quoting enclave"
     words = [one for one in TcbStatus if of_td or not one.startswith("TD")]
 
-    def spec(
-        name: str,
-        claim: ClaimType,
-        description: str,
-        source: str,
-        *,
-        size: int | None = None,
-        safety: Safety | None = None,
-    ) -> ClaimSpec:
-        return ClaimSpec(
-            name=f"{kind}.{name}",
-            type=claim,
-            description=description,
-            source=source,
-            size=size,
-            safety=safety,
-        )
-
+    spec = partial(claim_spec, kind)
     return (
         spec(
             "tcb_status",

@@ -8,7 +8,7 @@ measurement differs, neither is known, and the claims are absent.
 
 from __future__ import annotations
 
-from kbs.core.claims import ClaimSpec, ClaimType, ClaimValue, Safety
+from kbs.core.claims import ClaimSpec, ClaimType, ClaimValue, Safety, claim_spec
 from kbs.evidence.nvgpu.abi import DIGEST_BYTES, NONCE_BYTES
 from kbs.evidence.nvgpu.device import (
     architecture_of,
@@ -42,30 +42,10 @@ _CHAIN = "device certificate chain"
 _RIM = "comparison with NVIDIA's RIMs"
 
 
-def _spec(
-    family: str,
-    name: str,
-    kind: ClaimType,
-    description: str,
-    source: str,
-    *,
-    size: int | None = None,
-    safety: Safety | None = None,
-) -> ClaimSpec:
-    return ClaimSpec(
-        name=f"{family}.{name}",
-        type=kind,
-        description=description,
-        source=source,
-        size=size,
-        safety=safety,
-    )
-
-
 def _common(family: str) -> tuple[ClaimSpec, ...]:
     """Return the claims that GPUs and switches have alike."""
     return (
-        _spec(
+        claim_spec(
             family,
             "nonce",
             ClaimType.BYTES,
@@ -73,22 +53,22 @@ def _common(family: str) -> tuple[ClaimSpec, ...]:
             f"{_REPORT}, request",
             size=NONCE_BYTES,
         ),
-        _spec(
+        claim_spec(
             family,
             "hwmodel",
             ClaimType.TEXT,
             "Name of the device certificate: chip, stepping, root of trust",
             _CHAIN,
         ),
-        _spec(family, "arch", ClaimType.TEXT, "HOPPER, BLACKWELL or LS10", _CHAIN),
-        _spec(
+        claim_spec(family, "arch", ClaimType.TEXT, "HOPPER, BLACKWELL or LS10", _CHAIN),
+        claim_spec(
             family,
             "chip",
             ClaimType.TEXT,
             "The chip (GH100, GB100, LS10)",
             f"{_OPAQUE} (CHIP_INFO), else {_CHAIN}",
         ),
-        _spec(
+        claim_spec(
             family,
             "device_id",
             ClaimType.BYTES,
@@ -96,14 +76,14 @@ def _common(family: str) -> tuple[ClaimSpec, ...]:
             _CHAIN,
             size=_SPKI_BYTES,
         ),
-        _spec(
+        claim_spec(
             family,
             "vbios_version",
             ClaimType.TEXT,
             "Version of the VBIOS, of a switch its BIOS: hex digits, dotted",
             f"{_OPAQUE} (VBIOS_VERSION)",
         ),
-        _spec(
+        claim_spec(
             family,
             "fwid",
             ClaimType.BYTES,
@@ -112,28 +92,28 @@ def _common(family: str) -> tuple[ClaimSpec, ...]:
             f"{_OPAQUE} (FWID)",
             size=DIGEST_BYTES,
         ),
-        _spec(
+        claim_spec(
             family,
             "measurements_match",
             ClaimType.BOOL,
             "Every measurement has a value that NVIDIA published for these versions",
             _RIM,
         ),
-        _spec(
+        claim_spec(
             family,
             "mismatches",
             ClaimType.TEXTS,
             "Measurements with another value: manifest and index in it (`vbios.9`)",
             _RIM,
         ),
-        _spec(
+        claim_spec(
             family,
             "secure_boot",
             ClaimType.BOOL,
             "True when every measurement matches, else absent",
             _RIM,
         ),
-        _spec(
+        claim_spec(
             family,
             "debug",
             ClaimType.BOOL,
@@ -141,7 +121,7 @@ def _common(family: str) -> tuple[ClaimSpec, ...]:
             _RIM,
             safety=_DEBUG,
         ),
-        _spec(
+        claim_spec(
             family,
             "certificate_status",
             ClaimType.TEXT,
@@ -154,14 +134,14 @@ def _common(family: str) -> tuple[ClaimSpec, ...]:
 
 GPU_CLAIMS: tuple[ClaimSpec, ...] = (
     *_common(KIND),
-    _spec(
+    claim_spec(
         KIND,
         "driver_version",
         ClaimType.VERSION,
         "Version of the driver that drives the GPU",
         f"{_OPAQUE} (DRIVER_VERSION)",
     ),
-    _spec(
+    claim_spec(
         KIND,
         "cc_mode",
         ClaimType.TEXT,
@@ -170,7 +150,7 @@ GPU_CLAIMS: tuple[ClaimSpec, ...] = (
         f"{_OPAQUE} (FEATURE_FLAG, PROTECTED_PCIE_STATUS) and {_RIM}",
         safety=_CC_MODE,
     ),
-    _spec(
+    claim_spec(
         KIND,
         "feature",
         ClaimType.TEXT,
@@ -178,7 +158,7 @@ GPU_CLAIMS: tuple[ClaimSpec, ...] = (
         "reports",
         f"{_OPAQUE} (FEATURE_FLAG)",
     ),
-    _spec(
+    claim_spec(
         KIND,
         "switch_pdis",
         ClaimType.TEXTS,
@@ -186,7 +166,7 @@ GPU_CLAIMS: tuple[ClaimSpec, ...] = (
         f"{_OPAQUE} (SWITCH_PDI)",
     ),
     *(
-        _spec(
+        claim_spec(
             KIND,
             field.name.lower(),
             ClaimType.TEXT,
@@ -203,7 +183,7 @@ GPU_CLAIMS: tuple[ClaimSpec, ...] = (
 
 SWITCH_CLAIMS: tuple[ClaimSpec, ...] = (
     *_common(SWITCH_FAMILY),
-    _spec(
+    claim_spec(
         SWITCH_FAMILY,
         "switch_pdi",
         ClaimType.TEXT,

@@ -7,7 +7,9 @@ initial values: zeros for 0–16 and 23, ones for 17–22).
 
 from __future__ import annotations
 
-from kbs.core.claims import ClaimSpec, ClaimType, ClaimValue, Safety
+from functools import partial
+
+from kbs.core.claims import ClaimSpec, ClaimType, ClaimValue, Safety, claim_spec
 from kbs.evidence.vtpm.abi import PCR_COUNT, Attest
 from kbs.evidence.vtpm.algorithms import DIGEST_SIZES, Algorithm, bank_name
 from kbs.evidence.vtpm.pcrs import PcrValues
@@ -48,23 +50,7 @@ def initial_value(bank: Algorithm, pcr: int) -> bytes:
     return fill * DIGEST_SIZES[bank]
 
 
-def _spec(
-    name: str,
-    kind: ClaimType,
-    description: str,
-    source: str,
-    *,
-    size: int | None = None,
-    safety: Safety | None = None,
-) -> ClaimSpec:
-    return ClaimSpec(
-        name=f"{FAMILY}.{name}",
-        type=kind,
-        description=description,
-        source=source,
-        size=size,
-        safety=safety,
-    )
+_spec = partial(claim_spec, FAMILY)
 
 
 def _pcr_spec(bank: Algorithm, pcr: int) -> ClaimSpec:
