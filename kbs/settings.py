@@ -204,12 +204,3 @@ def default_data_folder(environ: Mapping[str, str] = os.environ) -> Path:
         return Path("/var/lib/kbs")
     base = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return Path(base) / "kbs"
-
-
-def default_profile_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return KBS_PROFILE, else $XDG_CONFIG_HOME/kbs."""
-    named = environ.get("KBS_PROFILE")
-    if named:
-        return Path(named)
-    base = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(base) / "kbs"

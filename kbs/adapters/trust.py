@@ -153,22 +153,6 @@ def url_without_credentials(url: str) -> str:
     return scheme + rest + ("?" + "&".join(kept) if kept else "")
 
 
-def require_outside(trust: Path, data_dir: Path) -> None:
-    """Return if the trust folder is not in the data folder.
-
-    Raises:
-        ConfigurationError: it is; whoever copies the data would have the key as well.
-    """
-    inner, outer = trust.resolve(), data_dir.resolve()
-    if inner == outer or outer in inner.parents:
-        raise ConfigurationError(
-            "trust folder",
-            got=f"{trust}, inside the data folder",
-            expected=f"a folder outside {data_dir}",
-            hint="whoever copies the data folder must not get the key to it",
-        )
-
-
 def _config_home(environ: Mapping[str, str]) -> Path:
     # XDG Base Directory Specification 0.8: a relative path is to be ignored.
     named = Path(environ.get("XDG_CONFIG_HOME", ""))

@@ -28,9 +28,6 @@ from kbs.governance.statement import read_envelope
 
 log = logging.getLogger("kbs.upkeep")
 
-INTERVAL_SECONDS = 1.0
-"""How old the mark may get while entries come in."""
-
 
 class MarkKeeper:
     """Keeps the mark up with the database."""

@@ -30,7 +30,6 @@ _ATTEMPTS = 5
 _ATTRIBUTE_LIMIT = 64 * 1024
 
 # GHCB 56421, table 7: GUID, offset and length of each certificate, then zeros.
-_TABLE_ENTRY_SIZE = 24
 _TABLE_LIMIT = 16
 _CRL_GUID = uuid.UUID("92f81bc3-5811-4d3d-97ff-d19f88dc67ea")
 CERTIFICATE_GUIDS = {

@@ -108,3 +108,14 @@ def test_production_has_no_room_for(
 
 def test_production_without_them_is_fine(tmp_path: Path) -> None:
     assert _settings(tmp_path, production=True).production
+
+
+def test_the_trust_folder_is_never_inside_the_data(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (tmp_path / "link").symlink_to(data)
+    for trust in (data, data / "trust", tmp_path / "link" / "a" / "b"):
+        with pytest.raises(ConfigurationError, match="inside the data folder"):
+            Settings(data=data, trust=trust)
+    for trust in (tmp_path, tmp_path / "trust", tmp_path / "data2", data / ".." / "t"):
+        assert Settings(data=data, trust=trust).trust == trust

@@ -17,11 +17,9 @@ from kbs.evidence.nvgpu.opaque import OpaqueData, parse_opaque, serialize_opaque
 MAX_REPORT_BYTES = 0x2000
 """NVML_CC_GPU_ATTESTATION_REPORT_SIZE: what the driver has room for."""
 
-REQUEST_BYTES = 37
 NONCE_BYTES = 32
 SIGNATURE_BYTES = 96
 DIGEST_BYTES = 48
-MAX_BLOCKS = 255
 MAX_OPAQUE_BYTES = 1024
 """DSP0274, table 43: OpaqueLength."""
 
