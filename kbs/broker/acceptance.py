@@ -157,7 +157,7 @@ def require_undenied(
 
 def _names(policy: ActivePolicy, statement: Statement) -> Iterable[str]:
     """Return the names of a statement's kind that a policy has in its rules."""
-    named = policy.parsed.policy.dependencies()
+    named = policy.parsed.dependencies
     if statement.kind is Kind.REFERENCE_SET:
         return named.references
     if statement.kind is Kind.CA:

@@ -149,6 +149,8 @@ def _stopped(
     governing: tuple[ActivePolicy, ...],
     claims: Claims,
 ) -> tuple[Reason, ...]:
+    if not grounds.snapshot.state.denials:
+        return ()
     subject = ReleaseSubject(
         key=asked,
         policies=frozenset(policy.subject for policy in governing),
@@ -228,7 +230,7 @@ def _used(
 
 def named_objects(snapshot: Snapshot, policy: ActivePolicy) -> tuple[Proven, ...]:
     """Return the reference sets and workload policies that a policy names."""
-    dependencies = policy.parsed.policy.dependencies()
+    dependencies = policy.parsed.dependencies
     view = snapshot.view(policy.subject.tenant)
     references = [view.reference_object(name) for name in dependencies.references]
     workloads = [

@@ -279,7 +279,7 @@ class Governing:
         )
         require_undenied(statement, snapshot, parsed.policy.releases)
         view = GovernedView(after, statement.tenant)
-        missing = missing_names(parsed.policy.dependencies(), view)
+        missing = missing_names(parsed.dependencies, view)
         if missing:
             raise ConflictError(
                 f"policy {statement.subject}",

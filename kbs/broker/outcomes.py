@@ -12,7 +12,7 @@ from kbs.audit.pseudonym import Pseudonyms
 from kbs.broker.attest import Asked, Attested
 from kbs.broker.decide import KeyOutcome
 from kbs.channel.answer import WithheldKey
-from kbs.core.checks import Check, Status
+from kbs.core.checks import Check
 from kbs.core.decision import Denied, Granted, PolicyRef, Reason
 from kbs.core.errors import UnavailableError
 from kbs.core.ids import KeyRef
@@ -106,9 +106,10 @@ def undecided(asked: Asked) -> tuple[events.KeyDecision, ...]:
 
 
 def report_of(checks: tuple[Check, ...], pseudonyms: Pseudonyms) -> events.CheckReport:
-    """Return what the log says of the checks."""
-    most = _longest(sum(check.status is not Status.PASS for check in checks))
-    return events.CheckReport(shortened(pseudonyms.checks(checks), most))
+    """Return what the log says of the checks; of those that passed, no text."""
+    told = [check for check in checks if check.status in events.TOLD]
+    texts = shortened(pseudonyms.checks(told), _longest(len(told)))
+    return events.CheckReport(checks, texts)
 
 
 def shortened(texts: Iterable[Explained], most: int) -> tuple[Explained, ...]:

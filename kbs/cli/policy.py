@@ -156,7 +156,7 @@ def _wrong_names(parsed: ParsedPolicy, names: Path | None) -> tuple[str, ...]:
     tenant = parsed.policy.tenant
     view = load_context(names, tenant=tenant).view(tenant)
     return (
-        *missing_names(parsed.policy.dependencies(), view),
+        *missing_names(parsed.dependencies, view),
         *reference_faults(parsed.policy, view, vocabulary()),
     )
 

@@ -32,15 +32,16 @@ class Reader:
         Raises:
             MalformedError: fewer bytes are left.
         """
-        if size < 0 or size > self.remaining:
+        start = self._offset
+        end = start + size
+        if not start <= end <= len(self._data):
             raise MalformedError(
-                f"{self._what} {field} at offset {self._offset}",
+                f"{self._what} {field} at offset {start}",
                 got=f"{self.remaining} bytes left",
                 expected=f"{size} bytes",
             )
-        start = self._offset
-        self._offset += size
-        return self._data[start : self._offset]
+        self._offset = end
+        return self._data[start:end]
 
     def peek(self) -> int | None:
         """Return the next byte without consuming it; None at the end."""
@@ -61,7 +62,7 @@ class Reader:
             MalformedError: one of them is not.
         """
         data = self.take(size, field)
-        if any(data):
+        if data != bytes(size):
             raise MalformedError(
                 f"{self._what} {field}", got=data.hex()[:64], expected="all zero"
             )

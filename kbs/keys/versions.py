@@ -102,16 +102,15 @@ def verify_row(row: StoredKeyVersion, kek: KeyEncryptionKey, *, instance: str) -
         )
 
 
-def open_version(
+def decrypt_version(
     row: StoredKeyVersion, kek: KeyEncryptionKey, *, instance: str
 ) -> Secret:
-    """Return the secret of a version.
+    """Return the secret of a version whose row `verify_row` found whole.
 
     Raises:
-        IntegrityError: the row is not what was written.
+        IntegrityError: its envelope belongs to another row.
         ConflictError: it was destroyed.
     """
-    verify_row(row, kek, instance=instance)
     if row.envelope is None:
         raise ConflictError(
             f"key {row.key.ref}", got="destroyed", expected="a version with a secret"

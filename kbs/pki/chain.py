@@ -148,13 +148,15 @@ def out_of_date(
     """Say which certificates are not valid at `now`, and why; empty when all are."""
     complaints = []
     for certificate in certificates:
+        begins = certificate.not_valid_before_utc
+        ends = certificate.not_valid_after_utc
+        if begins <= now <= ends:
+            continue
         name = describe(certificate.subject)
-        if now < certificate.not_valid_before_utc:
-            begins = certificate.not_valid_before_utc.isoformat()
-            complaints.append(f"{name} is not valid before {begins}")
-        if now > certificate.not_valid_after_utc:
-            ended = certificate.not_valid_after_utc.isoformat()
-            complaints.append(f"{name} expired {ended}")
+        if now < begins:
+            complaints.append(f"{name} is not valid before {begins.isoformat()}")
+        if now > ends:
+            complaints.append(f"{name} expired {ends.isoformat()}")
     return tuple(complaints)
 
 

@@ -97,7 +97,7 @@ def run_folder(folder: Path, vocabulary: Vocabulary) -> FolderResult:
     if (folder / "context.yaml").is_file():
         context = load_context(folder / "context.yaml", tenant=parsed.policy.tenant)
     view = context.view(parsed.policy.tenant)
-    problems = list(missing_names(parsed.policy.dependencies(), view))
+    problems = list(missing_names(parsed.dependencies, view))
     problems += reference_faults(parsed.policy, view, vocabulary)
     results: list[CaseResult] = []
     for kind in ("allow", "deny"):

@@ -22,6 +22,7 @@ from kbs.policy.match import KeyGlob, parse_releases
 from kbs.policy.model import (
     KIND,
     Accept,
+    Dependencies,
     Door,
     Freshness,
     ReleasePolicy,
@@ -64,6 +65,7 @@ class ParsedPolicy:
     warnings: tuple[str, ...]
     globs: tuple[KeyGlob, ...]
     rules: tuple[CompiledRule, ...] = field(repr=False)
+    dependencies: Dependencies
 
 
 def parse_release_policy(
@@ -100,6 +102,7 @@ def parse_release_policy(
         warnings=(*warnings_of(policy, vocabulary), *reader.warnings),
         globs=tuple(KeyGlob.parse(text) for text in policy.releases),
         rules=tuple(_compiled(rule, vocabulary) for rule in policy.allow),
+        dependencies=policy.dependencies(),
     )
 
 

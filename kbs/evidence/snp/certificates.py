@@ -66,6 +66,7 @@ class EndorsementKey:
         return product_of_name(self.product_name)
 
 
+@lru_cache(REMEMBERED)
 def is_endorsement_key(certificate: x509.Certificate) -> bool:
     """Whether a certificate has AMD's structure version extension, as all leaves do."""
     try:

@@ -100,7 +100,7 @@ def release(
         request="e1" * 32,
         freshness="challenge",
         appraised=START,
-        checks=CheckReport(checks),
+        checks=CheckReport(checks, checks[1:]),
         recipient="e2" * 32,
         answer="e3" * 32,
         evidence="e4" * 32,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kbs.broker.vault import Vault
 from kbs.core.errors import ConfigurationError, ConflictError, IntegrityError
 from kbs.core.ids import KeyId
 from kbs.keys.model import KeyKind, KeyState, Origin
@@ -17,9 +18,9 @@ from kbs.keys.store import StoredKeyVersion
 from kbs.keys.versions import (
     change_state,
     create_version,
+    decrypt_version,
     first_version,
     next_version,
-    open_version,
     rewrap_version,
     verify_row,
 )
@@ -38,8 +39,15 @@ KEY = first_version(
 ROW = create_version(Secret(VALUE), KEY, KEK, instance=INSTANCE)
 
 
+def open_version(
+    row: StoredKeyVersion, kek: LocalKEK, *, instance: str = INSTANCE
+) -> Secret:
+    verify_row(row, kek, instance=instance)
+    return decrypt_version(row, kek, instance=instance)
+
+
 def test_what_was_stored_comes_back() -> None:
-    assert open_version(ROW, KEK, instance=INSTANCE).reveal() == VALUE
+    assert open_version(ROW, KEK).reveal() == VALUE
 
 
 def test_nothing_of_the_secret_is_in_the_row_or_its_repr() -> None:
@@ -68,28 +76,39 @@ def flipped(data: bytes) -> bytes:
 ENVELOPE: Envelope = ROW.envelope or Envelope("", b"", b"")
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        replace(ROW, key=replace(KEY, state=KeyState.ENABLED)),
-        replace(ROW, key=replace(KEY, state=KeyState.DESTROYED)),
-        replace(ROW, key=replace(KEY, version=2)),
-        replace(ROW, key=replace(KEY, kind=KeyKind.AES256)),
-        replace(ROW, key=replace(KEY, origin=Origin.GENERATED)),
-        replace(ROW, key=replace(KEY, created=LATER)),
-        replace(ROW, key=replace(KEY, revision=2)),
-        replace(ROW, key=replace(KEY, key_id=KeyId("rival", "model", "chat"))),
-        replace(ROW, mac=flipped(ROW.mac)),
-        replace(ROW, mac=b""),
-        replace(ROW, envelope=None),
-        changed_envelope(wrapped=flipped(ENVELOPE.wrapped)),
-        changed_envelope(ciphertext=flipped(ENVELOPE.ciphertext)),
-    ],
+CHANGED = (
+    replace(ROW, key=replace(KEY, state=KeyState.ENABLED)),
+    replace(ROW, key=replace(KEY, state=KeyState.DESTROYED)),
+    replace(ROW, key=replace(KEY, version=2)),
+    replace(ROW, key=replace(KEY, kind=KeyKind.AES256)),
+    replace(ROW, key=replace(KEY, origin=Origin.GENERATED)),
+    replace(ROW, key=replace(KEY, created=LATER)),
+    replace(ROW, key=replace(KEY, revision=2)),
+    replace(ROW, key=replace(KEY, key_id=KeyId("rival", "model", "chat"))),
+    replace(ROW, mac=flipped(ROW.mac)),
+    replace(ROW, mac=b""),
+    replace(ROW, envelope=None),
+    changed_envelope(wrapped=flipped(ENVELOPE.wrapped)),
+    changed_envelope(ciphertext=flipped(ENVELOPE.ciphertext)),
 )
+
+
+@pytest.mark.parametrize("row", CHANGED)
 def test_any_field_changed_in_the_database_is_noticed(row: StoredKeyVersion) -> None:
     with pytest.raises(IntegrityError) as caught:
-        open_version(row, KEK, instance=INSTANCE)
+        open_version(row, KEK)
     assert caught.value.code == "keys.state"
+
+
+@pytest.mark.parametrize("row", CHANGED)
+def test_a_vault_that_knows_the_row_notices_as_well(row: StoredKeyVersion) -> None:
+    vault = Vault(KEK, INSTANCE)
+    assert vault.open_key(ROW).reveal() == VALUE
+    for read in (vault.verify, vault.open_key):
+        with pytest.raises(IntegrityError) as caught:
+            read(row)
+        assert caught.value.code == "keys.state"
+    assert vault.open_key(ROW).reveal() == VALUE
 
 
 def test_another_instance_or_kek_does_not_open_it() -> None:
@@ -97,7 +116,7 @@ def test_another_instance_or_kek_does_not_open_it() -> None:
         open_version(ROW, KEK, instance="f" * 32)
     assert caught.value.code == "keys.state"
     with pytest.raises(IntegrityError) as caught:
-        open_version(ROW, OTHER_KEK, instance=INSTANCE)
+        open_version(ROW, OTHER_KEK)
     assert caught.value.code == "keys.kek"
 
 
@@ -107,12 +126,12 @@ def test_a_life_from_pending_to_the_tombstone() -> None:
         row = change_state(row, state, KEK, instance=INSTANCE, now=LATER)
         assert (row.key.state, row.key.revision) == (state, revision)
         assert row.key.changed == LATER
-        assert open_version(row, KEK, instance=INSTANCE).reveal() == VALUE
+        assert open_version(row, KEK).reveal() == VALUE
     tombstone = change_state(row, KeyState.DESTROYED, KEK, instance=INSTANCE, now=LATER)
     assert tombstone.envelope is None
     verify_row(tombstone, KEK, instance=INSTANCE)
     with pytest.raises(ConflictError):
-        open_version(tombstone, KEK, instance=INSTANCE)
+        open_version(tombstone, KEK)
     with pytest.raises(ConflictError):
         change_state(tombstone, KeyState.ENABLED, KEK, instance=INSTANCE, now=LATER)
 
@@ -120,7 +139,7 @@ def test_a_life_from_pending_to_the_tombstone() -> None:
 def test_an_erased_envelope_cannot_be_put_back_under_the_tombstone() -> None:
     tombstone = change_state(ROW, KeyState.DESTROYED, KEK, instance=INSTANCE, now=LATER)
     with pytest.raises(IntegrityError):
-        open_version(replace(tombstone, envelope=ROW.envelope), KEK, instance=INSTANCE)
+        open_version(replace(tombstone, envelope=ROW.envelope), KEK)
 
 
 def test_a_row_is_verified_before_its_state_changes() -> None:
@@ -139,9 +158,9 @@ def test_rotating_the_kek_rewraps_everything() -> None:
     row = rewrap_version(ROW, KEK, OTHER_KEK, instance=INSTANCE)
     assert row.kek_id == OTHER_KEK.kek_id
     assert row.key.revision == ROW.key.revision + 1
-    assert open_version(row, OTHER_KEK, instance=INSTANCE).reveal() == VALUE
+    assert open_version(row, OTHER_KEK).reveal() == VALUE
     with pytest.raises(IntegrityError):
-        open_version(row, KEK, instance=INSTANCE)
+        open_version(row, KEK)
 
 
 def test_rotating_the_kek_takes_tombstones_along() -> None:
