@@ -68,15 +68,19 @@ class Check:
 class CheckLog:
     """Collects checks in order; a verifier fills one and never stops at the first."""
 
-    __slots__ = ("_checks",)
+    __slots__ = ("_checks", "_item")
 
-    def __init__(self) -> None:
-        """Start empty."""
+    def __init__(self, item: int | None = None) -> None:
+        """Start empty; the checks are about this item of a bundle, if about one."""
+        self._item = item
         self._checks: list[Check] = []
 
     def passed(self, check_id: str, detail: str = "") -> None:
         """Record that a check held."""
-        self._checks.append(Check(id=check_id, status=Status.PASS, detail=detail))
+        # The many; the others go by a call more.
+        self._checks.append(
+            Check(id=check_id, status=Status.PASS, detail=detail, item=self._item)
+        )
 
     def failed(
         self,
@@ -87,15 +91,7 @@ class CheckLog:
         expected: str | None = None,
     ) -> None:
         """Record that a check was made and did not hold."""
-        self._checks.append(
-            Check(
-                id=check_id,
-                status=Status.FAIL,
-                detail=detail,
-                got=got,
-                expected=expected,
-            )
-        )
+        self._add(check_id, Status.FAIL, detail, got, expected)
 
     def compared(
         self, check_id: str, subject: str, got: object, expected: object
@@ -109,11 +105,30 @@ class CheckLog:
 
     def skipped(self, check_id: str, detail: str) -> None:
         """Record that a check does not apply here, and why."""
-        self._checks.append(Check(id=check_id, status=Status.SKIPPED, detail=detail))
+        self._add(check_id, Status.SKIPPED, detail)
 
     def unchecked(self, check_id: str, detail: str) -> None:
         """Record that a check applies but its inputs are not to be had."""
-        self._checks.append(Check(id=check_id, status=Status.UNCHECKED, detail=detail))
+        self._add(check_id, Status.UNCHECKED, detail)
+
+    def _add(
+        self,
+        check_id: str,
+        status: Status,
+        detail: str,
+        got: str | None = None,
+        expected: str | None = None,
+    ) -> None:
+        self._checks.append(
+            Check(
+                id=check_id,
+                status=status,
+                detail=detail,
+                item=self._item,
+                got=got,
+                expected=expected,
+            )
+        )
 
     def status_of(self, check_id: str) -> Status | None:
         """Return the last status recorded under this id."""

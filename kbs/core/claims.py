@@ -276,13 +276,12 @@ def nest(values: Mapping[str, ClaimValue], family: str) -> dict[str, object]:
                 message = f"claim {name} nests below a value"
                 raise TypeError(message)
             node = child
-        node[parts[-1]] = _plain(value)
+        node[parts[-1]] = plain(value)
     return tree
 
 
-def _plain(value: ClaimValue) -> object:
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, tuple):
-        return list(value)
-    return value
+def plain(value: ClaimValue) -> object:
+    """Return the value of a claim as plain JSON."""
+    if isinstance(value, (str, int)):
+        return value
+    return list(value) if isinstance(value, tuple) else dict(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kbs.core.claims import Claims, ClaimValue, ItemClaims
+from kbs.core.claims import Claims, ClaimValue, ItemClaims, plain
 from kbs.core.encode import require_integer, require_list, require_object, require_text
 from kbs.core.errors import MalformedError
 
@@ -62,13 +62,7 @@ def _read_item(value: object) -> ItemClaims:
 
 
 def _write_values(values: Mapping[str, ClaimValue]) -> dict[str, object]:
-    return {name: _write_value(value) for name, value in values.items()}
-
-
-def _write_value(value: ClaimValue) -> object:
-    if isinstance(value, Mapping):
-        return dict(value)
-    return list(value) if isinstance(value, tuple) else value
+    return {name: plain(value) for name, value in values.items()}
 
 
 def _read_values(value: object) -> dict[str, ClaimValue]:

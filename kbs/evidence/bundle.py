@@ -187,12 +187,9 @@ def _parse_fault(kind: str, index: int, detail: str, *, expected: str | None) ->
 def _item_checks(one: AppraisedItem) -> tuple[Check, ...]:
     index = one.parsed.index
     parse_id = f"{one.parsed.kind}.parse"
-    checks = tuple(
-        [
-            check if check.item == index else check.at(index)
-            for check in one.result.checks
-        ]
-    )
+    checks = one.result.checks
+    if {check.item for check in checks} - {index}:
+        checks = tuple(check.at(index) for check in checks)
     if parse_id in [check.id for check in checks]:
         return checks
     return (Check(id=parse_id, status=Status.PASS, item=index), *checks)

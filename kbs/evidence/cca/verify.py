@@ -112,7 +112,7 @@ class CcaVerifier:
     def verify(self, parsed: ParsedItem, trust: Trust) -> ItemResult:
         """Run the checks; evidence that is wrong gives checks that say so."""
         token = _body(parsed)
-        log = CheckLog()
+        log = CheckLog(parsed.index)
         _check_profile(token, log)
         anchors = _check_trust(token, trust, log)
         signers = _check_platform(token, anchors, log)
@@ -120,7 +120,7 @@ class CcaVerifier:
         _check_realm(token, log)
         log.skipped("cca.revocation", "a platform's key is taken back by removing it")
         return ItemResult(
-            checks=tuple(check.at(parsed.index) for check in log.checks),
+            checks=log.checks,
             claims=_claims(token, signers, log, parsed.index),
             authenticated=all(
                 log.status_of(check) is Status.PASS

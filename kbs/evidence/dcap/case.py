@@ -74,7 +74,9 @@ class Case:
         )
 
 
-def open_case(profile: Profile, item: DcapItem, trust: Trust, cache: LinkCache) -> Case:
+def open_case(
+    profile: Profile, item: DcapItem, trust: Trust, cache: LinkCache, log: CheckLog
+) -> Case:
     """Gather what a verification needs; the PCK may come from the collateral."""
     certificates = (
         *item.certificates,
@@ -95,7 +97,7 @@ def open_case(profile: Profile, item: DcapItem, trust: Trust, cache: LinkCache) 
         signers=find_signers(pool, roots, cache),
         trust=trust,
         cache=cache,
-        log=CheckLog(),
+        log=log,
     )
 
 

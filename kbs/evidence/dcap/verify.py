@@ -22,7 +22,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
-from kbs.core.checks import Status
+from kbs.core.checks import CheckLog, Status
 from kbs.core.claims import ClaimSpec, ClaimValue, ItemClaims
 from kbs.evidence.dcap.case import Case, Profile, open_case
 from kbs.evidence.dcap.checks import (
@@ -125,7 +125,8 @@ class DcapVerifier(ABC):
     def verify(self, parsed: ParsedItem, trust: Trust) -> ItemResult:
         """Run every check; evidence that is wrong gives checks that say so."""
         item = self.body_of(parsed)
-        case = open_case(self.profile, item, trust, self._cache)
+        log = CheckLog(parsed.index)
+        case = open_case(self.profile, item, trust, self._cache, log)
         check_signature(case)
         check_qe_report(case)
         chain = check_chain(case)
@@ -136,7 +137,7 @@ class DcapVerifier(ABC):
         check_revocation(case, chain, signers)
         finding = check_tcb(case, info, identity)
         further = self.check_further(case)
-        checks = tuple(check.at(parsed.index) for check in case.log.checks)
+        checks = case.log.checks
         stopped = any(
             check.status in {Status.FAIL, Status.UNCHECKED} for check in checks
         )

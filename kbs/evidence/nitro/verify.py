@@ -150,13 +150,13 @@ class NitroVerifier:
 
     def verify(self, parsed: ParsedItem, trust: Trust) -> ItemResult:
         """Run the five checks; evidence that is wrong gives checks that say so."""
-        case = _Case(self._kind, _body(parsed), trust, CheckLog())
+        case = _Case(self._kind, _body(parsed), trust, CheckLog(parsed.index))
         _check_signature(case)
         _check_certificate(case)
         chain = self._check_chain(case)
         _check_validity(case, chain)
         self._check_revocation(case, chain)
-        checks = tuple(check.at(parsed.index) for check in case.log.checks)
+        checks = case.log.checks
         return ItemResult(
             checks=checks,
             claims=_claims(case.document, checks, parsed.index),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kbs.core.checks import CheckLog, Status
 from kbs.evidence.model import Trust
@@ -26,7 +26,7 @@ class Case:
 
     item: DeviceItem
     trust: Trust
-    log: CheckLog = field(default_factory=CheckLog)
+    log: CheckLog
 
     def has_passed(self, *check_ids: str) -> bool:
         """Whether all of these checks were made and held."""

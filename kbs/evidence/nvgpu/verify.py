@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kbs.core.checks import Status
+from kbs.core.checks import CheckLog, Status
 from kbs.core.claims import ClaimSpec, ItemClaims
 from kbs.evidence.model import ItemResult, ParsedItem, Trust
 from kbs.evidence.nvgpu.abi import NONCE_BYTES
@@ -111,7 +111,8 @@ class NvGpuVerifier:
 
     def verify(self, parsed: ParsedItem, trust: Trust) -> ItemResult:
         """Run the nine checks; evidence that is wrong gives checks that say so."""
-        case = Case(item=_body(parsed), trust=trust)
+        log = CheckLog(parsed.index)
+        case = Case(item=_body(parsed), trust=trust, log=log)
         check_signature(case)
         chain = self._check_chain(case)
         check_validity(case, chain)
@@ -132,7 +133,7 @@ class NvGpuVerifier:
         rims = self._check_rims(case, chain)
         found = check_measurements(case, rims)
         return ItemResult(
-            checks=tuple(check.at(parsed.index) for check in case.log.checks),
+            checks=case.log.checks,
             claims=_claims(case, chain, found, parsed.index),
             authenticated=case.has_passed("nvgpu.report.signature", "nvgpu.chain"),
             identities=_identities(case.item, chain),

@@ -211,6 +211,9 @@ _TCBS: tuple[ClaimSpec, ...] = tuple(
 SNP_CLAIMS: tuple[ClaimSpec, ...] = (*_IDENTITY, *_POLICY, *_TCBS, *_PLATFORM)
 """Every claim of the family, in the order of the documentation."""
 
+_POLICY_FLAGS = {f"snp.policy.{name}": bit for name, bit in POLICY_BITS.items()}
+_PLATFORM_FLAGS = {f"snp.platform.{name}": bit for name, bit in PLATFORM_BITS.items()}
+
 
 def claims_of(
     report: Report, key: EndorsementKey, line: ProductLine
@@ -264,10 +267,7 @@ def _policy_claims(policy: int) -> dict[str, ClaimValue]:
         "snp.policy.raw": f"{policy:016x}",
         "snp.policy.abi_minor": policy & 0xFF,
         "snp.policy.abi_major": policy >> 8 & 0xFF,
-        **{
-            f"snp.policy.{name}": bool(policy >> bit & 1)
-            for name, bit in POLICY_BITS.items()
-        },
+        **{name: bool(policy >> bit & 1) for name, bit in _POLICY_FLAGS.items()},
     }
 
 
@@ -275,8 +275,8 @@ def _platform_claims(platform_info: int) -> dict[str, ClaimValue]:
     return {
         "snp.platform_info": f"{platform_info:016x}",
         **{
-            f"snp.platform.{name}": bool(platform_info >> bit & 1)
-            for name, bit in PLATFORM_BITS.items()
+            name: bool(platform_info >> bit & 1)
+            for name, bit in _PLATFORM_FLAGS.items()
         },
     }
 

@@ -79,6 +79,9 @@ class _Fields:
         return _Fields(require_object(self._value(name), what), f"{name}.")
 
     def number(self, name: str, most: int) -> int:
+        value = self._members.get(name)
+        if type(value) is int and 0 <= value <= most:
+            return value
         return require_integer(self._value(name), self._what(name), least=0, most=most)
 
     def little(self, name: str, size: int) -> bytes:

@@ -21,6 +21,8 @@ class ProductLine(StrEnum):
     TURIN = "Turin"
 
 
+_BY_NAME: Mapping[str, ProductLine] = {line.value: line for line in ProductLine}
+
 _RESERVED = None
 
 # AMD 56860 rev. 1.58, tables 3 and 4: byte by byte, lowest first.
@@ -50,8 +52,7 @@ def product_of_cpuid(family: int, model: int) -> ProductLine | None:
 
 def product_of_name(name: str) -> ProductLine | None:
     """Return the line of a product name with or without stepping (`Milan-B0`)."""
-    base = name.partition("-")[0]
-    return next((line for line in ProductLine if line.value == base), None)
+    return _BY_NAME.get(name.partition("-")[0])
 
 
 def parse_tcb(raw: bytes, line: ProductLine, what: str) -> Mapping[str, int]:

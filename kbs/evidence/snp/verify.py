@@ -99,7 +99,7 @@ class SnpVerifier:
         """Run the eight checks; evidence that is wrong gives checks that say so."""
         item = _body(parsed)
         key = item.key if item.key is not None else known_key(item.report, trust)
-        case = Case(item=item, key=key, trust=trust, log=CheckLog())
+        case = Case(item=item, key=key, trust=trust, log=CheckLog(parsed.index))
         check_signature(case)
         chain = self._check_chain(case)
         check_validity(case, chain)
@@ -108,9 +108,8 @@ class SnpVerifier:
         check_product(case, chain)
         check_tcb(case, chain)
         check_chip_id(case)
-        checks = tuple(check.at(parsed.index) for check in case.log.checks)
         return ItemResult(
-            checks=checks,
+            checks=case.log.checks,
             claims=_claims(case, chain, parsed.index),
             authenticated=case.has_passed("snp.report.signature", "snp.chain"),
             identities=_identities(case),

@@ -101,7 +101,7 @@ class TokenVerifier:
     def verify(self, parsed: ParsedItem, trust: Trust) -> ItemResult:
         """Run the checks; evidence that is wrong gives checks that say so."""
         token = _body(parsed)
-        log = CheckLog()
+        log = CheckLog(parsed.index)
         issuers = _check_issuer(token, trust, log)
         signers = self._check_signature(token, issuers, trust, log)
         chains = tuple(one.chain for one in signers if one.chain is not None)
@@ -118,7 +118,7 @@ class TokenVerifier:
         claims = _claims(token, signers, log, parsed.index)
         passed = (Status.PASS, Status.SKIPPED)
         return ItemResult(
-            checks=tuple(check.at(parsed.index) for check in log.checks),
+            checks=log.checks,
             authenticated=log.status_of("token.signature") is Status.PASS
             and log.status_of("token.chain") in passed,
             identities=_identities(token),

@@ -82,17 +82,16 @@ class VtpmVerifier:
         quote = quote_of(parsed)
         # The key comes first, since only its public area tells the scheme it allows;
         # what is wrong with the quote itself is reported first nevertheless.
-        about_key, log = CheckLog(), CheckLog()
+        about_key, log = CheckLog(parsed.index), CheckLog(parsed.index)
         key = check_key(quote, trust, about_key)
         check_attributes(key, trust, about_key)
         named = _check_qualified_signer(quote, key.public, about_key)
         signed = check_signature(quote, key.public, log)
         check_selection(quote, log)
         check_digest(quote, log)
-        about_log = CheckLog()
+        about_log = CheckLog(parsed.index)
         proven = check_event_log(quote.event_log, selected_pcrs(quote), about_log)
-        made = (*log.checks, *about_key.checks, *about_log.checks)
-        checks = tuple(check.at(parsed.index) for check in made)
+        checks = (*log.checks, *about_key.checks, *about_log.checks)
         sound = verdict(checks) is Verdict.VERIFIED
         # A certified attestation key signs no quote with a wrong qualified name.
         name = named if key.attested and signed else None
