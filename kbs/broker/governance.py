@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from kbs.broker.ports import Transaction
 from kbs.broker.view import GovernedView
@@ -28,6 +28,12 @@ from kbs.policy.parse import ParsedPolicy, parse_release_policy
 
 PARSED_POLICIES = 4096
 """Compiled policies kept in memory, by digest."""
+
+REMEMBERED = 4096
+"""Keys, and tenants, of which a snapshot keeps what governs them."""
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 
 
 class StaleReadError(UnavailableError):
@@ -112,6 +118,7 @@ class Snapshot:
     issuers: tuple[TrustedIssuer, ...]
     policies: Mapping[str, tuple[ActivePolicy, ...]]
     views: dict[str, GovernedView] = field(default_factory=dict)
+    matches: dict[KeyId, tuple[ActivePolicy, ...]] = field(default_factory=dict)
 
     def hash_at(self, seq: int) -> str:
         """Return the hash of a statement, or of the genesis; empty if there is none."""
@@ -122,15 +129,26 @@ class Snapshot:
 
     def governing(self, key_id: KeyId) -> tuple[ActivePolicy, ...]:
         """Return every active policy that matches a key."""
-        return governing(self.policies.get(key_id.tenant, ()), key_id)
+        found = self.matches.get(key_id)
+        if found is None:
+            found = governing(self.policies.get(key_id.tenant, ()), key_id)
+            _remember(self.matches, key_id, found)
+        return found
 
     def view(self, tenant: str) -> GovernedView:
         """Return what names resolve to inside a tenant."""
         found = self.views.get(tenant)
         if found is None:
             found = GovernedView(self.state, tenant)
-            self.views[tenant] = found
+            _remember(self.views, tenant, found)
         return found
+
+
+def _remember(found: dict[Asked, Answer], asked: Asked, answer: Answer) -> None:
+    # Guests choose what they ask for: what is remembered of it has an end.
+    if len(found) >= REMEMBERED:
+        found.clear()
+    found[asked] = answer
 
 
 class Governance:
