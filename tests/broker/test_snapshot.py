@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kbs.broker import governance
+from kbs.broker.governance import Governance
 from kbs.core.ids import KeyId
 from tests.fakes.world import World
 
@@ -23,8 +24,14 @@ def test_what_governs_a_key_is_remembered_and_guests_cannot_fill_the_memory(
 ) -> None:
     monkeypatch.setattr(governance, "REMEMBERED", 8)
     world.activate_policy(POLICY)
-    with world.parts.database.read() as tx:
-        snapshot = world.parts.governance.snapshot(tx)
+    parts = world.parts
+    in_force = Governance(
+        instance=parts.instance,
+        genesis_digest=parts.genesis_digest,
+        vocabulary=parts.vocabulary,
+    )
+    with parts.database.read() as tx:
+        snapshot = in_force.snapshot(tx)
     for number in range(40):
         matching = snapshot.governing(KeyId("acme", "model", f"chat-{number}"))
         assert [policy.subject.name for policy in matching] == ["chat"]
