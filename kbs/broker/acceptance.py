@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from kbs.broker.governance import ActivePolicy, Snapshot
 from kbs.broker.ports import Transaction
+from kbs.broker.snapshot import ActivePolicy, Snapshot
 from kbs.broker.view import GovernedView
 from kbs.core.claims import Vocabulary
 from kbs.core.errors import ConflictError, NotFoundError

@@ -15,10 +15,11 @@ from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
 from kbs.broker.collateral import CollateralTable
-from kbs.broker.governance import ActivePolicy, Governance, Snapshot
+from kbs.broker.governance import Governance
 from kbs.broker.identity import Identity
 from kbs.broker.ports import Transaction
 from kbs.broker.refusals import Refusal
+from kbs.broker.snapshot import ActivePolicy, Snapshot
 from kbs.channel.binding import RuntimeBinding, RuntimeData, parse_runtime_data
 from kbs.channel.challenge import Challenge, Door
 from kbs.core.checks import Check, Status, Verdict

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kbs.broker.governance import ActivePolicy, Proven, Snapshot
+from kbs.broker.snapshot import ActivePolicy, Proven, Snapshot
 from kbs.core.claims import Claims
 from kbs.core.decision import Decision, Denied, Granted, PolicyRef, Reason
 from kbs.core.ids import KeyRef

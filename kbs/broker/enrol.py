@@ -21,11 +21,12 @@ from cryptography import x509
 from kbs.audit.events import EnrolmentPending
 from kbs.broker.actors import Actor
 from kbs.broker.commit import Work
-from kbs.broker.governance import Governance, Snapshot
+from kbs.broker.governance import Governance
 from kbs.broker.identity import Identity
 from kbs.broker.journal import Journal
 from kbs.broker.pending import PendingSeal, require_room
 from kbs.broker.ports import Database, PendingEnrolment, Transaction
+from kbs.broker.snapshot import Snapshot
 from kbs.core.clock import Clock, format_time, parse_time
 from kbs.core.encode import (
     b64,

@@ -10,9 +10,10 @@ from typing import Protocol
 from kbs.broker.actors import Actor
 from kbs.broker.collateral import CollateralTable
 from kbs.broker.decide import named_objects
-from kbs.broker.governance import ActivePolicy, Governance, Snapshot
+from kbs.broker.governance import Governance
 from kbs.broker.key_ledger import KeyLedger
 from kbs.broker.ports import Database, Transaction
+from kbs.broker.snapshot import ActivePolicy, Snapshot
 from kbs.channel.binding import RuntimeBinding, parse_runtime_data
 from kbs.core.checks import Check, Verdict
 from kbs.core.claims import Claims, ClaimValue

@@ -23,12 +23,13 @@ from kbs.broker.acceptance import (
 )
 from kbs.broker.actors import Actor
 from kbs.broker.commit import Work
-from kbs.broker.governance import Governance, Proven, Snapshot
+from kbs.broker.governance import Governance
 from kbs.broker.journal import Journal
 from kbs.broker.objects import read_source
 from kbs.broker.pending import PendingSeal
 from kbs.broker.ports import Database, StoredObject, StoredStatement, Transaction
 from kbs.broker.reading import read_latest
+from kbs.broker.snapshot import Proven, Snapshot
 from kbs.broker.view import GovernedView
 from kbs.core.clock import Clock, format_time
 from kbs.core.encode import b64, parse_b64, require_members

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from kbs.broker.collateral import CollateralTable
 from kbs.broker.commit import refuse_clock_behind
-from kbs.broker.governance import Governance, Snapshot
+from kbs.broker.governance import Governance
 from kbs.broker.intel_collateral import lacking_documents
 from kbs.broker.ports import Database, Transaction
 from kbs.broker.refresh import Refresher
+from kbs.broker.snapshot import Snapshot
 from kbs.broker.vault import Vault
 from kbs.core.clock import Clock
 from kbs.core.errors import KbsError, UnavailableError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kbs.broker import governance
+from kbs.broker import snapshot as snapshots
 from kbs.broker.governance import Governance
 from kbs.core.ids import KeyId
 from tests.fakes.world import World
@@ -22,7 +22,7 @@ allow:
 def test_what_governs_a_key_is_remembered_and_guests_cannot_fill_the_memory(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(governance, "REMEMBERED", 8)
+    monkeypatch.setattr(snapshots, "REMEMBERED", 8)
     world.activate_policy(POLICY)
     parts = world.parts
     in_force = Governance(

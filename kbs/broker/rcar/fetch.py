@@ -19,7 +19,7 @@ from kbs.broker.attest import tolerate_missing
 from kbs.broker.commit import Placed, Work, refuse_clock_behind
 from kbs.broker.decide import NOT_FOUND, Grounds, KeyOutcome, decide_key
 from kbs.broker.evidence import EvidenceLocker
-from kbs.broker.governance import Governance, Snapshot
+from kbs.broker.governance import Governance
 from kbs.broker.key_ledger import KeyLedger
 from kbs.broker.lines import DecisionLine, listed
 from kbs.broker.outcomes import entries_of, report_of
@@ -29,6 +29,7 @@ from kbs.broker.rcar.tools import Tools, recipient_digest
 from kbs.broker.recheck import recheck
 from kbs.broker.reserve import DiskReserve
 from kbs.broker.settling import Draft, settle
+from kbs.broker.snapshot import Snapshot
 from kbs.channel.ear import verify_ear
 from kbs.channel.jwe import encrypt_jwe
 from kbs.channel.session import Session

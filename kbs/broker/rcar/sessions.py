@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from kbs.broker.governance import Snapshot
 from kbs.broker.ports import StoredSession
+from kbs.broker.snapshot import Snapshot
 from kbs.broker.vault import Vault
 from kbs.channel.challenge import CLOCK_SKEW_SECONDS
 from kbs.channel.session import Session
