@@ -9,11 +9,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -21,32 +18,27 @@ from cryptography import x509
 from kbs.audit.events import EnrolmentPending
 from kbs.broker.actors import Actor
 from kbs.broker.commit import Work
+from kbs.broker.enrolment_token import MAX_PUBLIC_BYTES, Candidate, EnrolmentTokens
 from kbs.broker.governance import Governance
 from kbs.broker.identity import Identity
 from kbs.broker.journal import Journal
 from kbs.broker.pending import PendingSeal, require_room
 from kbs.broker.ports import Database, PendingEnrolment, Transaction
 from kbs.broker.snapshot import Snapshot
-from kbs.core.clock import Clock, format_time, parse_time
+from kbs.core.clock import Clock, format_time
 from kbs.core.encode import (
     b64,
-    b64u,
-    canonical_json,
     parse_b64,
-    parse_b64u,
-    parse_hex,
-    parse_json_object,
     require_list,
     require_members,
 )
 from kbs.core.errors import (
-    AuthenticationError,
     ConflictError,
     IntegrityError,
     NotFoundError,
     VerificationError,
 )
-from kbs.core.ids import SHARED_TENANT, ScopedName, parse_scoped_name
+from kbs.core.ids import SHARED_TENANT, parse_scoped_name
 from kbs.evidence.model import TrustedCA
 from kbs.evidence.vtpm.ak import FORBIDDEN, REQUIRED
 from kbs.evidence.vtpm.credential import (
@@ -58,38 +50,12 @@ from kbs.governance.authority import Role
 from kbs.pki import certificates as pki
 from kbs.pki.chain import Chain, build_chain, out_of_date
 
-MAX_PUBLIC_BYTES = 1024
 MAX_CHAIN = 8
-MAX_TOKEN_BYTES = 64 * 1024
 SECRET_BYTES = 32
 LIFETIME = timedelta(minutes=5)
 """How long a guest has to open its credential."""
 
 PENDING_LIFETIME = timedelta(days=30)
-
-_CONTEXT = b"kbs.enrolment/1\x00"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Candidate:
-    """An AK and EK that passed every check that needs no TPM."""
-
-    group: ScopedName
-    ak_public: bytes
-    ak_name: bytes
-    ek_certificate: bytes
-    ca: str
-    expires: datetime
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "group": str(self.group),
-            "ak": b64(self.ak_public),
-            "ak_name": self.ak_name.hex(),
-            "ek_certificate": b64(self.ek_certificate),
-            "ca": self.ca,
-            "expires": format_time(self.expires),
-        }
 
 
 class Enrolment:
@@ -115,6 +81,7 @@ class Enrolment:
         self._governance = governance
         self._identity = identity
         self._seal = seal
+        self._tokens = EnrolmentTokens(identity.state_key)
         self._journal = journal
         self._clock = clock
         self._refused = refused
@@ -146,7 +113,7 @@ class Enrolment:
         ca = self._certified_by(certificate, pool, cas, group.tenant, now)
         secret = secrets.token_bytes(SECRET_BYTES)
         credential = make_credential(endorsement, attestation.name, secret)
-        candidate = _Candidate(
+        candidate = Candidate(
             group=group,
             ak_public=ak_public,
             ak_name=attestation.name,
@@ -155,7 +122,7 @@ class Enrolment:
             expires=now + LIFETIME,
         )
         return {
-            "enrolment": self._token(candidate, secret),
+            "enrolment": self._tokens.make(candidate, secret),
             "credential_blob": b64(credential.credential_blob),
             "encrypted_secret": b64(credential.secret),
             "expires": format_time(candidate.expires),
@@ -190,8 +157,8 @@ class Enrolment:
         """
         members = require_members(body, "activation", required={"enrolment", "secret"})
         secret = parse_b64(members["secret"], "secret", limit=SECRET_BYTES)
-        candidate = self._opened(members["enrolment"], secret)
         now = self._clock.now()
+        candidate = self._tokens.open(members["enrolment"], secret, now)
         pending = self._seal.seal(
             PendingEnrolment(
                 id=secrets.token_hex(16),
@@ -314,47 +281,6 @@ class Enrolment:
         if found is None or not actor.may_see(found.tenant):
             raise NotFoundError(f"enrolment {enrolment_id}", got="none pending")
         return found
-
-    def _token(self, candidate: _Candidate, secret: bytes) -> str:
-        # The token commits to the secret without showing it: HMAC under a key of ours.
-        payload = canonical_json(candidate.to_json())
-        return b64u(payload + self._mac(payload, secret))
-
-    def _opened(self, token: object, secret: bytes) -> _Candidate:
-        data = parse_b64u(token, "enrolment token", limit=MAX_TOKEN_BYTES)
-        payload, mac = data[:-32], data[-32:]
-        if not hmac.compare_digest(self._mac(payload, secret), mac):
-            raise AuthenticationError(
-                "enrolment",
-                got="a secret that is not the credential's",
-                expected="the secret that ActivateCredential returns",
-                hint="AK and EK must live in one TPM; begin again",
-                code="enrolment.secret",
-            )
-        members = parse_json_object(payload, "enrolment token", limit=MAX_TOKEN_BYTES)
-        candidate = _Candidate(
-            group=parse_scoped_name(members["group"]),
-            ak_public=parse_b64(members["ak"], "ak", limit=MAX_PUBLIC_BYTES),
-            ak_name=parse_hex(members["ak_name"], "ak name"),
-            ek_certificate=parse_b64(
-                members["ek_certificate"], "ek", limit=pki.MAX_CERTIFICATE_BYTES
-            ),
-            ca=str(members["ca"]),
-            expires=parse_time(members["expires"]),
-        )
-        if candidate.expires <= self._clock.now():
-            raise AuthenticationError(
-                "enrolment",
-                got=f"one that ended at {format_time(candidate.expires)}",
-                expected="an answer within five minutes",
-                hint="begin again",
-                code="enrolment.expired",
-            )
-        return candidate
-
-    def _mac(self, payload: bytes, secret: bytes) -> bytes:
-        message = _CONTEXT + hashlib.sha256(secret).digest() + payload
-        return hmac.digest(self._identity.state_key.reveal(), message, "sha256")
 
 
 def _require_attestation_key(ak_public: bytes) -> None:
