@@ -20,7 +20,10 @@ help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
 	  awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
+# With bytecode, as a wheel is installed, even where Python is told to write none: it
+# is a third of what every process of ours would spend until it does something.
 setup: $(STAMP)  ## Install what is missing (system packages where allowed, Python packages into .venv)
+	@$(BIN)/python -m compileall -q kbs
 
 $(STAMP): $(REQS) setup.cfg pyproject.toml docker/system-packages.sh
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -103,3 +106,4 @@ dist: setup  ## A wheel in dist/
 
 clean:  ## Remove what make made, the virtual environment included
 	rm -rf $(VENV) build dist .demo .fuzz .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	find kbs tests -name __pycache__ -prune -exec rm -rf {} +

@@ -61,8 +61,8 @@ the client does not read them: nobody sees how long they do."""
 
 BACKLOG = 1024
 
-_LISTENING_TRIES = 1000
-_LISTENING_PAUSE_SECONDS = 0.01
+_LISTENING_TRIES = 5000
+_LISTENING_PAUSE_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

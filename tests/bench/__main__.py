@@ -7,12 +7,14 @@ listen on loopback, state lies in a fresh folder that is gone in the end.
 from __future__ import annotations
 
 import argparse
+import compileall
 import logging
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import kbs
 from tests.bench import families, floor, inprocess, load, sealing, unit
 from tests.bench.brokers import fake_amd, made
 from tests.bench.tables import Section, as_json, as_text, progress
@@ -73,6 +75,15 @@ def measure(folder: Path, size: Size) -> list[Section]:
     return [floor.section(floors), evidence, cpu, *load.sections(measured), model]
 
 
+def compile_modules() -> None:
+    """Have the bytecode that an installed package has.
+
+    A tree has none where PYTHONDONTWRITEBYTECODE is set, and every start compiles.
+    """
+    for package in (Path(kbs.__file__).parent, Path(__file__).parents[1]):
+        compileall.compile_dir(package, quiet=1)
+
+
 def log_into(path: Path) -> None:
     """Write a line for each decision in this process, as a server does."""
     log = logging.getLogger("kbs")
@@ -88,6 +99,7 @@ def main() -> None:
         "--quick", action="store_true", help="every row, from too few runs to mean much"
     )
     given = parser.parse_args()
+    compile_modules()
     with tempfile.TemporaryDirectory(prefix="kbs-bench-") as folder:
         log_into(Path(folder) / "log")
         sections = measure(Path(folder), QUICK if given.quick else FULL)

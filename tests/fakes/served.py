@@ -218,5 +218,5 @@ def _wait(
             return document
         if process.poll() is not None:
             break
-        time.sleep(0.02)
+        time.sleep(0.005)
     raise AssertionError(f"no ready line: {stdout.read_text()!r} {stderr.read_text()}")

@@ -12,9 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from cryptography import x509
-from lxml import etree
 
 from kbs.core.encode import parse_hex
 from kbs.core.errors import MalformedError
@@ -25,6 +25,9 @@ from kbs.evidence.nvgpu.rim_xml import (
     read_tag,
     verify_signature,
 )
+
+if TYPE_CHECKING:
+    from lxml import etree
 
 MAX_INDEX = 254
 """RIM index i stands for measurement block i + 1, which is one byte."""

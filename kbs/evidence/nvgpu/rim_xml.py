@@ -8,6 +8,9 @@ NVIDIA uses:
 * one signature, the last child of the root, over the whole document (`URI=""`) by
   exactly the enveloped and the C14N 1.1 transform; ECDSA P-384 with SHA-384;
 * in KeyInfo certificates only, the signer's first.
+
+lxml and signxml are loaded with the first manifest, because a broker without NVIDIA's
+GPUs does not need their megabytes. That they are installed is seen at import.
 """
 
 from __future__ import annotations
@@ -15,17 +18,22 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from lxml import etree
-from signxml.algorithms import DigestAlgorithm, SignatureMethod
-from signxml.exceptions import SignXMLException
-from signxml.verifier import SignatureConfiguration, XMLVerifier
 
 from kbs.core.errors import MalformedError, VerificationError
 from kbs.pki.certificates import MAX_CERTIFICATE_BYTES, load_der_certificate
+
+if TYPE_CHECKING:
+    from lxml import etree
+
+for _library in ("lxml", "signxml"):
+    if find_spec(_library) is None:
+        raise ModuleNotFoundError(f"No module named {_library!r}", name=_library)
 
 MAX_RIM_BYTES = 256 * 1024
 """One manifest; the largest seen has 26 KiB."""
@@ -38,14 +46,17 @@ _PROLOGUE = re.compile(rb"\A<\?xml version=\"1\.0\"(?: encoding=\"(?i:utf-8)\")?
 
 _C14N = "http://www.w3.org/2006/12/xml-c14n11"
 _TRANSFORMS = ["http://www.w3.org/2000/09/xmldsig#enveloped-signature", _C14N]
+# RFC 9231, ECDSA-SHA384 and SHA-384.
+_ECDSA_SHA384 = "http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha384"
+_SHA384 = "http://www.w3.org/2001/04/xmldsig-more#sha384"
 # Elements of the one accepted signature, in document order.
 _SIGNED_INFO = [
     ("CanonicalizationMethod", {"Algorithm": _C14N}),
-    ("SignatureMethod", {"Algorithm": SignatureMethod.ECDSA_SHA384.value}),
+    ("SignatureMethod", {"Algorithm": _ECDSA_SHA384}),
     ("Reference", {"URI": ""}),
     ("Transforms", {}),
     *(("Transform", {"Algorithm": algorithm}) for algorithm in _TRANSFORMS),
-    ("DigestMethod", {"Algorithm": DigestAlgorithm.SHA384.value}),
+    ("DigestMethod", {"Algorithm": _SHA384}),
     ("DigestValue", {}),
 ]
 
@@ -68,6 +79,8 @@ def read_tag(document: bytes) -> etree._Element:
 
 
 def _parse(document: bytes) -> etree._Element:
+    from lxml import etree  # noqa: PLC0415 - see the module's docstring
+
     if len(document) > MAX_RIM_BYTES:
         raise MalformedError(
             "rim", got=f"{len(document)} bytes", expected=f"at most {MAX_RIM_BYTES}"
@@ -183,6 +196,10 @@ def verify_signature(document: bytes, signer: x509.Certificate) -> etree._Elemen
         VerificationError: the signature does not hold.
         MalformedError: the library cannot read it.
     """
+    from lxml import etree  # noqa: PLC0415 - see the module's docstring
+    from signxml import algorithms, verifier  # noqa: PLC0415 - as above
+    from signxml.exceptions import SignXMLException  # noqa: PLC0415 - as above
+
     try:
         key = signer.public_key()
     except (ValueError, UnsupportedAlgorithm) as exc:
@@ -194,18 +211,18 @@ def verify_signature(document: bytes, signer: x509.Certificate) -> etree._Elemen
         raise VerificationError(
             "rim signature", got="a signer's key of another kind", expected="P-384"
         )
-    config = SignatureConfiguration(
+    config = verifier.SignatureConfiguration(
         require_x509=True,
         location="./",
         expect_references=1,
-        signature_methods=frozenset({SignatureMethod.ECDSA_SHA384}),
-        digest_algorithms=frozenset({DigestAlgorithm.SHA384}),
+        signature_methods=frozenset({algorithms.SignatureMethod.ECDSA_SHA384}),
+        digest_algorithms=frozenset({algorithms.DigestAlgorithm.SHA384}),
         ignore_ambiguous_key_info=False,
         # Dates are a check of their own, at the time that the caller gives.
         verification_time=signer.not_valid_before_utc,
     )
     try:
-        result = XMLVerifier().verify(
+        result = verifier.XMLVerifier().verify(
             _PROLOGUE.sub(b"", document), x509_cert=signer, expect_config=config
         )
     except (SignXMLException, InvalidSignature, UnsupportedAlgorithm) as exc:
