@@ -42,9 +42,18 @@ def body_bytes() -> bytes:
     """
     if request.mimetype != "application/json":
         raise UnsupportedMediaType
+    return any_body_bytes()
+
+
+def any_body_bytes() -> bytes:
+    """Return the body of a request, whatever it says that it is.
+
+    Raises:
+        RequestEntityTooLarge: more than any endpoint takes.
+    """
     data = request.get_data(cache=True)
     # Without a length the stream is cut at the cap, silently.
-    if request.content_length is None and len(data) >= MAX_BODY_BYTES:
+    if len(data) >= MAX_BODY_BYTES and request.content_length is None:
         raise RequestEntityTooLarge
     return data
 
