@@ -63,5 +63,5 @@ def test_fewer_digits_of_a_second_are_read(digits: str) -> None:
     ],
 )
 def test_another_spelling_is_none(text: object) -> None:
-    with pytest.raises(MalformedError, match="^when: got "):
+    with pytest.raises(MalformedError, match=r"^when: got "):
         parse_time(text, "when")
