@@ -40,6 +40,9 @@ class Suite(StrEnum):
     P384 = "0011-0002-0002"
 
 
+_SUITES: Mapping[str, Suite] = {suite.value: suite for suite in Suite}
+
+
 @dataclass(frozen=True, slots=True)
 class Recipient:
     """A recipient key, its JWK members as written, and the only suite that fits it."""
@@ -59,11 +62,10 @@ def parse_suite(text: object) -> Suite:
     Raises:
         MalformedError: anything else.
     """
-    if isinstance(text, str) and text in {suite.value for suite in Suite}:
-        return Suite(text)
-    raise MalformedError(
-        "suite", got=repr(text)[:40], expected=", ".join(suite.value for suite in Suite)
-    )
+    suite = _SUITES.get(text) if isinstance(text, str) else None
+    if suite is None:
+        raise MalformedError("suite", got=repr(text)[:40], expected=", ".join(_SUITES))
+    return suite
 
 
 def parse_recipient(value: object) -> Recipient:

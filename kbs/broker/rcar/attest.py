@@ -257,9 +257,9 @@ class RcarAttestation:
 
     def _recording(self, new: _New) -> Callable[[Work], None]:
         attested, proven = new.attested, new.proven
-        session, body = attested.asked.session, attested.asked.body
+        asked = attested.asked
         row = seal_session(
-            self._tools.vault, session, hashlib.sha256(body).digest(), proven
+            self._tools.vault, asked.session, asked.evidence_digest, proven
         )
         refused = proven.token is None
         evidence = None
