@@ -176,9 +176,10 @@ def _credential() -> Callable[[KeyId], Fetched] | None:
 
 
 def _cookie_fetch() -> Callable[[KeyId], Fetched] | None:
-    rcar, cookie = broker().rcar, _cookie()
+    cookie = _cookie()
     if cookie is None:
         return None
+    rcar = broker().rcar
     try:
         session = rcar.attestation.session(cookie)
     except AuthenticationError:
@@ -187,10 +188,10 @@ def _cookie_fetch() -> Callable[[KeyId], Fetched] | None:
 
 
 def _bearer_fetch() -> Callable[[KeyId], Fetched] | None:
-    rcar = broker().rcar
     scheme, _, token = (_authorization() or "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         return None
+    rcar = broker().rcar
     return lambda key_id: rcar.fetch.by_token(token, key_id)
 
 

@@ -32,15 +32,16 @@ class Reader:
         Raises:
             MalformedError: fewer bytes are left.
         """
-        if size < 0 or size > self.remaining:
+        start = self._offset
+        end = start + size
+        if size < 0 or end > len(self._data):
             raise MalformedError(
-                f"{self._what} {field} at offset {self._offset}",
+                f"{self._what} {field} at offset {start}",
                 got=f"{self.remaining} bytes left",
                 expected=f"{size} bytes",
             )
-        start = self._offset
-        self._offset += size
-        return self._data[start : self._offset]
+        self._offset = end
+        return self._data[start:end]
 
     def peek(self) -> int | None:
         """Return the next byte without consuming it; None at the end."""
