@@ -36,9 +36,14 @@ _JSON_FAULTS = {
     "Invalid \\": "an escape that there is not",
 }
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+# What they are given was walked through before, and holds nothing that holds itself.
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), check_circular=False
+)
 # Sorts by code points, which for names in ASCII is the order of RFC 8785.
-_SORTING = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+_SORTING = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), check_circular=False, sort_keys=True
+)
 # Possessive, and a string without an end goes to the end of the text: each character is
 # looked at once, whatever stands there.
 _STRING_OR_BRACKET = re.compile(
