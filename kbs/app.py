@@ -21,8 +21,7 @@ from kbs.adapters.sql.database import SqlDatabase, connect
 from kbs.adapters.sql.migrate import check_schema
 from kbs.adapters.trust import INSTANCE_NAME, KEK_NAME, read_instance, read_kek
 from kbs.api import admin, front, health, logs, openapi, problems, rcar
-from kbs.api.limits import MAX_BODY_BYTES, RateLimit, work_limit
-from kbs.api.requests import charged, rate_limited
+from kbs.api.application import Application, Limits
 from kbs.broker.actors import Actors
 from kbs.broker.attest import Attestation
 from kbs.broker.auditing import Auditing
@@ -416,24 +415,12 @@ def create_app_with(
     if serving:
         composed.mark.check()
         _prove(parts, composed)
-    app = Flask("kbs", static_folder=None)
-    # Flask would answer OPTIONS by itself, in no shape that this service documents.
-    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    # Nor does it redirect from `a//b` to `a/b`.
-    app.url_map.merge_slashes = False
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app = Application(
+        Limits.of_rates(settings.rate_limit, settings.rate_limit_total, parts.monotonic)
+    )
     app.extensions["kbs"] = composed.broker
     app.extensions["kbs.strangers"] = Pace(parts.monotonic, UNPAID_SECONDS)
     problems.install(app)
-    work = work_limit(settings.rate_limit, parts.monotonic)
-    app.before_request(
-        rate_limited(
-            RateLimit(settings.rate_limit, parts.monotonic),
-            RateLimit(settings.rate_limit_total, parts.monotonic),
-            work,
-        )
-    )
-    app.teardown_request(charged(work))
     for blueprint in (
         front.blueprint,
         rcar.blueprint,

@@ -237,12 +237,25 @@ def configure_logging(settings: Settings) -> None:
         force=True,
     )
     logging.Formatter.converter = time.gmtime
+    spare_records()
     for name in ("alembic", "sqlalchemy"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # A word about the number of threads, which is chosen for durable writes that wait.
     logging.getLogger("_granian").addFilter(
         lambda record: "Python threads" not in record.getMessage()
     )
+
+
+def spare_records() -> None:
+    """Look nothing up for a line of the log that no line shows.
+
+    As in "Optimization" of Python's logging HOWTO: the place in the code, the thread,
+    the process. It is a third of what a line costs.
+    """
+    logging._srcfile = None  # noqa: SLF001 - documented
+    logging.logThreads = False
+    logging.logMultiprocessing = False
+    logging.logProcesses = False
 
 
 def _serve(

@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -44,14 +44,11 @@ LEFT_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
+    """What is sent; in pieces where the length is not known before the end."""
+
     status: int
     headers: list[tuple[str, str]]
-    pieces: Iterable[bytes]
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the length is known, so that it can be sent in one piece."""
-        return any(name.lower() == "content-length" for name, _ in self.headers)
+    body: bytes | Generator[bytes]
 
 
 class Gateway:
@@ -106,10 +103,10 @@ class Gateway:
         answer = await loop.run_in_executor(
             self._pool, self._call, _environ(scope, taken), taken
         )
-        if answer.is_whole:
+        if isinstance(answer.body, bytes):
             _send(protocol, answer)
             return
-        pieces = _closing(answer.pieces)
+        pieces = answer.body
         asked = 0
 
         async def more() -> bytes:
@@ -143,16 +140,18 @@ class Gateway:
 
         found = self._app.wsgi_app(environ, start_response)
         status, headers = started[-1]
-        answer = _Answer(int(status.split(" ", 1)[0]), headers, _closing(found))
-        if answer.is_whole:
-            return _Answer(answer.status, headers, list(answer.pieces))
-        return answer
+        pieces = _closing(found)
+        is_whole = "content-length" in {name.lower() for name, _ in headers}
+        body = b"".join(pieces) if is_whole else pieces
+        return _Answer(int(status.split(" ", 1)[0]), headers, body)
 
 
 def _closing(found: Any) -> Generator[bytes]:
     # PEP 3333: `close` is called when the answer was sent, or given up.
     try:
-        yield from (piece for piece in found if piece)
+        for piece in found:
+            if piece:
+                yield piece
     finally:
         close = getattr(found, "close", None)
         if close is not None:
@@ -160,12 +159,12 @@ def _closing(found: Any) -> Generator[bytes]:
 
 
 def _send(protocol: Any, answer: _Answer) -> None:
-    protocol.response_bytes(answer.status, answer.headers, b"".join(answer.pieces))
+    protocol.response_bytes(answer.status, answer.headers, answer.body)
 
 
 def _refused(document: dict[str, object]) -> _Answer:
     response: Response = refusal(document)
-    return _Answer(response.status_code, list(response.headers), [response.get_data()])
+    return _Answer(response.status_code, list(response.headers), response.get_data())
 
 
 def _environ(scope: Any, taken: Taken) -> dict[str, Any]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Iterable
 from functools import partial
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 
 from kbs.api.limits import MAX_BODY_BYTES
@@ -16,6 +19,9 @@ from kbs.broker.pace import Pace
 from kbs.core.errors import KbsError, UnavailableError
 from kbs.core.ids import new_decision_id
 from kbs.wire.problem import MEDIA_TYPE, problem, problem_of
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 log = logging.getLogger("kbs.api")
 
@@ -29,33 +35,45 @@ RETRY_AFTER_SECONDS = 2
 """What a caller is told to wait after "could not check"."""
 
 
+# Sorted, so that an answer that was stored reads the same as when it was new.
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+class Answer(Response):
+    """A JSON document that is sent as it is made: whole, and with these headers."""
+
+    def __init__(self, document: object, status: int, media_type: str) -> None:
+        """Write the document."""
+        body = _JSON.encode(document).encode()
+        headers = Headers()
+        headers.add("Content-Type", media_type)
+        headers.add("Content-Length", str(len(body)))
+        # Answers carry keys and decisions: no cache on the way may keep one.
+        headers.add("Cache-Control", "no-store")
+        headers.add("X-Content-Type-Options", "nosniff")
+        super().__init__([body], status, headers)
+
+    def get_wsgi_response(
+        self, environ: WSGIEnvironment
+    ) -> tuple[Iterable[bytes], str, list[tuple[str, str]]]:
+        """Return body, status and headers; nothing is corrected, nothing closed."""
+        is_head = environ["REQUEST_METHOD"] == "HEAD"
+        body = () if is_head else self.iter_encoded()
+        return body, self.status, self.headers.to_wsgi_list()
+
+
 def answer(document: object, status: int = 200) -> Response:
     """Return a JSON answer."""
-    return _response(_text(document), status, "application/json")
+    return Answer(document, status, "application/json")
 
 
 def refusal(document: dict[str, object]) -> Response:
     """Return a problem document under the status that it names."""
     status = document["status"]
     code = status if isinstance(status, int) else HTTPStatus.INTERNAL_SERVER_ERROR
-    response = _response(_text(document), int(code), MEDIA_TYPE)
+    response = Answer(document, code, MEDIA_TYPE)
     if code == HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return response
-
-
-def _text(document: object) -> str:
-    # Sorted, so that an answer that was stored reads the same as when it was new.
-    return json.dumps(
-        document, ensure_ascii=False, separators=(",", ":"), sort_keys=True
-    )
-
-
-def _response(body: str, status: int, media_type: str) -> Response:
-    response = Response(body, status=status, mimetype=media_type)
-    # Answers carry keys and decisions: no cache on the way may keep one.
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 
 

@@ -1,8 +1,8 @@
 """The RCAR door, `/kbs/v0`: what guests of Confidential Containers speak.
 
 Wire-compatible with Trustee 0.21 (protocol 0.4.0): its paths, its errors, 401 for all
-that it answers with 401. Errors say which check failed, and an absent resource that is
-granted is 404, which its guests take as final.
+that it answers with 401; it looks at no content type. Errors say which check failed,
+and an absent resource that is granted is 404, which its guests take as final.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.http import http_date
+from werkzeug.sansio.http import parse_cookie
 
-from kbs.api.limits import MAX_BODY_BYTES
 from kbs.api.problems import answer
-from kbs.api.requests import broker
+from kbs.api.requests import any_body_bytes, broker
 from kbs.broker.rcar.fetch import Fetched
 from kbs.channel.session import Session
 from kbs.core.errors import (
@@ -57,7 +57,7 @@ def refuse_head() -> Response | None:
 def auth() -> Response:
     """Begin a session."""
     try:
-        begun = broker().rcar.attestation.begin(_body())
+        begun = broker().rcar.attestation.begin(any_body_bytes())
     except KbsError as exc:
         return _refuse(exc, ErrorName.ATTESTATION, _AUTH)
     return _with_cookie(answer(begun.challenge), begun.session)
@@ -67,7 +67,7 @@ def auth() -> Response:
 def attest() -> Response:
     """Verify evidence; answer the token of what it proves."""
     try:
-        session, proven = broker().rcar.attestation.attest(_cookie(), _body())
+        session, proven = broker().rcar.attestation.attest(_cookie(), any_body_bytes())
     except KbsError as exc:
         return _refuse(exc, ErrorName.ATTESTATION, _ATTEST)
     return _with_cookie(answer({"token": proven.token}), session)
@@ -95,8 +95,9 @@ def resource(repository: str, sort: str, tag: str) -> Response:
 @blueprint.post("/resource/<repository>/<sort>/<tag>")
 def store(repository: str, sort: str, tag: str) -> Response:
     """Store a resource for an administrator."""
+    body = any_body_bytes()
     return _upload(
-        lambda key_id: broker().rcar.upload.store(_authorization(), key_id, _body()),
+        lambda key_id: broker().rcar.upload.store(_authorization(), key_id, body),
         (repository, sort, tag),
     )
 
@@ -155,7 +156,7 @@ def _fetched(found: Fetched, key_id: KeyId) -> Response:
         reasons = ", ".join(found.reasons)
         detail = f"Access denied by policy: {reasons} (decision {found.decision})"
         response = _error(HTTPStatus.UNAUTHORIZED, ErrorName.DENIED, detail)
-    response.headers["KBS-Decision"] = found.decision
+    response.headers.add("KBS-Decision", found.decision)
     return response
 
 
@@ -175,9 +176,10 @@ def _credential() -> Callable[[KeyId], Fetched] | None:
 
 
 def _cookie_fetch() -> Callable[[KeyId], Fetched] | None:
-    rcar, cookie = broker().rcar, _cookie()
+    cookie = _cookie()
     if cookie is None:
         return None
+    rcar = broker().rcar
     try:
         session = rcar.attestation.session(cookie)
     except AuthenticationError:
@@ -186,10 +188,10 @@ def _cookie_fetch() -> Callable[[KeyId], Fetched] | None:
 
 
 def _bearer_fetch() -> Callable[[KeyId], Fetched] | None:
-    rcar = broker().rcar
     scheme, _, token = (_authorization() or "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         return None
+    rcar = broker().rcar
     return lambda key_id: rcar.fetch.by_token(token, key_id)
 
 
@@ -206,24 +208,19 @@ def _key_id(*names: str) -> KeyId:
 
 
 def _cookie() -> str | None:
-    return request.cookies.get(COOKIE)
+    # Not `request.cookies`, which looks for theirs through all of the headers.
+    return parse_cookie(request.environ.get("HTTP_COOKIE")).get(COOKIE)
 
 
 def _authorization() -> str | None:
     return request.headers.get("Authorization")
 
 
-def _body() -> bytes:
-    # The protocol's guests name a content type, and its server looks at none.
-    data = request.get_data(cache=True)
-    if request.content_length is None and len(data) >= MAX_BODY_BYTES:
-        raise RequestEntityTooLarge
-    return data
-
-
 def _with_cookie(response: Response, session: Session) -> Response:
-    # The protocol's own attributes: guests send it to every path below /kbs/v0.
-    response.set_cookie(COOKIE, session.cookie, expires=session.expires, path=None)
+    # The protocol's own attributes: guests send it to every path below /kbs/v0. Of
+    # base64url nothing is quoted in a cookie.
+    text = f"{COOKIE}={session.cookie}; Expires={http_date(session.expires)}"
+    response.headers.add("Set-Cookie", text)
     return response
 
 

@@ -1,22 +1,17 @@
-"""Reading what a caller sent: the body within its caps, and where it came from."""
+"""Reading what a caller sent: the body within its caps, and what is asked."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Set
-from http import HTTPStatus
+from collections.abc import Set
 
-from flask import Response, current_app, g, request
+from flask import current_app, request
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-from kbs.api.limits import MAX_BODY_BYTES, RateLimit
-from kbs.api.problems import refusal
+from kbs.api.limits import MAX_BODY_BYTES
 from kbs.broker.pace import Pace
 from kbs.broker.service import Broker
-from kbs.core.clients import client_of
 from kbs.core.encode import parse_json_object, require_members
 from kbs.core.errors import MalformedError
-from kbs.wire.problem import problem
 
 MAX_EMPTY_BYTES = 1024
 """Room for a body that says nothing."""
@@ -47,9 +42,18 @@ def body_bytes() -> bytes:
     """
     if request.mimetype != "application/json":
         raise UnsupportedMediaType
+    return any_body_bytes()
+
+
+def any_body_bytes() -> bytes:
+    """Return the body of a request, whatever it says that it is.
+
+    Raises:
+        RequestEntityTooLarge: more than any endpoint takes.
+    """
     data = request.get_data(cache=True)
     # Without a length the stream is cut at the cap, silently.
-    if request.content_length is None and len(data) >= MAX_BODY_BYTES:
+    if len(data) >= MAX_BODY_BYTES and request.content_length is None:
         raise RequestEntityTooLarge
     return data
 
@@ -114,50 +118,3 @@ def integer_argument(name: str, default: int, *, most: int) -> int:
             f"query argument {name}", got=repr(text)[:40], expected=f"0 to {most}"
         )
     return min(int(text), most)
-
-
-GUEST_PATHS = ("/v1/", "/kbs/")
-"""What strangers may ask of; administrators and health checks are told apart."""
-
-
-def rate_limited(
-    limit: RateLimit, total: RateLimit, work: RateLimit
-) -> Callable[[], Response | None]:
-    """Return a hook that refuses clients that send faster than `limit`.
-
-    All guests together may send as fast as `total`, beside which administrators are
-    still heard. A guest may cost no more than `work`, which `charged` counts.
-    """
-
-    def hook() -> Response | None:
-        is_guest = request.path.startswith(GUEST_PATHS)
-        client = client_of(request.remote_addr or "unknown")
-        if limit.admit(client) and (
-            not is_guest or (work.admit(client) and total.admit("all"))
-        ):
-            g.begun = time.thread_time() if is_guest else None
-            return None
-        status = HTTPStatus.TOO_MANY_REQUESTS
-        document = problem(
-            status, code="rate.limited", detail="too many requests; slow down"
-        )
-        response = refusal(document)
-        response.headers["Retry-After"] = "1"
-        return response
-
-    return hook
-
-
-def charged(work: RateLimit) -> Callable[[BaseException | None], None]:
-    """Return a hook that counts what a request cost, in milliseconds of a processor.
-
-    Requests differ a thousandfold in that, and strangers choose what they send.
-    """
-
-    def hook(_: BaseException | None) -> None:
-        begun: float | None = g.get("begun")
-        if begun is not None:
-            spent = (time.thread_time() - begun) * 1000
-            work.charge(client_of(request.remote_addr or "unknown"), spent)
-
-    return hook

@@ -23,6 +23,7 @@ from kbs.audit.pseudonym import Pseudonyms, pseudonym
 from kbs.broker.ports import Database, StoredBrokerKey, Transaction
 from kbs.broker.vault import Vault
 from kbs.channel.challenge import ChallengeKey
+from kbs.channel.ear import EarSigner
 from kbs.channel.signing import response_key_id, serialize_response_key
 from kbs.core.clock import Clock
 from kbs.core.errors import (
@@ -97,6 +98,8 @@ class Identity:
         self._pseudonym_key = _newest(opened, PSEUDONYM).secret
         self.state_key = _newest(opened, STATE).secret
         self.token_key = _token_key(_newest(opened, TOKEN).secret)
+        self.ear_signer = EarSigner(self.token_key, self.origin)
+        self.log_vkey = self._signer.key.vkey
         self._challenge = _challenge_keys(opened)
         self._reloaded: datetime | None = None
 
@@ -124,11 +127,6 @@ class Identity:
     def log_signer(self) -> LogSigner:
         """The key that signs checkpoints and the high-water mark."""
         return self._signer
-
-    @property
-    def log_vkey(self) -> str:
-        """The public key of the log as text, which auditors pin."""
-        return self._signer.key.vkey
 
     def sign_checkpoint(self, size: int, root: bytes) -> bytes:
         """Return the signed note over this tree."""

@@ -109,9 +109,12 @@ class DecisionLine:
         return level if self._unpaid.is_due() else logging.DEBUG
 
     def _write(self, level: int, decision: str, word: str, **members: str) -> None:
-        text = " ".join(f"{name}={value}" for name, value in members.items() if value)
+        if not log.isEnabledFor(level):
+            return
+        said = [f"{name}={value}" for name, value in members.items() if value]
         milliseconds = (self._monotonic() - self._started) * 1000
-        log.log(level, "decision %s %s %s ms=%.0f", decision, word, text, milliseconds)
+        text = f"decision {decision} {word} {' '.join(said)} ms={milliseconds:.0f}"
+        log.log(level, text)
 
 
 def listed(names: Iterable[str]) -> str:

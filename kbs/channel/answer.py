@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 
 from kbs.channel.binding import MAX_KEYS, RuntimeData, parse_audience, release_info
 from kbs.channel.hpke import seal
@@ -73,9 +74,12 @@ class WithheldKey:
         return {"key": str(self.ref), "reasons": list(self.reasons)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What is signed: the decision, and what it covers in request order."""
+    """What is signed: the decision, and what it covers in request order.
+
+    Without slots, so that what is signed, sent and named by the log is written once.
+    """
 
     audience: str
     nonce: str
@@ -111,6 +115,15 @@ class Answer:
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON form."""
+        return dict(self._document)
+
+    @cached_property
+    def canonical(self) -> bytes:
+        """The bytes that are signed: JCS(answer)."""
+        return canonical_json(self._document)
+
+    @cached_property
+    def _document(self) -> dict[str, object]:
         document: dict[str, object] = {
             "format": FORMAT,
             "audience": self.audience,
@@ -128,7 +141,7 @@ class Answer:
 
     def digest(self) -> str:
         """Return hex SHA-256(JCS(answer)), by which the log names it."""
-        return hashlib.sha256(canonical_json(self.to_json())).hexdigest()
+        return hashlib.sha256(self.canonical).hexdigest()
 
 
 def seal_keys(

@@ -52,6 +52,9 @@ class Mode(StrEnum):
     CHECK = "check"
 
 
+_MODES: Mapping[str, Mode] = {mode.value: mode for mode in Mode}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseRequest:
     """What is asked: keys in request order, unique; all of them unless `partial`."""
@@ -257,11 +260,12 @@ def _parse_keys(value: object) -> tuple[KeyRef, ...]:
 
 
 def _parse_mode(value: object) -> Mode:
-    if isinstance(value, str) and value in {mode.value for mode in Mode}:
-        return Mode(value)
-    raise MalformedError(
-        "request mode", got=repr(value)[:40], expected="release or check"
-    )
+    mode = _MODES.get(value) if isinstance(value, str) else None
+    if mode is None:
+        raise MalformedError(
+            "request mode", got=repr(value)[:40], expected="release or check"
+        )
+    return mode
 
 
 def _matching(pattern: re.Pattern[str], value: object, what: str, expected: str) -> str:

@@ -23,6 +23,14 @@ from kbs.core.errors import MalformedError
 _KEY_BYTES = 32
 _IV_BYTES = 12
 _TAG_BYTES = 16
+_OTHER_INFO = (
+    len(ECDH).to_bytes(4, "big")
+    + ECDH.encode("ascii")
+    + bytes(4)  # PartyUInfo: empty
+    + bytes(4)  # PartyVInfo: empty
+    + (8 * _KEY_BYTES).to_bytes(4, "big")
+)
+_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 def encrypt_jwe(recipient: TeeKey, plaintext: bytes) -> dict[str, str]:
@@ -47,7 +55,7 @@ def encrypt_jwe(recipient: TeeKey, plaintext: bytes) -> dict[str, str]:
             raise MalformedError(
                 "tee-pubkey", got="a key that nothing can be sealed to"
             ) from exc
-    protected = b64u(json.dumps(header, separators=(",", ":")).encode("ascii"))
+    protected = b64u(_JSON.encode(header).encode("ascii"))
     iv = secrets.token_bytes(_IV_BYTES)
     sealed = AESGCM(content_key).encrypt(iv, plaintext, protected.encode("ascii"))
     return {
@@ -61,15 +69,7 @@ def encrypt_jwe(recipient: TeeKey, plaintext: bytes) -> dict[str, str]:
 
 def derive_wrapping_key(shared: bytes) -> bytes:
     """Return the key that wraps the content key (RFC 7518, section 4.6.2)."""
-    algorithm = ECDH.encode("ascii")
-    other_info = (
-        len(algorithm).to_bytes(4, "big")
-        + algorithm
-        + bytes(4)  # PartyUInfo: empty
-        + bytes(4)  # PartyVInfo: empty
-        + (8 * _KEY_BYTES).to_bytes(4, "big")
-    )
-    return ConcatKDFHash(SHA256(), _KEY_BYTES, other_info).derive(shared)
+    return ConcatKDFHash(SHA256(), _KEY_BYTES, _OTHER_INFO).derive(shared)
 
 
 def _epk(ephemeral: ec.EllipticCurvePrivateKey, recipient: TeeKey) -> dict[str, str]:

@@ -39,6 +39,7 @@ from kbs.channel.signing import (
     CHALLENGE_CONTEXT,
     ResponseSignature,
     parse_signature,
+    sign_canonical,
     sign_document,
     verify_document,
 )
@@ -103,7 +104,7 @@ def sign_challenge(key: Ed25519PrivateKey, offer: ChallengeOffer) -> ResponseSig
 
 def sign_answer(key: Ed25519PrivateKey, answer: Answer) -> ResponseSignature:
     """Return the broker's signature over an answer."""
-    return sign_document(key, ANSWER_CONTEXT, answer.to_json())
+    return sign_canonical(key, ANSWER_CONTEXT, answer.canonical)
 
 
 def open_challenge(

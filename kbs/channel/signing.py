@@ -82,7 +82,14 @@ def sign_document(
     key: Ed25519PrivateKey, context: bytes, document: object
 ) -> ResponseSignature:
     """Return the signature over one document in one context."""
-    value = key.sign(_message(context, document))
+    return sign_canonical(key, context, canonical_json(document))
+
+
+def sign_canonical(
+    key: Ed25519PrivateKey, context: bytes, canonical: bytes
+) -> ResponseSignature:
+    """Return the signature over one document that is written canonically already."""
+    value = key.sign(_message(context, canonical))
     return ResponseSignature(response_key_id(key.public_key()), value)
 
 
@@ -116,13 +123,13 @@ def verify_document(
     if signature.keyid != response_key_id(key):
         raise _refused(f"a signature by key {signature.keyid[:16]}…", key)
     try:
-        key.verify(signature.value, _message(context, document))
+        key.verify(signature.value, _message(context, canonical_json(document)))
     except InvalidSignature as exc:
         raise _refused("a signature that does not verify", key) from exc
 
 
-def _message(context: bytes, document: object) -> bytes:
-    return context + b"\x00" + canonical_json(document)
+def _message(context: bytes, canonical: bytes) -> bytes:
+    return context + b"\x00" + canonical
 
 
 def _refused(got: str, key: Ed25519PublicKey) -> AuthenticationError:

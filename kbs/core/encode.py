@@ -8,12 +8,11 @@ numbers carry exactly).
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from kbs.core.errors import MalformedError
@@ -37,14 +36,22 @@ _JSON_FAULTS = {
     "Invalid \\": "an escape that there is not",
 }
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+# What they are given was walked through before, and holds nothing that holds itself.
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), check_circular=False
+)
 # Sorts by code points, which for names in ASCII is the order of RFC 8785.
-_SORTING = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+_SORTING = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), check_circular=False, sort_keys=True
+)
 # Possessive, and a string without an end goes to the end of the text: each character is
 # looked at once, whatever stands there.
 _STRING_OR_BRACKET = re.compile(
     r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL
 )
+# The two characters that differ (RFC 4648, sections 4 and 5).
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+_FROM_URL = bytes.maketrans(b"-_", b"+/")
 _HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
 _B64U = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _B64 = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
@@ -56,7 +63,11 @@ _SURROGATE = re.compile("\\\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 def b64u(data: bytes) -> str:
     """Return unpadded base64url."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return _unpadded(data).decode("ascii")
+
+
+def _unpadded(data: bytes) -> bytes:
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL).rstrip(b"=")
 
 
 def parse_b64u(text: object, what: str, *, limit: int) -> bytes:
@@ -68,20 +79,22 @@ def parse_b64u(text: object, what: str, *, limit: int) -> bytes:
     if not isinstance(text, str) or not _B64U.fullmatch(text):
         raise MalformedError(what, got=_brief(text), expected="unpadded base64url")
     _check_size(len(text) * 3 // 4, limit, what)
+    given = text.encode("ascii")
     try:
-        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (binascii.Error, ValueError) as exc:
+        # Padding beyond what is needed is ignored, and not taken from the caller.
+        data = binascii.a2b_base64(given.translate(_FROM_URL) + b"==")
+    except binascii.Error as exc:
         raise MalformedError(
             what, got=_brief(text), expected="unpadded base64url"
         ) from exc
-    if b64u(data) != text:
+    if _unpadded(data) != given:
         raise MalformedError(what, got=_brief(text), expected="canonical base64url")
     return data
 
 
 def b64(data: bytes) -> str:
     """Return standard base64 with padding."""
-    return base64.b64encode(data).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def parse_b64(text: object, what: str, *, limit: int) -> bytes:
@@ -94,8 +107,8 @@ def parse_b64(text: object, what: str, *, limit: int) -> bytes:
         raise MalformedError(what, got=_brief(text), expected="padded base64")
     _check_size(len(text) * 3 // 4, limit + 2, what)
     try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as exc:
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error as exc:
         raise MalformedError(what, got=_brief(text), expected="padded base64") from exc
     if b64(data) != text:
         raise MalformedError(what, got=_brief(text), expected="canonical base64")
@@ -132,19 +145,13 @@ def parse_json(data: bytes | str, what: str, *, limit: int) -> object:
         raise MalformedError(what, got="bytes that are not UTF-8") from exc
     _check_depth(text, what)
     try:
-        value: object = json.loads(
-            text,
-            object_pairs_hook=_unique_members,
-            parse_float=_refuse_number,
-            parse_constant=_refuse_number,
-            parse_int=_bounded_integer if _may_exceed(text) else int,
-        )
+        value: object = (_BOUNDING if _may_exceed(text) else _DECODER).decode(text)
     except MalformedError as exc:
         raise MalformedError(f"{what}: {exc}") from exc
     except json.JSONDecodeError as exc:
         raise MalformedError(
             f"{what} line {exc.lineno} column {exc.colno}",
-            got=_json_fault(exc.msg),
+            got=_json_fault(text, exc.msg),
             expected="JSON",
         ) from exc
     except (ValueError, RecursionError) as exc:
@@ -189,6 +196,8 @@ def require_members(
     """
     obj = require_object(value, what)
     names = obj.keys()
+    if names == required:
+        return obj
     missing = required - names
     if missing:
         raise MalformedError(
@@ -196,8 +205,6 @@ def require_members(
             got="no " + ", ".join(sorted(missing)),
             expected="all of " + ", ".join(sorted(required)),
         )
-    if len(names) == len(required):
-        return obj
     unknown = sorted(names - required - optional)
     if unknown:
         raise MalformedError(
@@ -218,7 +225,8 @@ def require_text(value: object, what: str, *, limit: int = 4096) -> str:
     """
     if not isinstance(value, str):
         raise MalformedError(what, got=_kind(value), expected="a string")
-    _check_size(len(value), limit, what)
+    if len(value) > limit:
+        raise _too_long(len(value), limit, what)
     return value
 
 
@@ -272,27 +280,29 @@ def _is_plain(value: object) -> bool:
     It writes whatever Python takes for JSON; here every type is the very one. Level by
     level without a call for each value, which would cost more than all of the rest.
     """
+    names: list[str] = []
     level: list[object] = [value]
     for _ in range(MAX_DEPTH):
         below: list[object] = []
         for one in level:
             if type(one) is str or type(one) is bool or one is None:
                 continue
-            if type(one) is dict and _are_ascii(one):
+            if type(one) is dict:
+                names += one
                 below += one.values()
             elif type(one) is list or type(one) is tuple:
                 below += one
             elif type(one) is not int or not -MAX_INTEGER <= one <= MAX_INTEGER:
                 return False
         if not below:
-            return True
+            return _are_ascii(names)
         level = below
     return False
 
 
-def _are_ascii(names: Iterable[object]) -> bool:
+def _are_ascii(names: Iterable[str]) -> bool:
     try:
-        return "".join(names).isascii()  # type: ignore[arg-type]
+        return "".join(names).isascii()
     except TypeError:
         return False  # a name that is no string
 
@@ -337,7 +347,18 @@ def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return members
 
 
-def _json_fault(message: str) -> str:
+def _decoder(parse_int: Callable[[str], int]) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=_unique_members,
+        parse_float=_refuse_number,
+        parse_constant=_refuse_number,
+        parse_int=parse_int,
+    )
+
+
+def _json_fault(text: str, message: str) -> str:
+    if text.startswith("\ufeff"):
+        return "a byte order mark"
     for start, fault in _JSON_FAULTS.items():
         if message.startswith(start):
             return fault
@@ -349,7 +370,6 @@ def _refuse_number(text: str) -> NoReturn:
 
 
 def _may_exceed(text: str) -> bool:
-    # Else the parser's own integers will do, without a call of ours for each.
     return "-0" in text or _MANY_DIGITS.search(text) is not None
 
 
@@ -361,6 +381,11 @@ def _bounded_integer(text: str) -> int:
     if abs(value) > MAX_INTEGER:
         raise MalformedError("JSON integer", got=text[:40], expected="within ±2^53")
     return value
+
+
+# The parser's own integers will do for nearly all texts, without a call for each.
+_DECODER = _decoder(int)
+_BOUNDING = _decoder(_bounded_integer)
 
 
 def _check_depth(text: str, what: str) -> None:
@@ -392,7 +417,11 @@ def _check_unicode(value: object, what: str) -> None:
 
 def _check_size(size: int, limit: int, what: str) -> None:
     if size > limit:
-        raise MalformedError(what, got=f"{size} bytes", expected=f"at most {limit}")
+        raise _too_long(size, limit, what)
+
+
+def _too_long(size: int, limit: int, what: str) -> MalformedError:
+    return MalformedError(what, got=f"{size} bytes", expected=f"at most {limit}")
 
 
 def _brief(value: object) -> str:

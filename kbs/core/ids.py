@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NewType
 
 from kbs.core.errors import MalformedError
@@ -21,7 +20,7 @@ SHARED_TENANT = "shared"
 
 _NAME = "1 to 64 of a-z 0-9 . _ - that start and end alphanumeric"
 _SEGMENT = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", re.ASCII)
-_LONGEST_KEY_ID = 3 * 64 + 2
+_KEY_ID = re.compile("/".join([f"({_SEGMENT.pattern})"] * 3), re.ASCII)
 _VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _HEX32 = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
@@ -108,25 +107,14 @@ def parse_key_id(text: object) -> KeyId:
     Raises:
         MalformedError: anything else.
     """
-    found = None
-    # What is remembered is short: strangers write these texts.
-    if isinstance(text, str) and len(text) <= _LONGEST_KEY_ID:
-        found = _read_key_id(text)
-    if found is None:
+    found = _KEY_ID.fullmatch(text) if isinstance(text, str) else None
+    if found is None or ".." in found[0]:
         raise MalformedError(
             "key id",
             got=repr(text)[:120],
             expected=f"repository/type/tag, each {_NAME}",
         )
-    return found
-
-
-@lru_cache(1024)
-def _read_key_id(text: str) -> KeyId | None:
-    parts = text.split("/")
-    if len(parts) != 3 or not all(is_segment(part) for part in parts):  # noqa: PLR2004
-        return None
-    return KeyId(*parts)
+    return KeyId(*found.groups())
 
 
 def parse_key_ref(text: object) -> KeyRef:

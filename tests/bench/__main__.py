@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kbs
+from kbs.serving import spare_records
 from tests.bench import families, floor, inprocess, load, sealing, unit
 from tests.bench.brokers import fake_amd, made
 from tests.bench.tables import Section, as_json, as_text, progress
@@ -90,6 +91,7 @@ def log_into(path: Path) -> None:
     log.addHandler(logging.FileHandler(path))
     log.setLevel(logging.INFO)
     log.propagate = False
+    spare_records()
 
 
 def main() -> None:

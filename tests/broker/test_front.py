@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
-from flask import Flask
 
+from kbs.api.application import Application, Limits
 from kbs.api.limits import (
     BURST_SECONDS,
     DEBT_SECONDS,
@@ -18,7 +18,6 @@ from kbs.api.limits import (
     RateLimit,
     work_limit,
 )
-from kbs.api.requests import charged, rate_limited
 from kbs.core.clients import client_of
 from kbs.core.encode import b64
 from tests.fakes.amd import FakeAmd
@@ -75,9 +74,8 @@ def test_what_was_costly_is_paid_for_later() -> None:
 def test_a_client_whose_requests_are_costly_may_send_few() -> None:
     ticks = Ticks()
     work = RateLimit(1, ticks)
-    app = Flask("test")
-    app.before_request(rate_limited(RateLimit(0, ticks), RateLimit(0, ticks), work))
-    app.teardown_request(charged(work))
+    off = RateLimit(0, ticks)
+    app = Application(Limits(each=off, total=off, work=work))
 
     @app.get("/v1/busy")
     @app.get("/admin/v1/busy")
@@ -88,8 +86,8 @@ def test_a_client_whose_requests_are_costly_may_send_few() -> None:
         return "done"
 
     def status(path: str, address: str = "192.0.2.1") -> int:
-        given = {"REMOTE_ADDR": address}
-        return app.test_client().get(path, environ_base=given).status_code
+        given = {"REMOTE_ADDR": address, "PATH_INFO": path}
+        return app.test_client().get(environ_overrides=given).status_code
 
     # What administrators ask for may be costly, and is not charged.
     assert [status("/admin/v1/busy") for _ in range(2)] == [200, 200]
@@ -98,6 +96,8 @@ def test_a_client_whose_requests_are_costly_may_send_few() -> None:
     assert status("/admin/v1/busy") == 200
     ticks.now += DEBT_SECONDS + 1
     assert status("/v1/busy") == 200
+    # However the same path is spelled.
+    assert status("//v1/busy") == 429
 
 
 def test_clients_are_forgotten_oldest_first() -> None:

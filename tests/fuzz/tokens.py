@@ -27,7 +27,7 @@ from kbs.channel.challenge import (
     parse_challenge,
     verify_challenge,
 )
-from kbs.channel.ear import Submodule, mint_ear, verify_ear
+from kbs.channel.ear import EarSigner, Submodule, verify_ear
 from kbs.channel.session import mint_session, verify_session
 from kbs.channel.signing import response_key_id
 from kbs.channel.token import SignedRequest, mint_token, verify_token
@@ -125,10 +125,8 @@ def _upload_token() -> str:
 
 
 def _ear_token() -> str:
-    return mint_ear(
-        ISSUER,
+    return EarSigner(ISSUER, ORIGIN).token(
         [Submodule(name="cpu0", genuine=True, annotated={"snp": {"a": 1}})],
-        issuer=ORIGIN,
         decision=INSTANCE,
         policy="default",
         now=NOW,

@@ -236,30 +236,30 @@ class RcarAttestation:
         self, attested: Attested[RcarPresented], until: datetime | None, decision: str
     ) -> Proven:
         asked, result = attested.asked, attested.result
-        proven = Proven(
+        claims = None if attested.refused else result.claims
+        token = None
+        if claims is not None:
+            token = issue_token(self._tools.identity, attested, decision)
+        return Proven(
             decision=decision,
             appraised=attested.now,
             recipient=asked.tee_key,
-            claims=result.claims,
+            claims=claims,
             identities=result.identities,
             primary=attested.primary_kind,
             tolerated=attested.tolerated,
             checks=result.checks,
             evidence=asked.evidence_digest,
             anchors=anchors_of(attested.snapshot, attested.imports),
-            token=None,
+            token=token,
             expires=min(asked.session.expires, until or asked.session.expires),
         )
-        if result.claims is None or attested.refused:
-            return replace(proven, claims=None)
-        token = issue_token(self._tools.identity, attested, decision)
-        return replace(proven, token=token)
 
     def _recording(self, new: _New) -> Callable[[Work], None]:
         attested, proven = new.attested, new.proven
-        session, body = attested.asked.session, attested.asked.body
+        asked = attested.asked
         row = seal_session(
-            self._tools.vault, session, hashlib.sha256(body).digest(), proven
+            self._tools.vault, asked.session, asked.evidence_digest, proven
         )
         refused = proven.token is None
         evidence = None

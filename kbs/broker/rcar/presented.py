@@ -43,6 +43,8 @@ class RcarPresented:
     additional: str = field(repr=False)
     init_data: InitData | None
     init_data_register: str | None
+    evidence_digest: bytes
+    """The digest of the message, by which recorded evidence is found again."""
 
     @property
     def door_name(self) -> str:
@@ -58,11 +60,6 @@ class RcarPresented:
     def keys(self) -> tuple[KeyRef, ...] | None:
         """What is asked for is said later, resource by resource."""
         return None
-
-    @property
-    def evidence_digest(self) -> bytes:
-        """The digest of the message, by which recorded evidence is found again."""
-        return hashlib.sha256(self.body).digest()
 
 
 def present(body: bytes, session: Session) -> RcarPresented:
@@ -96,6 +93,7 @@ def present(body: bytes, session: Session) -> RcarPresented:
         additional=message.additional,
         init_data=message.init_data,
         init_data_register=form_of(session.tee).init_data,
+        evidence_digest=hashlib.sha256(body).digest(),
     )
 
 

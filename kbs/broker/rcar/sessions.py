@@ -8,9 +8,10 @@ the database can end sessions, but neither make one nor change what it proved.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from kbs.broker.ports import StoredSession
 from kbs.broker.snapshot import Snapshot
@@ -22,20 +23,14 @@ from kbs.core.checks import Check, Status
 from kbs.core.claims import Claims
 from kbs.core.claims_record import read_claims, write_claims
 from kbs.core.clock import format_time, parse_time
-from kbs.core.encode import (
-    canonical_json,
-    parse_hex,
-    parse_json_object,
-    require_list,
-    require_object,
-    require_text,
-)
+from kbs.core.encode import canonical_json
+from kbs.core.errors import MalformedError
 from kbs.keys.secret import Secret
 from kbs.pki.cache import Findings
 
 _PURPOSE = "session"
-_MAX_BYTES = 4 * 1024 * 1024
-_MAX_LIST = 65536
+_JSON = json.JSONEncoder(separators=(",", ":"))
+_STATUSES = {one.value: one for one in Status}
 
 # It follows from a state and the number of an import alone, and states may be long.
 _ANCHORS: Findings[str] = Findings(16)
@@ -101,7 +96,7 @@ def seal_session(
         "identities": list(proven.identities),
         "primary": proven.primary,
         "tolerated": list(proven.tolerated),
-        "checks": [[one.id, one.item, one.status.value] for one in proven.checks],
+        "checks": [[one.id, one.item, one.status] for one in proven.checks],
         "evidence": proven.evidence.hex(),
         "anchors": proven.anchors,
         "token": proven.token,
@@ -113,7 +108,7 @@ def seal_session(
         session=session.digest,
         decision=proven.decision,
         sealed=vault.seal(
-            Secret(canonical_json(document)),
+            Secret(_JSON.encode(document).encode("ascii")),
             purpose=_PURPOSE,
             blob_id=session.digest.hex(),
         ),
@@ -129,43 +124,32 @@ def open_session(vault: Vault, stored: StoredSession) -> tuple[Proven, bytes]:
         MalformedError: this broker wrote something else; a mistake of ours.
     """
     secret = vault.open(stored.sealed, purpose=_PURPOSE, blob_id=stored.session.hex())
-    members = parse_json_object(secret.reveal(), "session", limit=_MAX_BYTES)
+    try:
+        # Sealed, so that nobody but this broker wrote it: read as it was written.
+        return _read(json.loads(secret.reveal()))
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        raise MalformedError("session", got="another record than is written") from exc
+
+
+def _read(members: dict[str, Any]) -> tuple[Proven, bytes]:
     claims = members["claims"]
     proven = Proven(
-        decision=require_text(members["decision"], "session decision"),
-        appraised=parse_time(members["appraised"], "session appraised"),
-        recipient=parse_tee_key(require_object(members["recipient"], "recipient")),
+        decision=members["decision"],
+        appraised=parse_time(members["appraised"]),
+        recipient=parse_tee_key(members["recipient"]),
         claims=None if claims is None else read_claims(claims),
-        identities=_texts(members, "identities"),
-        primary=_text_or_none(members, "primary"),
-        tolerated=_texts(members, "tolerated"),
-        checks=tuple(_read_check(one) for one in _list(members, "checks")),
-        evidence=parse_hex(members["evidence"], "session evidence", size=32),
-        anchors=require_text(members["anchors"], "session anchors"),
-        token=_text_or_none(members, "token"),
-        expires=parse_time(members["expires"], "session expires"),
+        identities=tuple(members["identities"]),
+        primary=members["primary"],
+        tolerated=tuple(members["tolerated"]),
+        checks=tuple(
+            [
+                Check(id=check_id, item=item, status=_STATUSES[status])
+                for check_id, item, status in members["checks"]
+            ]
+        ),
+        evidence=bytes.fromhex(members["evidence"]),
+        anchors=members["anchors"],
+        token=members["token"],
+        expires=parse_time(members["expires"]),
     )
-    return proven, parse_hex(members["request"], "session request", size=32)
-
-
-def _read_check(value: object) -> Check:
-    check_id, item, status = require_list(value, "session check", limit=3)
-    return Check(
-        id=require_text(check_id, "check id"),
-        item=item if isinstance(item, int) else None,
-        status=Status(require_text(status, "check status")),
-    )
-
-
-def _list(members: Mapping[str, object], name: str) -> list[object]:
-    return require_list(members[name], f"session {name}", limit=_MAX_LIST)
-
-
-def _texts(members: Mapping[str, object], name: str) -> tuple[str, ...]:
-    return tuple(require_text(one, f"session {name}") for one in _list(members, name))
-
-
-def _text_or_none(members: Mapping[str, object], name: str) -> str | None:
-    value = members[name]
-    limit = _MAX_BYTES
-    return None if value is None else require_text(value, name, limit=limit)
+    return proven, bytes.fromhex(members["request"])

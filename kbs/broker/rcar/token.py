@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from kbs.broker.attest import Attested
 from kbs.broker.identity import Identity
 from kbs.broker.rcar.presented import RcarPresented
-from kbs.channel.ear import Submodule, mint_ear
+from kbs.channel.ear import Submodule
 from kbs.core.claims import Claims, ItemClaims
 
 UNPROVEN = frozenset({"sample", "sampledevice"})
@@ -24,10 +24,8 @@ def issue_token(
     identity: Identity, attested: Attested[RcarPresented], decision: str
 ) -> str:
     """Return the token of evidence that was verified."""
-    return mint_ear(
-        identity.token_key,
+    return identity.ear_signer.token(
         _submodules(attested),
-        issuer=identity.origin,
         decision=decision,
         policy=f"governance-{attested.snapshot.state.head_seq}",
         now=attested.now,

@@ -60,6 +60,7 @@ def test_what_parses_can_be_written(text: str, escaped: bool) -> None:  # noqa: 
     ("text", "got"),
     [
         ("", "no value"),
+        ("\ufeff{}", "a byte order mark"),
         ("{} x", "more text behind the value"),
         ("{x", "no member name in double quotes"),
         ('{"a" 1}', "a member name without a colon behind it"),
@@ -81,7 +82,7 @@ def test_the_words_of_another_library_are_not_passed_on(
     def refuse(*_: object, **__: object) -> object:
         raise json.JSONDecodeError("Something new", "x", 0)
 
-    monkeypatch.setattr("kbs.core.encode.json.loads", refuse)
+    monkeypatch.setattr("kbs.core.encode.json.JSONDecoder.decode", refuse)
     with pytest.raises(MalformedError) as caught:
         parse_json("{}", "text", limit=100)
     assert caught.value.got == "text that is not JSON"

@@ -1,0 +1,55 @@
+"""Attestation results: what a JOSE library makes of them, and what guests look for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from kbs.channel.ear import EarSigner, Submodule, public_jwk, verify_ear
+
+NOW = datetime(2026, 11, 22, 8, 0, 0, 500, UTC)
+EXPIRES = NOW + timedelta(seconds=300)
+KEY = ec.generate_private_key(ec.SECP256R1())
+ISSUER = "kbs.local/00112233445566778899aabbccddeeff"
+DECISION = "0123456789abcdef0123456789abcdef"
+SUBMODULE = Submodule(name="cpu0", genuine=True, annotated={"snp": {"text": "ü"}})
+
+
+def token() -> str:
+    return EarSigner(KEY, ISSUER).token(
+        [SUBMODULE],
+        decision=DECISION,
+        policy="governance-4",
+        now=NOW,
+        expires=EXPIRES,
+    )
+
+
+def test_a_library_writes_the_same_header_and_claims() -> None:
+    claims = jwt.decode(token(), options={"verify_signature": False})
+    jwk = {"alg": "ES256", **public_jwk(KEY.public_key())}
+    written = jwt.encode(claims, KEY, algorithm="ES256", headers={"jwk": jwk})
+    assert token().rpartition(".")[0] == written.rpartition(".")[0]
+
+
+def test_every_signature_has_its_full_size_and_verifies() -> None:
+    # One in some 128 has a number that begins with a zero byte.
+    for _ in range(300):
+        made = token()
+        assert len(made.rpartition(".")[2]) == 86
+        found = verify_ear(made, KEY.public_key(), issuer=ISSUER, now=NOW)
+        assert found == DECISION
+
+
+def test_the_header_holds_the_key_with_its_algorithm() -> None:
+    header = jwt.get_unverified_header(token())
+    assert header["jwk"]["alg"] == header["alg"] == "ES256"
+    key = jwt.PyJWK(header["jwk"]).key
+    assert key.public_numbers() == KEY.public_key().public_numbers()
+
+
+def test_a_device_that_no_hardware_vouches_for_is_not_affirmed() -> None:
+    found = Submodule(name="cpu0", genuine=False, annotated={}).to_json("p")
+    assert found["ear.status"] == "contraindicated"
