@@ -300,6 +300,11 @@ def test_dcap_qvl_finds_the_same_tcb(
 @given(levels(), svn_levels(5), st.tuples(svns, st.integers(0, 1), svns))
 @settings(max_examples=40, deadline=SLOW)
 @example([platform_level()], [svn_level(6), svn_level(5, "OutOfDate")], (2, 1, 1))
+@example(
+    [platform_level(tdx=(4, 1, 2, *TDX_TCB[3:]))],
+    [svn_level(4, "OutOfDate")],
+    (0, 0, 0),
+)
 def test_dcap_qvl_finds_the_same_relaunches(
     platform: list[dict[str, Any]],
     modules: list[dict[str, Any]],

@@ -60,7 +60,7 @@ def evaluate(
 ) -> TcbFinding:
     """Return what Intel's documents say of a platform; both are of its kind."""
     td = report if isinstance(report, TdReport) else None
-    platform = platform_level(pck, info, td)
+    platform = platform_level(pck, info, None if td is None else td.tee_tcb_svn)
     enclave = svn_level(qe.levels, qe_report.isv_svn)
     parts: list[Level | None] = [platform, enclave]
     module: TcbStatus | None = None
@@ -74,7 +74,7 @@ def evaluate(
     if td is not None and status in _OUTDATED and module is TcbStatus.OUT_OF_DATE:
         hardware = _status(platform_level(pck, info, None))
         if hardware.is_in_order and _status(enclave).is_in_order:
-            status = _updated_since(td, info, status, hardware)
+            status = _updated_since(td, pck, info, status, hardware)
     return TcbFinding(
         status=status,
         platform=_status(platform),
@@ -87,16 +87,16 @@ def evaluate(
     )
 
 
-def platform_level(
-    pck: Pck, info: TcbInfo, td: TdReport | None
-) -> PlatformLevel | None:
-    """Return the first level that the platform reaches; None if it reaches none."""
+def platform_level(pck: Pck, info: TcbInfo, svns: bytes | None) -> PlatformLevel | None:
+    """Return the first level that the platform reaches; None if it reaches none.
+
+    `svns` are the 16 of TDX (TEE_TCB_SVN), None where the processor alone is judged.
+    """
     for level in info.levels:
         if not _reaches(pck.component_svns, level.sgx) or pck.pce_svn < level.pce_svn:
             continue
-        if td is None:
+        if svns is None:
             return level
-        svns = td.tee_tcb_svn
         first = _FIRST_PLATFORM_COMPONENT if svns[_MODULE_VERSION] else 0
         if _reaches(svns[first:], level.tdx[first:]):
             return level
@@ -127,7 +127,7 @@ def _earliest(parts: Sequence[Level | None]) -> datetime | None:
 
 
 def _updated_since(
-    td: TdReport, info: TcbInfo, status: TcbStatus, hardware: TcbStatus
+    td: TdReport, pck: Pck, info: TcbInfo, status: TcbStatus, hardware: TcbStatus
 ) -> TcbStatus:
     """Return what an outdated status is where only the TD is behind its platform.
 
@@ -148,10 +148,12 @@ def _updated_since(
     microcode = newest.tdx[_LATE_MICROCODE]
     if now[_MODULE_SVN] < wanted or now[_LATE_MICROCODE] < microcode:
         return status
-    # Where even the newest is not in order, a new start would help nobody.
-    if not all(state.is_in_order for state in states):
+    # Where even the newest is not in order, a new start would help nobody; nor where
+    # the platform as it is now reaches no level, which Intel's library does not ask.
+    after = _status(platform_level(pck, info, now))
+    if not all(state.is_in_order for state in (*states, after)):
         return status
-    if status.needs_configuration or hardware.needs_configuration:
+    if any(state.needs_configuration for state in (status, hardware, after)):
         return TcbStatus.TD_RELAUNCH_ADVISED_CONFIGURATION_NEEDED
     return TcbStatus.TD_RELAUNCH_ADVISED
 
