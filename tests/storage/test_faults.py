@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import psycopg.errors
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -21,6 +22,7 @@ from kbs.adapters.sql.database import SqlDatabase, connect
 from kbs.adapters.sql.engine import DATABASE_NAME
 from kbs.adapters.sql.faults import fault
 from kbs.adapters.sql.migrate import upgrade
+from kbs.adapters.sql.prepared import Prepared
 from kbs.adapters.sql.schema import evidence
 from kbs.audit.log import QueryFilter
 from kbs.broker.ports import Database, StoredEvidence
@@ -230,6 +232,23 @@ def test_a_full_disk_takes_nothing_and_loses_nothing(sqlite_place: Place) -> Non
         _limit_pages(database, 1_000_000)
         with pytest.raises(ConflictError):
             _use(database, "first")
+
+
+def test_no_part_begins_anew_what_the_database_gave_up(sqlite_place: Place) -> None:
+    def keep() -> None:
+        with database.write() as transaction:
+            transaction.tokens.use("lost", NOW)
+            # As SQLite does by itself after some errors of the disk.
+            transaction.cursor.run(Prepared(text("ROLLBACK")))
+            with transaction.savepoint():
+                transaction.tokens.use("later", NOW)
+
+    with closing(sqlite_place.connect()) as database:
+        with pytest.raises(UnavailableError) as caught:
+            keep()
+        assert caught.value.code == "database.failed"
+        for jti in ("lost", "later"):
+            _use(database, jti)
 
 
 def _limit_pages(database: SqlDatabase, pages: int) -> None:
