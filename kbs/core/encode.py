@@ -14,7 +14,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from kbs.core.errors import MalformedError
 
@@ -272,27 +272,30 @@ def _is_plain(value: object) -> bool:
     It writes whatever Python takes for JSON; here every type is the very one. Level by
     level without a call for each value, which would cost more than all of the rest.
     """
-    level: list[object] = [value]
+    level: list[Any] = [value]
+    names: set[Any] = set()
     for _ in range(MAX_DEPTH):
-        below: list[object] = []
+        below: list[Any] = []
         for one in level:
-            if type(one) is str or type(one) is bool or one is None:
+            kind = type(one)
+            if kind is str or kind is bool or one is None:
                 continue
-            if type(one) is dict and _are_ascii(one):
+            if kind is dict:
+                names.update(one)
                 below += one.values()
-            elif type(one) is list or type(one) is tuple:
+            elif kind is list or kind is tuple:
                 below += one
-            elif type(one) is not int or not -MAX_INTEGER <= one <= MAX_INTEGER:
+            elif kind is not int or not -MAX_INTEGER <= one <= MAX_INTEGER:
                 return False
         if not below:
-            return True
+            return _are_ascii(names)
         level = below
     return False
 
 
-def _are_ascii(names: Iterable[object]) -> bool:
+def _are_ascii(names: Iterable[str]) -> bool:
     try:
-        return "".join(names).isascii()  # type: ignore[arg-type]
+        return "".join(names).isascii()
     except TypeError:
         return False  # a name that is no string
 

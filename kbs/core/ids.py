@@ -19,7 +19,9 @@ SHARED_TENANT = "shared"
 """The tenant whose governed objects others may use when the authority allows."""
 
 _NAME = "1 to 64 of a-z 0-9 . _ - that start and end alphanumeric"
-_SEGMENT = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", re.ASCII)
+_SEGMENT_TEXT = "[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
+_SEGMENT = re.compile(_SEGMENT_TEXT, re.ASCII)
+_KEY_ID = re.compile("/".join([f"({_SEGMENT_TEXT})"] * 3), re.ASCII)
 _VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _HEX32 = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
@@ -106,14 +108,14 @@ def parse_key_id(text: object) -> KeyId:
     Raises:
         MalformedError: anything else.
     """
-    parts = text.split("/") if isinstance(text, str) else []
-    if len(parts) != 3 or not all(is_segment(part) for part in parts):  # noqa: PLR2004
+    match = _KEY_ID.fullmatch(text) if isinstance(text, str) else None
+    if match is None or ".." in match.string:
         raise MalformedError(
             "key id",
             got=repr(text)[:120],
             expected=f"repository/type/tag, each {_NAME}",
         )
-    return KeyId(*parts)
+    return KeyId(*match.groups())
 
 
 def parse_key_ref(text: object) -> KeyRef:
