@@ -8,7 +8,6 @@ numbers carry exactly).
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 import re
@@ -46,6 +45,9 @@ _STRING_OR_BRACKET = re.compile(
     r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL
 )
 _HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
+# RFC 4648, section 5, has two other characters than section 4.
+_TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _B64U = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _B64 = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
 # As many digits as an integer beyond 2^53 has at least: 10^15 is less.
@@ -56,7 +58,8 @@ _SURROGATE = re.compile("\\\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 def b64u(data: bytes) -> str:
     """Return unpadded base64url."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    text = binascii.b2a_base64(data, newline=False).rstrip(b"=")
+    return text.translate(_TO_URL_SAFE).decode("ascii")
 
 
 def parse_b64u(text: object, what: str, *, limit: int) -> bytes:
@@ -69,7 +72,8 @@ def parse_b64u(text: object, what: str, *, limit: int) -> bytes:
         raise MalformedError(what, got=_brief(text), expected="unpadded base64url")
     _check_size(len(text) * 3 // 4, limit, what)
     try:
-        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        padded = text + "=" * (-len(text) % 4)
+        data = binascii.a2b_base64(padded.encode().translate(_FROM_URL_SAFE))
     except (binascii.Error, ValueError) as exc:
         raise MalformedError(
             what, got=_brief(text), expected="unpadded base64url"
@@ -81,7 +85,7 @@ def parse_b64u(text: object, what: str, *, limit: int) -> bytes:
 
 def b64(data: bytes) -> str:
     """Return standard base64 with padding."""
-    return base64.b64encode(data).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def parse_b64(text: object, what: str, *, limit: int) -> bytes:
@@ -94,7 +98,7 @@ def parse_b64(text: object, what: str, *, limit: int) -> bytes:
         raise MalformedError(what, got=_brief(text), expected="padded base64")
     _check_size(len(text) * 3 // 4, limit + 2, what)
     try:
-        data = base64.b64decode(text, validate=True)
+        data = binascii.a2b_base64(text, strict_mode=True)
     except (binascii.Error, ValueError) as exc:
         raise MalformedError(what, got=_brief(text), expected="padded base64") from exc
     if b64(data) != text:
