@@ -12,7 +12,7 @@ import binascii
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from kbs.core.errors import MalformedError
@@ -36,9 +36,14 @@ _JSON_FAULTS = {
     "Invalid \\": "an escape that there is not",
 }
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+# What either is given is nested as deep as `MAX_DEPTH` at most: no circle is in it.
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, separators=(",", ":")
+)
 # Sorts by code points, which for names in ASCII is the order of RFC 8785.
-_SORTING = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+_SORTING = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, separators=(",", ":"), sort_keys=True
+)
 # Possessive, and a string without an end goes to the end of the text: each character is
 # looked at once, whatever stands there.
 _STRING_OR_BRACKET = re.compile(
@@ -70,7 +75,8 @@ def parse_b64u(text: object, what: str, *, limit: int) -> bytes:
     """
     if not isinstance(text, str) or not _B64U.fullmatch(text):
         raise MalformedError(what, got=_brief(text), expected="unpadded base64url")
-    _check_size(len(text) * 3 // 4, limit, what)
+    if len(text) * 3 // 4 > limit:
+        raise _too_large(len(text) * 3 // 4, limit, what)
     try:
         padded = text + "=" * (-len(text) % 4)
         data = binascii.a2b_base64(padded.encode().translate(_FROM_URL_SAFE))
@@ -96,14 +102,16 @@ def parse_b64(text: object, what: str, *, limit: int) -> bytes:
     """
     if not isinstance(text, str) or not _B64.fullmatch(text):
         raise MalformedError(what, got=_brief(text), expected="padded base64")
-    _check_size(len(text) * 3 // 4, limit + 2, what)
+    if len(text) * 3 // 4 > limit + 2:
+        raise _too_large(len(text) * 3 // 4, limit + 2, what)
     try:
         data = binascii.a2b_base64(text, strict_mode=True)
     except (binascii.Error, ValueError) as exc:
         raise MalformedError(what, got=_brief(text), expected="padded base64") from exc
     if b64(data) != text:
         raise MalformedError(what, got=_brief(text), expected="canonical base64")
-    _check_size(len(data), limit, what)
+    if len(data) > limit:
+        raise _too_large(len(data), limit, what)
     return data
 
 
@@ -129,26 +137,22 @@ def parse_json(data: bytes | str, what: str, *, limit: int) -> object:
     Raises:
         MalformedError: anything else.
     """
-    _check_size(len(data), limit, what)
+    if len(data) > limit:
+        raise _too_large(len(data), limit, what)
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
     except UnicodeDecodeError as exc:
         raise MalformedError(what, got="bytes that are not UTF-8") from exc
     _check_depth(text, what)
     try:
-        value: object = json.loads(
-            text,
-            object_pairs_hook=_unique_members,
-            parse_float=_refuse_number,
-            parse_constant=_refuse_number,
-            parse_int=_bounded_integer if _may_exceed(text) else int,
-        )
+        decoder = _BOUNDING if _may_exceed(text) else _DECODER
+        value: object = decoder.decode(text)
     except MalformedError as exc:
         raise MalformedError(f"{what}: {exc}") from exc
     except json.JSONDecodeError as exc:
         raise MalformedError(
             f"{what} line {exc.lineno} column {exc.colno}",
-            got=_json_fault(exc.msg),
+            got=_json_fault(exc),
             expected="JSON",
         ) from exc
     except (ValueError, RecursionError) as exc:
@@ -222,7 +226,8 @@ def require_text(value: object, what: str, *, limit: int = 4096) -> str:
     """
     if not isinstance(value, str):
         raise MalformedError(what, got=_kind(value), expected="a string")
-    _check_size(len(value), limit, what)
+    if len(value) > limit:
+        raise _too_large(len(value), limit, what)
     return value
 
 
@@ -344,15 +349,25 @@ def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return members
 
 
-def _json_fault(message: str) -> str:
+def _json_fault(exc: json.JSONDecodeError) -> str:
     for start, fault in _JSON_FAULTS.items():
-        if message.startswith(start):
+        # There is a value behind a byte order mark, and nobody would see the mark.
+        if exc.msg.startswith(start) and not exc.doc.startswith("\ufeff"):
             return fault
     return "text that is not JSON"
 
 
 def _refuse_number(text: str) -> NoReturn:
     raise MalformedError("JSON number", got=text[:40], expected="an integer")
+
+
+def _decoder(parse_int: Callable[[str], int]) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=_unique_members,
+        parse_float=_refuse_number,
+        parse_constant=_refuse_number,
+        parse_int=parse_int,
+    )
 
 
 def _may_exceed(text: str) -> bool:
@@ -368,6 +383,10 @@ def _bounded_integer(text: str) -> int:
     if abs(value) > MAX_INTEGER:
         raise MalformedError("JSON integer", got=text[:40], expected="within ±2^53")
     return value
+
+
+_DECODER = _decoder(int)
+_BOUNDING = _decoder(_bounded_integer)
 
 
 def _check_depth(text: str, what: str) -> None:
@@ -397,9 +416,8 @@ def _check_unicode(value: object, what: str) -> None:
         ) from exc
 
 
-def _check_size(size: int, limit: int, what: str) -> None:
-    if size > limit:
-        raise MalformedError(what, got=f"{size} bytes", expected=f"at most {limit}")
+def _too_large(size: int, limit: int, what: str) -> MalformedError:
+    return MalformedError(what, got=f"{size} bytes", expected=f"at most {limit}")
 
 
 def _brief(value: object) -> str:

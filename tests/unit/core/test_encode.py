@@ -81,7 +81,7 @@ def test_the_words_of_another_library_are_not_passed_on(
     def refuse(*_: object, **__: object) -> object:
         raise json.JSONDecodeError("Something new", "x", 0)
 
-    monkeypatch.setattr("kbs.core.encode.json.loads", refuse)
+    monkeypatch.setattr("kbs.core.encode._DECODER.decode", refuse)
     with pytest.raises(MalformedError) as caught:
         parse_json("{}", "text", limit=100)
     assert caught.value.got == "text that is not JSON"
