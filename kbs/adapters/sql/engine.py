@@ -23,7 +23,7 @@ from urllib.parse import unquote
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from kbs.adapters.sql.faults import busy, translate, translated, translated_connect
+from kbs.adapters.sql.faults import busy, fault, translated, translated_connect
 from kbs.adapters.sql.prepared import Driver, driver_error
 from kbs.core.errors import ConfigurationError, KbsError, UnavailableError
 
@@ -248,13 +248,15 @@ class Kept:
             UnavailableError: the database is away, locked for too long, or full; or
                 all connections stay in use.
         """
-        held = self._take()
+        held, is_begun = self._take(), False
         try:
             _execute_patiently(_sqlite(held), self._begin, self._patience)
-        except BaseException as exc:
-            self.give_back(held)
-            self._translate(exc)
-            raise
+            is_begun = True
+        except sqlite3.Error as exc:
+            raise fault(driver_error(self._engine.dialect, exc)) from exc
+        finally:
+            if not is_begun:
+                self.give_back(held)
         return held
 
     def commit(self, held: Held) -> None:
@@ -267,9 +269,10 @@ class Kept:
             # What the engine began for ordinary statements ends with it.
             held.connection.commit()
             _sqlite(held).commit()
-        except BaseException as exc:
-            self._translate(exc)
-            raise
+        except SQLAlchemyError as exc:
+            raise fault(exc) from exc
+        except sqlite3.Error as exc:
+            raise fault(driver_error(self._engine.dialect, exc)) from exc
 
     def give_back(self, held: Held) -> None:
         """Roll back what was not committed, and let others have the connection."""
@@ -313,11 +316,6 @@ class Kept:
         except BaseException:
             self._free.put(None)
             raise
-
-    def _translate(self, exc: BaseException) -> None:
-        if isinstance(exc, sqlite3.Error):
-            exc = driver_error(self._engine.dialect, exc)
-        translate(exc)
 
 
 def held_by(connection: Connection) -> Held:

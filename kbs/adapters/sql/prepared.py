@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast, final
 
 from sqlalchemy import Dialect, Executable, LargeBinary, Select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
@@ -120,7 +120,7 @@ class Prepared:
 
 def driver_error(
     dialect: Dialect, exc: Exception, *, lost: bool = False
-) -> BaseException:
+) -> SQLAlchemyError:
     """Return a driver's error as SQLAlchemy raises it; statements are left out."""
     error = DBAPIError.instance(
         None,
@@ -132,7 +132,7 @@ def driver_error(
         dialect=dialect,
     )
     error.__cause__ = exc
-    return error
+    return cast("SQLAlchemyError", error)
 
 
 def _planned(statement: Executable, dialect: Dialect, keys: list[str] | None) -> Plan:
