@@ -90,10 +90,11 @@ def sign_checkpoint(checkpoint: Checkpoint, signer: LogSigner) -> bytes:
         raise MalformedError(
             "checkpoint origin", got=checkpoint.origin, expected=signer.key.origin
         )
+    _require_size(checkpoint.size)
+    _require_root(checkpoint.root)
     text = checkpoint.text()
-    _parse_text(text.decode())
-    signature = NoteSignature(signer.key.origin, signer.key.key_hash, signer.sign(text))
-    return SignedCheckpoint(checkpoint, (signature,)).note()
+    signature = NoteSignature(checkpoint.origin, signer.key_hash, signer.sign(text))
+    return text + b"\n" + signature.line()
 
 
 def parse_checkpoint(note: bytes) -> SignedCheckpoint:
@@ -179,17 +180,29 @@ def _parse_text(text: str) -> Checkpoint:
             got=f"{len(lines) - 1} lines",
             expected="3: origin, size, root",
         )
-    if not _SIZE.fullmatch(lines[1]) or int(lines[1]) > MAX_SIZE:
+    if not _SIZE.fullmatch(lines[1]):
         raise MalformedError(
             "checkpoint size", got=repr(lines[1])[:40], expected="a decimal number"
         )
+    size = int(lines[1])
+    _require_size(size)
     root = parse_b64(lines[2], "checkpoint root", limit=ROOT_SIZE)
+    _require_root(root)
+    return Checkpoint(parse_origin(lines[0], "checkpoint origin"), size, root)
+
+
+def _require_size(size: int) -> None:
+    if not 0 <= size <= MAX_SIZE:
+        raise MalformedError(
+            "checkpoint size", got=str(size), expected=f"0 to {MAX_SIZE}"
+        )
+
+
+def _require_root(root: bytes) -> None:
     if len(root) != ROOT_SIZE:
         raise MalformedError(
             "checkpoint root", got=f"{len(root)} bytes", expected=f"{ROOT_SIZE} bytes"
         )
-    origin = parse_origin(lines[0], "checkpoint origin")
-    return Checkpoint(origin, int(lines[1]), root)
 
 
 def _parse_signatures(text: str) -> tuple[NoteSignature, ...]:

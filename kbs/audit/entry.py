@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -54,8 +54,12 @@ class Leaf:
 
     def serialize(self) -> bytes:
         """Return the canonical form, which is the leaf of the tree."""
-        common = _common(self.id, self.time, self.kind)
-        return canonical_json({**common, "body_sha256": self.body_sha256.hex()})
+        # In order, and nothing in it that JSON would have to escape.
+        return (
+            f'{{"body_sha256":"{self.body_sha256.hex()}","id":"{self.id}",'
+            f'"kind":"{self.kind}","time":"{format_time(self.time)}",'
+            f'"v":{ENTRY_VERSION}}}'
+        ).encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +74,13 @@ class Body:
     def serialize(self) -> bytes:
         """Return the canonical form, which the leaf commits to."""
         return canonical_json(
-            {**_common(self.id, self.time, self.kind), **self.members}
+            {
+                **self.members,
+                "v": ENTRY_VERSION,
+                "id": self.id,
+                "time": format_time(self.time),
+                "kind": str(self.kind),
+            }
         )
 
 
@@ -109,15 +119,16 @@ def prepare(
         kind=body.kind,
         body_sha256=salted_digest(text, salt),
     )
+    named = keys(body)
     return PreparedEntry(
         id=body.id,
         time=time,
-        kind=body.kind.value,
+        kind=str(body.kind),
         leaf=leaf.serialize(),
         body=text,
         salt=salt,
-        tenants=tenants(body),
-        keys=keys(body),
+        tenants=_tenants(body, named),
+        keys=named,
         policies=policies(body),
         decision=decision(body),
     )
@@ -201,22 +212,14 @@ def verify_body(leaf: Leaf, body: bytes, salt: bytes) -> Body:
 
 def tenants(body: Body) -> tuple[str, ...]:
     """Return the tenants that an entry concerns; none for the instance as a whole."""
-    named = [key.partition("/")[0] for key in keys(body)]
-    for holder in (body.members, body.members.get("statement", {})):
-        tenant = holder.get("tenant") if isinstance(holder, Mapping) else None
-        # A statement about the whole instance is written with the tenant `*`.
-        if isinstance(tenant, str) and tenant != "*":
-            named.append(tenant)
-    return tuple(sorted(set(named)))
+    return _tenants(body, keys(body))
 
 
 def keys(body: Body) -> tuple[str, ...]:
     """Return the ids, without version, of the keys that an entry names."""
-    named = [_text(key, "id") for key in _objects(body.members, "keys")]
-    own = body.members.get("key")
-    if isinstance(own, str):
-        named.append(own)
-    return tuple(sorted({*named} - {""}))
+    named = {_text(key, "id") for key in _objects(body.members, "keys")}
+    named.add(_text(body.members, "key"))
+    return tuple(sorted(named - {""}))
 
 
 def policies(body: Body) -> tuple[str, ...]:
@@ -227,7 +230,7 @@ def policies(body: Body) -> tuple[str, ...]:
         for policy in _objects(key, "policies")
     }
     statement = body.members.get("statement")
-    if isinstance(statement, Mapping) and statement.get("kind") == "release-policy":
+    if isinstance(statement, dict) and statement.get("kind") == "release-policy":
         named.add(f"{statement.get('tenant')}/{statement.get('name')}")
     return tuple(sorted(named - {""}))
 
@@ -237,13 +240,14 @@ def decision(body: Body) -> str | None:
     return _text(body.members, "decision") or None
 
 
-def _common(entry_id: str, time: datetime, kind: Kind) -> dict[str, object]:
-    return {
-        "v": ENTRY_VERSION,
-        "id": entry_id,
-        "time": format_time(time),
-        "kind": kind.value,
-    }
+def _tenants(body: Body, named: Sequence[str]) -> tuple[str, ...]:
+    found = {key.partition("/")[0] for key in named}
+    found.add(_text(body.members, "tenant"))
+    statement = body.members.get("statement")
+    if isinstance(statement, dict):
+        found.add(_text(statement, "tenant"))
+    # A statement about the whole instance is written with the tenant `*`.
+    return tuple(sorted(found - {"", "*"}))
 
 
 def _parse_common(
@@ -266,10 +270,10 @@ def _parse_common(
     return entry_id, time, kind
 
 
-def _objects(members: Mapping[str, object], name: str) -> list[Mapping[str, object]]:
+def _objects(members: Mapping[str, object], name: str) -> list[dict[str, object]]:
     value = members.get(name)
     elements = value if isinstance(value, list) else []
-    return [element for element in elements if isinstance(element, Mapping)]
+    return [element for element in elements if isinstance(element, dict)]
 
 
 def _text(members: Mapping[str, object], name: str) -> str:

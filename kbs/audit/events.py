@@ -7,16 +7,20 @@ what names a device (chip id, PPID, EK) comes as a pseudonym (`kbs.audit.pseudon
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar
+from operator import attrgetter
+from typing import ClassVar, NamedTuple
 
 from kbs.audit.kinds import KeyOrigin, Kind, Mode, Outcome, Purpose
 from kbs.core.checks import Check, Status
 from kbs.core.clock import format_time
 from kbs.core.decision import Decision, Granted, PolicyRef, Reason
+
+# What JSON has as it is.
+_AS_THEY_ARE = frozenset({str, int, bool, type(None)})
 
 
 def plain_members(event: object) -> dict[str, object]:
@@ -25,39 +29,54 @@ def plain_members(event: object) -> dict[str, object]:
     Raises:
         TypeError: it is no dataclass.
     """
-    members: dict[str, object] = {}
-    for name, may_be_left_out in _names(type(event)):
-        value = getattr(event, name)
-        if may_be_left_out and (value is None or value is False or value == ()):
-            continue
-        members[name] = value if type(value) is str else _plain(value)
-    return members
+    names, optional, read = _fields_of(type(event))
+    return {
+        name: value if type(value) in _AS_THEY_ARE else _plain(value)
+        for name, value in zip(names, read(event), strict=True)
+        if not (name in optional and _says_nothing(value))
+    }
 
 
-_NAMES: dict[type, tuple[tuple[str, bool], ...]] = {}
+class _Fields(NamedTuple):
+    """The fields of an event: all, those with a default, and what reads all of them.
+
+    Every event and part of one has two fields at least.
+    """
+
+    names: tuple[str, ...]
+    optional: frozenset[str]
+    read: Callable[[object], tuple[object, ...]]
 
 
-def _names(event: type) -> tuple[tuple[str, bool], ...]:
-    """Return the fields of an event, and whether each is left out when empty."""
-    known = _NAMES.get(event)
+_FIELDS: dict[type, _Fields] = {}
+
+
+def _fields_of(event: type) -> _Fields:
+    known = _FIELDS.get(event)
     if known is None:
-        known = _NAMES[event] = tuple(
-            (field.name, field.default is not MISSING)
-            for field in fields(event)
-            if field.name != "kind"
-        )
+        own = [field for field in fields(event) if field.name != "kind"]
+        names = [field.name for field in own]
+        optional = {field.name for field in own if field.default is not MISSING}
+        known = _Fields(tuple(names), frozenset(optional), attrgetter(*names))
+        _FIELDS[event] = known
     return known
 
 
+def _says_nothing(value: object) -> bool:
+    return value is None or value is False or value == ()
+
+
 def _plain(value: object) -> object:
+    if type(value) in _AS_THEY_ARE:
+        return value
     if isinstance(value, datetime):
         return format_time(value)
     if isinstance(value, StrEnum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {name: _plain(member) for name, member in value.items()}
+        return str(value)
     if isinstance(value, (list, tuple)):
         return [_plain(element) for element in value]
+    if isinstance(value, Mapping):
+        return {name: _plain(member) for name, member in value.items()}
     to_json = getattr(value, "to_json", None)
     return value if to_json is None else to_json()
 
@@ -123,7 +142,7 @@ class KeyDecision:
         return {
             "id": self.id,
             "version": self.version,
-            "decision": self.outcome.value,
+            "decision": str(self.outcome),
             "policies": [
                 policy.to_json() | ({} if rule is None else {"rule": rule})
                 for policy, rule in self.policies

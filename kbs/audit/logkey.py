@@ -93,7 +93,7 @@ class LogKey:
 class LogSigner:
     """The private half of a log key; its `repr` shows the public half only."""
 
-    __slots__ = ("_private", "key")
+    __slots__ = ("_private", "key", "key_hash")
 
     def __init__(self, origin: str, private: Ed25519PrivateKey) -> None:
         """Name the key by the log's origin."""
@@ -102,6 +102,7 @@ class LogSigner:
             parse_origin(origin),
             private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw),
         )
+        self.key_hash = self.key.key_hash
 
     def sign(self, message: bytes) -> bytes:
         """Sign with Ed25519."""

@@ -53,27 +53,20 @@ class Grown:
 
 
 class KnownNodes:
-    """A store that reads only what is not known yet; good under the lock of the head.
+    """Nodes that are at hand, as a store.
 
-    The proof of a leaf that was just appended needs the edge of the tree mostly.
+    What an append read and what it added is all that the proofs of the new leaves need:
+    to the left of a new leaf lie complete subtrees, old ones at the edge and new ones.
     """
 
-    def __init__(self, store: NodeStore, known: Mapping[NodeId, bytes]) -> None:
-        """Know these nodes of the store."""
-        self._store = store
+    def __init__(self, known: Mapping[NodeId, bytes]) -> None:
+        """Know these nodes, and no others."""
         self._known = known
 
     def read_nodes(self, ids: Sequence[NodeId]) -> Mapping[NodeId, bytes]:
-        """Return the hashes of those `ids` that are known or stored."""
-        missing = [node for node in ids if node not in self._known]
-        return {**self._known, **self._store.read_nodes(missing)}
-
-
-class _Range(NamedTuple):
-    """The leaves start … end-1, as the recursive definitions of the RFC split them."""
-
-    start: int
-    end: int
+        """Return all nodes that are known, those of `ids` among them."""
+        del ids
+        return self._known
 
 
 class Frontier:
@@ -85,10 +78,12 @@ class Frontier:
 
     __slots__ = ("_edge", "_size")
 
-    def __init__(self, size: int = 0, hashes: Sequence[bytes] = ()) -> None:
-        """Start at a tree of `size` leaves whose complete subtrees have `hashes`."""
+    def __init__(
+        self, size: int = 0, edge: Mapping[NodeId, bytes] | None = None
+    ) -> None:
+        """Start at a tree of `size` leaves; `edge` are its complete subtrees."""
         self._size = size
-        self._edge = list(zip(_cover(_Range(0, size)), hashes, strict=True))
+        self._edge = list((edge or {}).items())
 
     @property
     def size(self) -> int:
@@ -121,8 +116,8 @@ def append(store: NodeStore, size: int, leaf_hashes: Sequence[bytes]) -> Grown:
     Raises:
         IntegrityError: the store lacks a node of the tree it is said to hold.
     """
-    edge = _load(store, _cover(_Range(0, size)))
-    frontier = Frontier(size, list(edge.values()))
+    edge = _load(store, _cover(0, size))
+    frontier = Frontier(size, edge)
     before = frontier.root()
     added: dict[NodeId, bytes] = {}
     for value in leaf_hashes:
@@ -136,7 +131,7 @@ def root(store: NodeStore, size: int) -> bytes:
     Raises:
         IntegrityError: the store lacks a node.
     """
-    return _range_hashes(store, [_Range(0, size)])[0]
+    return _hashes(store, [_cover(0, size)])[0]
 
 
 def inclusion_proof(store: NodeStore, index: int, size: int) -> tuple[bytes, ...]:
@@ -154,14 +149,15 @@ def inclusion_proof(store: NodeStore, index: int, size: int) -> tuple[bytes, ...
     path = []
     start, end = 0, size
     while end - start > 1:
-        middle = start + _split(end - start)
+        left = _left(start, end)
+        middle = start + (1 << left.level)
         if index < middle:
-            path.append(_Range(middle, end))
+            path.append(_cover(middle, end))
             end = middle
         else:
-            path.append(_Range(start, middle))
+            path.append([left])
             start = middle
-    return _range_hashes(store, path[::-1])
+    return _hashes(store, path[::-1])
 
 
 def consistency_proof(store: NodeStore, first: int, second: int) -> tuple[bytes, ...]:
@@ -182,41 +178,47 @@ def consistency_proof(store: NodeStore, first: int, second: int) -> tuple[bytes,
     path = []
     start, end, whole = 0, second, True
     while first != end:
-        middle = start + _split(end - start)
+        left = _left(start, end)
+        middle = start + (1 << left.level)
         if first <= middle:
-            path.append(_Range(middle, end))
+            path.append(_cover(middle, end))
             end = middle
         else:
-            path.append(_Range(start, middle))
+            path.append([left])
             start, whole = middle, False
     if not whole:
-        path.append(_Range(start, end))
-    return _range_hashes(store, path[::-1])
+        path.append(_cover(start, end))
+    return _hashes(store, path[::-1])
 
 
-def _split(width: int) -> int:
-    """Return the largest power of two below `width`."""
-    return 1 << (width - 1).bit_length() - 1
+def _left(start: int, end: int) -> NodeId:
+    """Return the left part of a range that the RFC's recursion splits.
+
+    It is as wide as the largest power of two below the width, and complete: every
+    range of the recursion starts at a multiple of the power of two that its width
+    rounds up to.
+    """
+    level = (end - start - 1).bit_length() - 1
+    return NodeId(level, start >> level)
 
 
-def _cover(leaves: _Range) -> list[NodeId]:
+def _cover(start: int, end: int) -> list[NodeId]:
     """Return the complete subtrees that make up a range, left to right.
 
-    Every range of the RFC's recursion starts at a multiple of the power of two that
-    its width rounds up to, so the widths of the subtrees only shrink.
+    Where a range of the RFC's recursion starts, their widths only shrink.
     """
-    start, nodes = leaves.start, []
-    while start < leaves.end:
-        level = (leaves.end - start).bit_length() - 1
+    nodes = []
+    while start < end:
+        level = (end - start).bit_length() - 1
         nodes.append(NodeId(level, start >> level))
         start += 1 << level
     return nodes
 
 
-def _range_hashes(store: NodeStore, ranges: Sequence[_Range]) -> tuple[bytes, ...]:
-    covers = [_cover(leaves) for leaves in ranges]
+def _hashes(store: NodeStore, covers: Sequence[Sequence[NodeId]]) -> tuple[bytes, ...]:
+    """Return the hash of each of several ranges, given by what makes them up."""
     known = _load(store, list(chain.from_iterable(covers)))
-    return tuple(_fold([known[node] for node in cover]) for cover in covers)
+    return tuple([_fold([known[node] for node in cover]) for cover in covers])
 
 
 def _fold(hashes: Sequence[bytes]) -> bytes:
@@ -224,7 +226,7 @@ def _fold(hashes: Sequence[bytes]) -> bytes:
     if not hashes:
         return EMPTY_ROOT
     value = hashes[-1]
-    for left in reversed(hashes[:-1]):
+    for left in hashes[-2::-1]:
         value = node_hash(left, value)
     return value
 

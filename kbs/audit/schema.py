@@ -7,6 +7,7 @@ appended, what is read passes it before anything believes it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from enum import StrEnum
@@ -45,6 +46,8 @@ MAX_TEXT = 8192
 
 MAX_LIST = 4096
 
+_SHA256 = re.compile("[0-9a-f]{64}")
+
 _TYPES: Mapping[Kind, type[Event]] = {
     Kind.INSTANCE_INIT: events.InstanceInit,
     Kind.RELEASE_GRANTED: events.Release,
@@ -76,12 +79,11 @@ def members_of(event: Event) -> dict[str, object]:
     Raises:
         MalformedError: its kind is not one of its type, or a member has another shape.
     """
-    if not isinstance(event, _TYPES[event.kind]):
-        raise MalformedError(
-            "log entry", got=f"{type(event).__name__} as {event.kind.value}"
-        )
+    kind = event.kind
+    if not isinstance(event, _TYPES[kind]):
+        raise MalformedError("log entry", got=f"{type(event).__name__} as {kind}")
     members = events.plain_members(event)
-    check_members(event.kind, members)
+    check_members(kind, members)
     return members
 
 
@@ -91,16 +93,8 @@ def check_members(kind: Kind, members: Mapping[str, object]) -> None:
     Raises:
         MalformedError: one is missing, unknown or of another shape.
     """
-    required, optional = _names(kind)
-    # Parts are named for those that fail only: every release passes here.
-    what = f"log entry {kind.value}"
-    require_members(members, what, required=required, optional=optional)
-    for name, value in members.items():
-        try:
-            _SHAPES[name](value, what)
-        except MalformedError:
-            _SHAPES[name](value, f"{what} {name}")
-            raise
+    what = f"log entry {kind}"
+    _shape_of(kind)(members, what)
     for name, allowed in _IMPLIED.get(kind, {}).items():
         if members[name] not in allowed:
             raise MalformedError(
@@ -111,11 +105,13 @@ def check_members(kind: Kind, members: Mapping[str, object]) -> None:
 
 
 @cache
-def _names(kind: Kind) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the members that an entry of a kind must have, and those it may have."""
+def _shape_of(kind: Kind) -> Shape:
+    """Return the shape of the members of a kind; one with a default may be absent."""
     known = [field for field in fields(_TYPES[kind]) if field.name != "kind"]
-    required = {field.name for field in known if field.default is MISSING}
-    return frozenset(required), frozenset({field.name for field in known} - required)
+    return _object(
+        {one.name: _SHAPES[one.name] for one in known if one.default is MISSING},
+        {one.name: _SHAPES[one.name] for one in known if one.default is not MISSING},
+    )
 
 
 def _text(value: object, what: str) -> str:
@@ -124,7 +120,9 @@ def _text(value: object, what: str) -> str:
     return require_text(value, what, limit=MAX_TEXT)
 
 
-def _digest(value: object, what: str) -> bytes:
+def _digest(value: object, what: str) -> object:
+    if type(value) is str and _SHA256.fullmatch(value):
+        return value
     return parse_hex(value, what, size=32)
 
 
@@ -137,6 +135,8 @@ def _bytes(value: object, what: str) -> bytes:
 
 
 def _natural(value: object, what: str) -> int:
+    if type(value) is int and 0 <= value <= MAX_INTEGER:
+        return value
     return require_integer(value, what, least=0, most=MAX_INTEGER)
 
 
@@ -154,7 +154,7 @@ def _key(value: object, _what: str) -> object:
 
 
 def _word(words: type[StrEnum]) -> Shape:
-    allowed = [word.value for word in words]
+    allowed = [str(word) for word in words]
 
     def check(value: object, what: str) -> None:
         if value not in allowed:
@@ -183,10 +183,19 @@ def _object(
     optional = optional or {}
     shapes = {**required, **optional}
     names, others = frozenset(required), frozenset(optional)
+    known = names | others
+    texts = frozenset(name for name, shape in shapes.items() if shape is _text)
 
     def check(value: object, what: str) -> None:
-        members = require_members(value, what, required=names, optional=others)
+        if type(value) is dict and names <= value.keys() <= known:
+            members = value
+        else:
+            members = require_members(value, what, required=names, optional=others)
+        # Parts are named for those that fail only: every release passes here, and most
+        # members of it are texts.
         for name, member in members.items():
+            if name in texts and type(member) is str and len(member) <= MAX_TEXT:
+                continue
             try:
                 shapes[name](member, what)
             except MalformedError:

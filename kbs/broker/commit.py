@@ -284,7 +284,7 @@ class Committer:
         self._require_signed(tx, first, appended.before)
         note = self._notary.sign_checkpoint(appended.size, appended.root)
         tx.log.store_checkpoint(StoredCheckpoint(appended.size, note))
-        nodes = merkle.KnownNodes(tx.log, appended.nodes)
+        nodes = merkle.KnownNodes(appended.nodes)
         for job in batch:
             job.placed = tuple(
                 Placed(

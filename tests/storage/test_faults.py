@@ -14,19 +14,23 @@ from typing import Any
 import psycopg
 import psycopg.errors
 import pytest
+from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from kbs.adapters.sql.database import SqlDatabase, connect
 from kbs.adapters.sql.engine import DATABASE_NAME
 from kbs.adapters.sql.faults import fault
-from kbs.adapters.sql.migrate import upgrade
-from kbs.adapters.sql.schema import evidence
+from kbs.adapters.sql.migrate import current_revision, upgrade
+from kbs.adapters.sql.prepared import Prepared
+from kbs.adapters.sql.schema import evidence, used_tokens
 from kbs.audit.log import QueryFilter
+from kbs.audit.merkle import NodeId
 from kbs.broker.ports import Database, StoredEvidence
 from kbs.core.errors import (
     ConflictError,
     IntegrityError,
+    KbsError,
     MalformedError,
     UnavailableError,
 )
@@ -232,6 +236,87 @@ def test_a_full_disk_takes_nothing_and_loses_nothing(sqlite_place: Place) -> Non
             _use(database, "first")
 
 
+def test_no_part_begins_anew_what_the_database_gave_up(sqlite_place: Place) -> None:
+    def keep() -> None:
+        with database.write() as transaction:
+            transaction.tokens.use("lost", NOW)
+            # As SQLite does by itself after some errors of the disk.
+            transaction.cursor.run(Prepared(text("ROLLBACK")))
+            with transaction.savepoint():
+                transaction.tokens.use("later", NOW)
+
+    with closing(sqlite_place.connect()) as database:
+        with pytest.raises(UnavailableError) as caught:
+            keep()
+        assert caught.value.code == "database.failed"
+        for jti in ("lost", "later"):
+            _use(database, jti)
+
+
+@pytest.mark.parametrize("jti", [None, "lost"])
+def test_a_commit_that_fails_gives_the_lock_back(
+    sqlite_place: Place, jti: str | None
+) -> None:
+    """SQLite leaves the transaction open when a constraint fails at the end of it."""
+
+    def commit() -> None:
+        with database.write() as transaction:
+            if jti is not None:  # which goes the ordinary way, not the driver's
+                transaction.tokens.use(jti, NOW)
+            for text_of in (
+                "PRAGMA defer_foreign_keys=ON",
+                "INSERT INTO log_subjects VALUES (1, 'acme', 7, 0)",
+            ):
+                transaction.cursor.run(Prepared(text(text_of)))
+
+    with closing(sqlite_place.connect(lock_seconds=0.2)) as database:
+        with pytest.raises(UnavailableError) as caught:
+            commit()
+        assert caught.value.code == "database.failed"
+        _use(database, "lost")
+
+
+def test_the_schema_is_not_read_while_another_process_writes(
+    sqlite_place: Place,
+) -> None:
+    with (
+        closing(sqlite_place.connect()) as other,
+        closing(sqlite_place.connect(lock_seconds=0.1)) as database,
+        other.write(),
+        pytest.raises(UnavailableError) as caught,
+    ):
+        current_revision(database.engine)
+    assert caught.value.code == "database.locked"
+
+
+def test_a_row_that_cannot_be_stored_is_told_apart(database: SqlDatabase) -> None:
+    naive = NOW.replace(tzinfo=None)
+    rows = [{"jti": jti, "expires": naive} for jti in ("one", "two")]
+    statement = Prepared(insert(used_tokens))
+    with database.write() as transaction:
+        with pytest.raises(MalformedError):
+            transaction.cursor.run(statement, rows[0])
+        with pytest.raises(MalformedError):
+            transaction.cursor.run_each(statement, rows)
+
+
+def test_several_rows_of_which_one_is_taken(database: SqlDatabase) -> None:
+    rows = {NodeId(0, place): bytes(32) for place in range(3)}
+    with database.write() as transaction:
+        transaction.log.append_nodes(rows)
+
+    def append() -> None:
+        with database.write() as transaction:
+            with pytest.raises(ConflictError):
+                transaction.log.append_nodes({NodeId(1, 0): bytes(32), **rows})
+            transaction.log.append_nodes({NodeId(2, 0): bytes(32), **rows})
+
+    with pytest.raises(KbsError):
+        append()
+    with database.read() as transaction:
+        assert transaction.log.read_nodes([NodeId(1, 0), NodeId(2, 0)]) == {}
+
+
 def _limit_pages(database: SqlDatabase, pages: int) -> None:
     # SQLite says "full" when a file would grow beyond this many pages.
     pragma(database, f"max_page_count={pages}")
@@ -326,12 +411,23 @@ def test_a_server_that_dies_in_the_middle_of_a_transaction(
             transaction.tokens.use("lost", NOW)
             own_server.kill()
 
+    def die_before_a_prepared_statement() -> None:
+        with stoppable.write() as transaction:
+            own_server.kill()
+            with pytest.raises(UnavailableError) as caught:
+                transaction.governance.head()
+            assert caught.value.code == "database.away"
+            with pytest.raises(UnavailableError) as caught:
+                transaction.governance.head()
+            assert caught.value.code == "database.failed"
+            raise UnavailableError("database", code="database.away")
+
     def die_in_a_savepoint() -> None:
         with stoppable.write() as transaction, transaction.savepoint():
             own_server.kill()
             transaction.tokens.use("lost", NOW)
 
-    for action in (die, die_in_a_savepoint):
+    for action in (die, die_before_a_prepared_statement, die_in_a_savepoint):
         _is_away(action)
         own_server.start()
     _use(stoppable, "lost")

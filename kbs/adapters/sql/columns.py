@@ -23,6 +23,37 @@ TEXT = Text().with_variant(COLLATED(collation="C"), "postgresql")
 BYTES = LargeBinary()
 
 
+def microseconds_of(time: datetime | None) -> int | None:
+    """Return a time as it is stored.
+
+    Raises:
+        MalformedError: it does not say its offset.
+    """
+    if time is None:
+        return None
+    if time.tzinfo is None:
+        raise MalformedError("time", got="no offset", expected="an aware datetime")
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def time_of(microseconds: int | None) -> datetime | None:
+    """Return a time that was stored.
+
+    Raises:
+        IntegrityError: no calendar has it.
+    """
+    if microseconds is None:
+        return None
+    try:
+        return _EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError as exc:
+        raise IntegrityError(
+            "stored time",
+            got=f"{microseconds} microseconds since 1970",
+            expected="a year from 1 to 9999",
+        ) from exc
+
+
 class UtcTime(TypeDecorator[datetime]):
     """An aware UTC datetime, stored as microseconds since 1970."""
 
@@ -32,37 +63,16 @@ class UtcTime(TypeDecorator[datetime]):
     def process_bind_param(
         self, value: datetime | None, dialect: Dialect
     ) -> int | None:
-        """Write a time.
-
-        Raises:
-            MalformedError: it does not say its offset.
-        """
+        """Write a time."""
         del dialect
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise MalformedError("time", got="no offset", expected="an aware datetime")
-        return (value - _EPOCH) // _MICROSECOND
+        return microseconds_of(value)
 
     def process_result_value(
         self, value: int | None, dialect: Dialect
     ) -> datetime | None:
-        """Read a time.
-
-        Raises:
-            IntegrityError: no calendar has it.
-        """
+        """Read a time."""
         del dialect
-        if value is None:
-            return None
-        try:
-            return _EPOCH + timedelta(microseconds=value)
-        except OverflowError as exc:
-            raise IntegrityError(
-                "stored time",
-                got=f"{value} microseconds since 1970",
-                expected="a year from 1 to 9999",
-            ) from exc
+        return time_of(value)
 
 
 TIME = UtcTime()

@@ -5,15 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, final
 
 from sqlalchemy import Connection, Executable, Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from kbs.adapters.sql.faults import given_up, translated, translated_values
-from kbs.adapters.sql.prepared import Driver, Prepared, Row
+from kbs.adapters.sql.faults import given_up, translate, translated
+from kbs.adapters.sql.prepared import Driver, Prepared, Row, driver_error
 
 Values = Mapping[str, object]
 
@@ -32,38 +31,23 @@ _NOTHING: Values = {}
 _COUNTED = {"preserve_rowcount": True}
 
 
-class _Watch:
-    """Notices that a statement failed: what follows has to ask whether it still may."""
-
-    __slots__ = ("failed",)
-
-    def __init__(self) -> None:
-        self.failed = False
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self.failed = True
-
-
 @final
 class Cursor:
     """The connection of one transaction, as repositories see it."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Use a connection on which a transaction was begun."""
+    def __init__(self, connection: Connection, driver: Driver) -> None:
+        """Use a connection on which a transaction was begun, and the driver's own."""
         self._connection = connection
-        self._driver = Driver(connection)
-        self._watch = _Watch()
+        self._driver = driver
+        self._dialect = connection.dialect
+        self._failed = False
         self.erased = False
         """Whether a secret was removed: its old bytes must leave the files too."""
 
     def run(
         self,
         statement: Executable | Prepared,
-        values: Values | Sequence[Values] | None = None,
+        values: Values | None = None,
         *,
         what: str = "database",
     ) -> int:
@@ -73,18 +57,43 @@ class Cursor:
             ConflictError: a unique value is taken; `what` names it.
             UnavailableError: the database is away, or refuses.
         """
-        if values is not None and not values:
-            return 0
-        with self._watched(), translated_values(what):
+        if self._failed:
+            self.require_whole()
+        try:
             if isinstance(statement, Prepared):
-                return self._driver.run(statement, values or _NOTHING)
-            done = self._connection.execute(
-                statement, _plain(values), execution_options=_COUNTED
-            )
+                plan = statement.plan(self._dialect)
+                bound = plan.bound(_NOTHING if values is None else values)
+                return self._driver.execute(plan.text, bound).rowcount
+            done = self._joined().execute(statement, values, execution_options=_COUNTED)
             return done.rowcount
+        except BaseException as exc:
+            self._failed_with(exc, what)
+            raise
+
+    def run_each(
+        self, statement: Prepared, rows: Sequence[Values], *, what: str = "database"
+    ) -> None:
+        """Run a statement once for each row of values.
+
+        Raises:
+            ConflictError: as `run`.
+            UnavailableError: as `run`.
+        """
+        if len(rows) == 1:
+            self.run(statement, rows[0], what=what)
+            return
+        if self._failed:
+            self.require_whole()
+        try:
+            plan = statement.plan(self._dialect)
+            bound = [plan.bound(row) for row in rows]
+            self._driver.cursor().executemany(plan.text, bound)
+        except BaseException as exc:
+            self._failed_with(exc, what)
+            raise
 
     def all(
-        self, statement: Executable | Prepared, values: Values | None = None
+        self, statement: Executable | Prepared, values: Values = _NOTHING
     ) -> Sequence[Row]:
         """Return every row of a query.
 
@@ -92,14 +101,21 @@ class Cursor:
             UnavailableError: the database is away.
             IntegrityError: a row is damaged.
         """
-        with self._watched(), translated_values():
+        if self._failed:
+            self.require_whole()
+        try:
             if isinstance(statement, Prepared):
-                return self._driver.all(statement, values or _NOTHING)
-            found = self._connection.execute(statement, _plain(values))
+                plan = statement.plan(self._dialect)
+                rows = self._driver.execute(plan.text, plan.bound(values)).fetchall()
+                return [plan.row(row) for row in rows]
+            found = self._joined().execute(statement, values or None)
             return [row._asdict() for row in found]
+        except BaseException as exc:
+            self._failed_with(exc)
+            raise
 
     def first(
-        self, statement: Executable | Prepared, values: Values | None = None
+        self, statement: Executable | Prepared, values: Values = _NOTHING
     ) -> Row | None:
         """Return the first row of a query, if there is one.
 
@@ -107,16 +123,23 @@ class Cursor:
             UnavailableError: the database is away.
             IntegrityError: a row is damaged.
         """
-        with self._watched(), translated_values():
+        if self._failed:
+            self.require_whole()
+        try:
             if isinstance(statement, Prepared):
-                return self._driver.first(statement, values or _NOTHING)
-            row = self._connection.execute(statement, _plain(values)).first()
+                plan = statement.plan(self._dialect)
+                found = self._driver.execute(plan.text, plan.bound(values)).fetchone()
+                return None if found is None else plan.row(found)
+            row = self._joined().execute(statement, values or None).first()
             return None if row is None else row._asdict()
+        except BaseException as exc:
+            self._failed_with(exc)
+            raise
 
     @property
     def dialect(self) -> str:
         """The kind of database, by which `upserts` names statements."""
-        return self._connection.dialect.name
+        return self._dialect.name
 
     def upsert(self, table: Table) -> Upsert:
         """Return an insert that can say what to do on a conflict."""
@@ -124,9 +147,14 @@ class Cursor:
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Run a part that is rolled back alone when it raises."""
+        """Run a part that is rolled back alone when it raises.
+
+        Raises:
+            UnavailableError: the transaction was given up; a savepoint would begin one.
+        """
+        self.require_whole()
         with translated():
-            part = self._connection.begin_nested()
+            part = self._joined().begin_nested()
             try:
                 yield
             except BaseException:
@@ -150,9 +178,7 @@ class Cursor:
             return False
         if self.dialect != "sqlite":
             return True
-        held = self._connection.connection.driver_connection
-        driver = cast("sqlite3.Connection", held)
-        return driver.in_transaction
+        return cast("sqlite3.Connection", self._driver).in_transaction
 
     def require_whole(self) -> None:
         """Return if the transaction is whole.
@@ -163,10 +189,33 @@ class Cursor:
         if not self.is_whole:
             raise given_up()
 
-    def _watched(self) -> _Watch:
-        if self._watch.failed:
+    def _joined(self) -> Connection:
+        """Return the connection for SQLAlchemy's ordinary way of running statements.
+
+        Where the transaction was begun on the driver it joins in first: otherwise it
+        would roll back what it knows nothing of when a statement fails. One that the
+        database gave up is not begun anew: half of it would be kept.
+
+        Raises:
+            UnavailableError: it was given up.
+        """
+        if not self._connection.in_transaction():
             self.require_whole()
-        return self._watch
+            self._connection.begin()
+        return self._connection
+
+    def _failed_with(self, exc: BaseException, what: str = "database") -> None:
+        """Raise what an error of the database means; return if it is another one.
+
+        What follows in this transaction has to ask whether it still may.
+        """
+        self._failed = True
+        if isinstance(exc, self._dialect.loaded_dbapi.Error):
+            lost = self._dialect.is_disconnect(exc, cast("Any", self._driver), None)
+            if lost:
+                self._connection.invalidate(exc)
+            exc = driver_error(self._dialect, exc, lost=lost)
+        translate(exc, what, has_values=True)
 
 
 def upserts(table: Table, complete: Callable[[Upsert], Executable]) -> Prepared:
@@ -181,17 +230,11 @@ def _insert_of(dialect: str, table: Table) -> Upsert:
 
 
 def values_of(row: Any) -> dict[str, object]:
-    """Return the columns of a flat dataclass; `asdict` would copy every value."""
-    return {field.name: getattr(row, field.name) for field in fields(row)}
+    """Return the columns of a flat dataclass with slots, as they are."""
+    return {name: getattr(row, name) for name in row.__slots__}
 
 
 def pieces(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
     """Cut a list into pieces that one statement can carry."""
     for start in range(0, len(items), PIECE):
         yield items[start : start + PIECE]
-
-
-def _plain(values: Values | Sequence[Values] | None) -> Any:
-    if values is None or isinstance(values, Mapping):
-        return values
-    return list(values)

@@ -8,25 +8,24 @@ database itself keeps from writing.
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import cast, final
-
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from typing import Generic, TypeVar, cast, final
 
 from kbs.adapters.sql.broker import SqlBrokerKeyStore, SqlInstanceStore
 from kbs.adapters.sql.collateral import SqlCollateralStore
 from kbs.adapters.sql.cursor import Cursor
 from kbs.adapters.sql.engine import (
+    BEGIN_READING,
+    BEGIN_WRITING,
     LOCK_SECONDS,
     POOL_SIZE,
     Engines,
+    Held,
     Kept,
     begun,
+    held_by,
     pool_size,
     postgresql_engines,
     sqlite_engines,
@@ -38,83 +37,73 @@ from kbs.adapters.sql.expiring import (
     SqlSpentStore,
     SqlTokenStore,
 )
+from kbs.adapters.sql.faults import locked
 from kbs.adapters.sql.governance import SqlGovernanceStore
 from kbs.adapters.sql.keys import SqlKeyStore
 from kbs.adapters.sql.log import SqlLogStore
-from kbs.core.errors import KbsError, UnavailableError
+
+R = TypeVar("R")
 
 # Milliseconds to wait for readers, before the log is emptied some other time.
 _PATIENCE = 50
 
 
 @final
+class _Repository(Generic[R]):
+    """A repository of a transaction, made when it is first asked for.
+
+    A plain `cached_property` takes a lock each time; a transaction has one thread.
+    """
+
+    def __init__(self, made: Callable[[Cursor], R]) -> None:
+        self._made = made
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, transaction: SqlTransaction, owner: type) -> R:
+        # Found among the transaction's own attributes from now on.
+        made = self._made(transaction.cursor)
+        transaction.__dict__[self._name] = made
+        return made
+
+
+@final
 class SqlTransaction:
     """One transaction with every repository."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Work in the transaction that was begun on `connection`."""
-        self._cursor = Cursor(connection)
+    def __init__(self, held: Held) -> None:
+        """Work in the transaction that was begun on a connection."""
+        self.cursor = Cursor(*held)
 
-    @cached_property
-    def log(self) -> SqlLogStore:
-        """The audit log."""
-        return SqlLogStore(self._cursor)
-
-    @cached_property
-    def keys(self) -> SqlKeyStore:
-        """Secrets, encrypted."""
-        return SqlKeyStore(self._cursor)
-
-    @cached_property
-    def governance(self) -> SqlGovernanceStore:
-        """Statements and governed objects."""
-        return SqlGovernanceStore(self._cursor)
-
-    @cached_property
-    def spent(self) -> SqlSpentStore:
-        """Spent challenges."""
-        return SqlSpentStore(self._cursor)
-
-    @cached_property
-    def sessions(self) -> SqlSessionStore:
-        """Attested sessions."""
-        return SqlSessionStore(self._cursor)
-
-    @cached_property
-    def evidence(self) -> SqlEvidenceStore:
-        """Encrypted evidence."""
-        return SqlEvidenceStore(self._cursor)
-
-    @cached_property
-    def enrolments(self) -> SqlEnrolmentStore:
-        """Pending enrolments."""
-        return SqlEnrolmentStore(self._cursor)
-
-    @cached_property
-    def collateral(self) -> SqlCollateralStore:
-        """Vendor collateral."""
-        return SqlCollateralStore(self._cursor)
-
-    @cached_property
-    def broker_keys(self) -> SqlBrokerKeyStore:
-        """The broker's own keys."""
-        return SqlBrokerKeyStore(self._cursor)
-
-    @cached_property
-    def tokens(self) -> SqlTokenStore:
-        """Used administrators' tokens."""
-        return SqlTokenStore(self._cursor)
-
-    @cached_property
-    def instance(self) -> SqlInstanceStore:
-        """Who this database belongs to."""
-        return SqlInstanceStore(self._cursor)
+    log = _Repository(SqlLogStore)
+    """The audit log."""
+    keys = _Repository(SqlKeyStore)
+    """Secrets, encrypted."""
+    governance = _Repository(SqlGovernanceStore)
+    """Statements and governed objects."""
+    spent = _Repository(SqlSpentStore)
+    """Spent challenges."""
+    sessions = _Repository(SqlSessionStore)
+    """Attested sessions."""
+    evidence = _Repository(SqlEvidenceStore)
+    """Encrypted evidence."""
+    enrolments = _Repository(SqlEnrolmentStore)
+    """Pending enrolments."""
+    collateral = _Repository(SqlCollateralStore)
+    """Vendor collateral."""
+    broker_keys = _Repository(SqlBrokerKeyStore)
+    """The broker's own keys."""
+    tokens = _Repository(SqlTokenStore)
+    """Used administrators' tokens."""
+    instance = _Repository(SqlInstanceStore)
+    """Who this database belongs to."""
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Run a part that is rolled back alone when it raises."""
         try:
-            with self._cursor.savepoint():
+            with self.cursor.savepoint():
                 yield
         except BaseException:
             self.log.forget_head()
@@ -127,12 +116,12 @@ class SqlTransaction:
         Raises:
             UnavailableError: the database gave the transaction up after an error.
         """
-        self._cursor.require_whole()
+        self.cursor.require_whole()
 
     @property
     def erased(self) -> bool:
         """Whether secrets were removed."""
-        return self._cursor.erased
+        return self.cursor.erased
 
 
 @final
@@ -151,14 +140,22 @@ class SqlDatabase:
         """For `upgrade` and `check_schema`."""
         self._reading = engines.reading
         self._lock_seconds = lock_seconds
-        # Threads that find SQLite's file locked sleep and try again; here they queue.
         is_embedded = self.engine.dialect.name == "sqlite"
         # A server may be gone since: its connections are tried each time.
         self._writers = self._readers = None
         if is_embedded:
-            self._writers = Kept(self.engine, 1, patience=lock_seconds)
-            self._readers = Kept(self._reading, size, patience=lock_seconds)
-        self._queue = threading.Lock() if is_embedded else None
+            # Threads that find SQLite's file locked sleep and try again; here they
+            # queue for the one connection.
+            self._writers = Kept(
+                self.engine,
+                1,
+                begin=BEGIN_WRITING,
+                patience=lock_seconds,
+                waited=locked,
+            )
+            self._readers = Kept(
+                self._reading, size, begin=BEGIN_READING, patience=lock_seconds
+            )
         # The process before may have died between an erasure and its scrubbing.
         self._residue = is_embedded
 
@@ -169,8 +166,16 @@ class SqlDatabase:
         Raises:
             UnavailableError: the database is away.
         """
-        with _begun(self._readers, self._reading) as connection:
-            yield SqlTransaction(connection)
+        readers = self._readers
+        if readers is None:
+            with begun(self._reading) as connection:
+                yield SqlTransaction(held_by(connection))
+            return
+        held = readers.begin()
+        try:
+            yield SqlTransaction(held)
+        finally:
+            readers.give_back(held)
 
     @contextmanager
     def write(self) -> Iterator[SqlTransaction]:
@@ -179,14 +184,26 @@ class SqlDatabase:
         Raises:
             UnavailableError: the database is away, locked for too long, or full.
         """
-        with self._turn():
-            with _begun(self._writers, self.engine) as connection:
-                transaction = SqlTransaction(connection)
+        writers = self._writers
+        if writers is None:
+            with begun(self.engine) as connection:
+                transaction = SqlTransaction(held_by(connection))
                 transaction.log.lock_head()
                 yield transaction
                 transaction.require_whole()
-            if self._writers is not None:
-                self._scrub(self._writers, erased=transaction.erased)
+            return
+        held = writers.begin()
+        try:
+            transaction = SqlTransaction(held)
+            transaction.log.lock_head()
+            yield transaction
+            transaction.require_whole()
+            writers.commit(held)
+            self._residue |= transaction.erased
+            if self._residue:
+                self._scrub(held, erased=transaction.erased)
+        finally:
+            writers.give_back(held)
 
     def close(self) -> None:
         """Close every connection; one that is in use closes when it is given back."""
@@ -196,43 +213,16 @@ class SqlDatabase:
         self.engine.dispose()
         self._reading.dispose()
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if self._queue is None:
-            yield
-            return
-        if not self._queue.acquire(timeout=self._lock_seconds):
-            raise UnavailableError(
-                "database",
-                got="another writer that holds it for too long",
-                hint="try again",
-                code="database.locked",
-            )
-        try:
-            yield
-        finally:
-            self._queue.release()
-
-    def _scrub(self, writers: Kept, *, erased: bool) -> None:
+    def _scrub(self, held: Held, *, erased: bool) -> None:
         """Empty SQLite's write-ahead log, which still has what was erased.
 
         Readers of an older snapshot prevent it; then every next write tries again. The
         commit is done: nothing here may look as if it were not.
         """
-        self._residue |= erased
-        if not self._residue:
-            return
-        with (
-            suppress(SQLAlchemyError, sqlite3.Error, KbsError),
-            writers.taken() as held,
-        ):
-            driver = cast("sqlite3.Connection", held.connection.driver_connection)
+        driver = cast("sqlite3.Connection", held.driver)
+        with suppress(sqlite3.Error):
             driver.execute(f"PRAGMA busy_timeout={_PATIENCE if erased else 0}")
             self._residue = not _emptied(driver)
-
-
-def _begun(kept: Kept | None, engine: Engine) -> AbstractContextManager[Connection]:
-    return begun(engine) if kept is None else kept.begun()
 
 
 def _emptied(driver: sqlite3.Connection) -> bool:

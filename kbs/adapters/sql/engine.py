@@ -13,21 +13,24 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from queue import Empty, LifoQueue
+from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol, cast, final
 from urllib.parse import unquote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from kbs.adapters.sql.faults import busy, translated, translated_connect
-from kbs.adapters.sql.prepared import driver_error
-from kbs.core.errors import ConfigurationError, UnavailableError
+from kbs.adapters.sql.faults import busy, fault, translated, translated_connect
+from kbs.adapters.sql.prepared import Driver, driver_error
+from kbs.core.errors import ConfigurationError, KbsError, UnavailableError
 
 DATABASE_NAME = "kbs.db"
+
+# SQLite's statements; a writing transaction holds the lock from its first moment on.
+BEGIN_READING, BEGIN_WRITING = "BEGIN", "BEGIN IMMEDIATE"
 
 # How long a writer waits for another one.
 LOCK_SECONDS = 10.0
@@ -128,10 +131,10 @@ def sqlite_engines(
     # nothing is waited for. One connection is enough for the one writer; one is left
     # for changes of the schema.
     writing = _sqlite_engine(
-        path, "BEGIN IMMEDIATE", size=2, patience=lock_seconds, timeout=0
+        path, BEGIN_WRITING, size=2, patience=lock_seconds, timeout=0
     )
     reading = _sqlite_engine(
-        path, "BEGIN", size=size, patience=lock_seconds, timeout=lock_seconds
+        path, BEGIN_READING, size=size, patience=lock_seconds, timeout=lock_seconds
     )
     event.listen(reading, "connect", _forbid_writing)
     return Engines(writing, reading)
@@ -200,32 +203,84 @@ def parse_url(url: str) -> URL:
     return parsed.set(drivername="postgresql+psycopg", host=host)
 
 
+class Held(NamedTuple):
+    """A connection, and the driver's own beneath it."""
+
+    connection: Connection
+    driver: Driver
+
+
 @final
 class Kept:
-    """Connections of one engine that stay open between transactions.
+    """Connections to SQLite that stay open between transactions.
 
-    Taking one from the engine and giving it back costs more than a short transaction.
-    As many as the engine has may be in use; whoever comes then waits for one.
+    Taking one from the engine, beginning and giving it back costs more than a short
+    transaction. As many as were said may be in use; whoever comes then waits for one.
     """
 
-    def __init__(self, engine: Engine, size: int, *, patience: float) -> None:
-        """Open at most `size`, each when it is first needed; wait so many seconds."""
-        self._engine = engine
-        self._patience = patience
-        self._idle: LifoQueue[Connection | None] = LifoQueue()
-        for _ in range(size):
-            self._idle.put(None)
+    def __init__(
+        self,
+        engine: Engine,
+        size: int,
+        *,
+        begin: str,
+        patience: float,
+        waited: Callable[[], KbsError] = busy,
+    ) -> None:
+        """Open at most `size`, each when it is first needed; wait so many seconds.
 
-    @contextmanager
-    def begun(self) -> Iterator[Connection]:
-        """Open a transaction, as `begun` of this module does.
+        `begin` begins a transaction; `waited` is the error of who waited in vain.
+        """
+        self._engine = engine
+        self._begin = begin
+        self._patience = patience
+        self._waited = waited
+        self._idle: list[Held] = []
+        # One for each that is not in use, open or not.
+        self._free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(size):
+            self._free.put(None)
+
+    def begin(self) -> Held:
+        """Take a connection and begin a transaction on it; `give_back` ends it.
 
         Raises:
             UnavailableError: the database is away, locked for too long, or full; or
                 all connections stay in use.
         """
-        with self.taken() as connection, translated(), connection.begin():
-            yield connection
+        held, is_begun = self._take(), False
+        try:
+            _execute_patiently(_sqlite(held), self._begin, self._patience)
+            is_begun = True
+        except sqlite3.Error as exc:
+            raise fault(driver_error(self._engine.dialect, exc)) from exc
+        finally:
+            if not is_begun:
+                self.give_back(held)
+        return held
+
+    def commit(self, held: Held) -> None:
+        """Commit the transaction, durably if it wrote.
+
+        Raises:
+            UnavailableError: it may not have been committed.
+        """
+        try:
+            # What the engine began for ordinary statements ends with it.
+            held.connection.commit()
+            _sqlite(held).commit()
+        except SQLAlchemyError as exc:
+            raise fault(exc) from exc
+        except sqlite3.Error as exc:
+            raise fault(driver_error(self._engine.dialect, exc)) from exc
+
+    def give_back(self, held: Held) -> None:
+        """Roll back what was not committed, and let others have the connection."""
+        try:
+            if _is_reusable(held):
+                self._idle.append(held)
+        finally:
+            self._free.put(None)
 
     @contextmanager
     def taken(self) -> Iterator[Connection]:
@@ -234,45 +289,61 @@ class Kept:
         Raises:
             UnavailableError: there is none, or all stay in use.
         """
+        held = self._take()
         try:
-            connection = self._idle.get(timeout=self._patience)
-        except Empty:
-            raise busy() from None
-        try:
-            if connection is None:
-                with translated_connect():
-                    connection = self._engine.connect()
-            yield connection
+            yield held.connection
         finally:
-            self._idle.put(_reusable(connection))
+            self.give_back(held)
 
     def close(self) -> None:
         """Close those that are not in use."""
-        with suppress(Empty):
+        with suppress(IndexError):
             while True:
-                connection = self._idle.get_nowait()
-                if connection is not None:
-                    connection.close()
+                self._idle.pop().connection.close()
+
+    def _take(self) -> Held:
+        try:
+            self._free.get(timeout=self._patience)
+        except Empty:
+            raise self._waited() from None
+        try:
+            return self._idle.pop()
+        except IndexError:
+            pass
+        try:
+            with translated_connect():
+                return held_by(self._engine.connect())
+        except BaseException:
+            self._free.put(None)
+            raise
 
 
-def _reusable(connection: Connection | None) -> Connection | None:
-    """Return a connection on which nothing is begun; None where a new one is needed.
+def held_by(connection: Connection) -> Held:
+    """Return a connection with that of the driver."""
+    return Held(connection, cast("Driver", connection.connection.driver_connection))
+
+
+def _sqlite(held: Held) -> sqlite3.Connection:
+    return cast("sqlite3.Connection", held.driver)
+
+
+def _is_reusable(held: Held) -> bool:
+    """Whether nothing is begun on a connection; otherwise it is closed.
 
     A COMMIT that failed may leave its transaction open, and the lock with it.
     """
-    if connection is None:
-        return None
+    connection, driver = held.connection, _sqlite(held)
     try:
         if not connection.invalidated:
-            driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+            connection.rollback()
             driver.rollback()
             if not driver.in_transaction:
-                return connection
+                return True
             connection.invalidate()
         connection.close()
     except (SQLAlchemyError, sqlite3.Error):
-        return None
-    return None
+        pass
+    return False
 
 
 @contextmanager
@@ -315,10 +386,14 @@ def _sqlite_engine(
         max_overflow=0,
         pool_timeout=patience,
         hide_parameters=True,
+        # As psycopg: the values of a prepared statement go to the driver by name.
+        paramstyle="named",
     )
 
     def begin_explicitly(connection: Connection) -> None:
         driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+        if driver.in_transaction:
+            return  # `Kept` began it; an ordinary statement joins in
         try:
             _execute_patiently(driver, begin, patience)
         except sqlite3.Error as exc:
@@ -346,14 +421,16 @@ class _Executing(Protocol):
 
 def _execute_patiently(driver: _Executing, statement: str, seconds: float) -> None:
     """Execute a statement, again and again while others hold the lock."""
-    until = time.monotonic() + seconds
+    until: float | None = None
     while True:
         try:
             driver.execute(statement)
         except sqlite3.OperationalError as exc:
+            now = time.monotonic()
+            until = now + seconds if until is None else until
             # The lowest byte is the primary code (https://sqlite.org/rescode.html).
             is_busy = exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-            if not is_busy or time.monotonic() > until:
+            if not is_busy or now > until:
                 raise
             _NEVER.wait(_BUSY_PAUSE)
         else:

@@ -11,8 +11,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from types import TracebackType
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError, StatementError
@@ -127,58 +126,49 @@ def busy() -> UnavailableError:
     return _unavailable(_BUSY_POOL, "database")
 
 
+def locked() -> UnavailableError:
+    """Return the error of one who waited in vain to write."""
+    return UnavailableError(
+        "database", got=_LOCKED.got, hint="try again", code=_LOCKED.code
+    )
+
+
 def given_up() -> UnavailableError:
     """Return the error of a transaction that the database rolled back by itself."""
     return _unavailable(_GIVEN_UP, "database")
 
 
-class _Translation:
-    """What `translated` and `translated_values` return.
-
-    Every statement passes here, and a class is left in fewer steps than a generator.
-    """
-
-    __slots__ = ("_has_values", "_what")
-
-    def __init__(self, what: str, *, has_values: bool) -> None:
-        self._what = what
-        self._has_values = has_values
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if isinstance(exc, SQLAlchemyError):
-            if isinstance(exc, StatementError) and isinstance(exc.orig, KbsError):
-                raise exc.orig from None  # a column type of ours refused the value
-            raise fault(exc, self._what) from exc
-        if self._has_values and isinstance(exc, (UnicodeError, OverflowError)):
-            raise _unstorable(self._what) from exc
-
-
-def translated(what: str = "database") -> AbstractContextManager[None]:
-    """Let no error of the database layer out of a block.
+def translate(
+    exc: BaseException, what: str = "database", *, has_values: bool = False
+) -> None:
+    """Raise what an error of the database layer means; return if it is another one.
 
     Raises:
         ConflictError: a unique value is taken.
         IntegrityError: the database is damaged.
+        MalformedError: with `has_values`, a value that no column can hold.
         UnavailableError: anything else that the database says.
     """
-    return _Translation(what, has_values=False)
+    if isinstance(exc, SQLAlchemyError):
+        if isinstance(exc, StatementError) and isinstance(exc.orig, KbsError):
+            raise exc.orig from None  # a column type of ours refused the value
+        raise fault(exc, what) from exc
+    if has_values and isinstance(exc, (UnicodeError, OverflowError)):
+        raise _unstorable(what) from exc
 
 
-def translated_values(what: str = "database") -> AbstractContextManager[None]:
-    """Do the same around a statement with values.
+@contextmanager
+def translated() -> Iterator[None]:
+    """Let no error of the database layer out of a block.
 
     Raises:
-        MalformedError: a value that no column can hold; else as `translated`.
+        KbsError: as `translate`.
     """
-    return _Translation(what, has_values=True)
+    try:
+        yield
+    except BaseException as exc:
+        translate(exc)
+        raise
 
 
 @contextmanager

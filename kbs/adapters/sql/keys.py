@@ -19,6 +19,11 @@ from kbs.keys.model import KeyKind, KeyState, KeyVersion, Origin
 from kbs.keys.store import StoredKeyVersion
 from kbs.keys.wrap import Envelope
 
+# By the words that are stored.
+_KINDS = {str(kind): kind for kind in KeyKind}
+_ORIGINS = {str(origin): origin for origin in Origin}
+_STATES = {str(state): state for state in KeyState}
+
 _ROW = key_versions.c
 _ID = (_ROW.repository, _ROW.type, _ROW.tag)
 _THIS_ID = (
@@ -158,14 +163,14 @@ def _stored(row: Row) -> StoredKeyVersion:
         key = KeyVersion(
             key_id=parse_key_id(name),
             version=row["version"],
-            kind=KeyKind(row["kind"]),
-            origin=Origin(row["origin"]),
-            state=KeyState(row["state"]),
+            kind=_KINDS[row["kind"]],
+            origin=_ORIGINS[row["origin"]],
+            state=_STATES[row["state"]],
             created=row["created"],
             changed=row["changed"],
             revision=row["revision"],
         )
-    except (ValueError, MalformedError) as exc:
+    except (KeyError, ValueError, MalformedError) as exc:
         raise _damaged(name, "a row that was never written") from exc
     return StoredKeyVersion(key, _envelope(row, name), row["kek_id"], row["mac"])
 

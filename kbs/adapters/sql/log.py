@@ -122,8 +122,10 @@ class SqlLogStore:
         Raises:
             ConflictError: an index or id is taken.
         """
-        self._cursor.run(_ADD_ENTRIES, [_row(entry) for entry in entries], what="entry")
-        self._cursor.run(
+        self._cursor.run_each(
+            _ADD_ENTRIES, [_row(entry) for entry in entries], what="entry"
+        )
+        self._cursor.run_each(
             _ADD_SUBJECTS,
             [subject for entry in entries for subject in _subjects(entry)],
             what="entry",
@@ -145,7 +147,7 @@ class SqlLogStore:
         Raises:
             ConflictError: a node exists already.
         """
-        self._cursor.run(
+        self._cursor.run_each(
             _ADD_NODES,
             [
                 {"level": node.level, "position": node.position, "hash": value}

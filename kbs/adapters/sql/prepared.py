@@ -1,4 +1,4 @@
-"""Statements that are compiled once and run on the driver's own cursor.
+"""Statements that are compiled once and run on the driver's own connection.
 
 SQLAlchemy writes the text for each kind of database and says how values are converted.
 What it does around every execution costs more than the execution itself, and a release
@@ -8,13 +8,16 @@ has some twenty of them: those say `Prepared`, all others take the ordinary way.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast, final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast, final
 
-from sqlalchemy import BindParameter, Connection, Dialect, Executable, Select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Dialect, Executable, LargeBinary, Select
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
+
+from kbs.adapters.sql.columns import UtcTime, microseconds_of, time_of
 
 Row = Mapping[str, Any]
 """One row, by the names of its columns."""
@@ -22,32 +25,11 @@ Row = Mapping[str, Any]
 _Convert = Callable[[Any], Any]
 
 
-class _Bind(NamedTuple):
-    """A value of a statement; one that `is_given` comes with each execution."""
-
-    name: str
-    convert: _Convert | None
-    is_given: bool
-    constant: object
-
-
-class _Plan(NamedTuple):
-    """A compiled statement; `columns` is empty where it returns no rows."""
-
-    text: str
-    binds: tuple[_Bind, ...]
-    by_place: bool
-    columns: tuple[str, ...]
-    converted: tuple[tuple[int, _Convert], ...]
-
-
-class _DriverCursor(Protocol):
+class _Results(Protocol):
     """What we use of a driver's cursor (PEP 249)."""
 
     @property
     def rowcount(self) -> int: ...
-
-    def execute(self, text: str, values: Any, /) -> object: ...
 
     def executemany(self, text: str, values: Any, /) -> object: ...
 
@@ -55,7 +37,48 @@ class _DriverCursor(Protocol):
 
     def fetchall(self) -> list[Sequence[Any]]: ...
 
-    def close(self) -> None: ...
+
+class Driver(Protocol):
+    """What we use of a driver's connection: `sqlite3` and psycopg have the same."""
+
+    def execute(self, text: str, values: Any = ..., /) -> _Results:
+        """Run a statement on a cursor of its own."""
+        ...
+
+    def cursor(self) -> _Results:
+        """Open a cursor."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A compiled statement; `columns` is empty where it returns no rows.
+
+    `constants` are values that the statement brings itself. `given` and `found` say
+    which values and columns have another form in the database, and how it is made.
+    """
+
+    text: str
+    constants: Mapping[str, object]
+    given: tuple[tuple[str, _Convert], ...]
+    columns: tuple[str, ...]
+    found: tuple[tuple[str, _Convert], ...]
+
+    def bound(self, values: Mapping[str, object]) -> Mapping[str, object]:
+        """Return values, by their names, as the driver takes them."""
+        if not self.given and not self.constants:
+            return values
+        bound = {**self.constants, **values}
+        for name, convert in self.given:
+            bound[name] = convert(bound[name])
+        return bound
+
+    def row(self, found: Sequence[Any]) -> Row:
+        """Return a row that the driver gave."""
+        row = dict(zip(self.columns, found, strict=True))
+        for name, convert in self.found:
+            row[name] = convert(row[name])
+        return row
 
 
 @final
@@ -76,17 +99,18 @@ class Prepared:
         """
         self._statement = statement
         self._keys = None if keys is None else list(keys)
-        self._plans: dict[str, _Plan] = {}
+        self._plans: dict[str, Plan] = {}
         self._lock = threading.Lock()
 
-    def plan(self, dialect: Dialect) -> _Plan:
+    def plan(self, dialect: Dialect) -> Plan:
         """Return the statement compiled for a kind of database."""
-        found = self._plans.get(dialect.name)
-        if found is None:
+        try:
+            return self._plans[dialect.name]
+        except KeyError:
             with self._lock:
-                found = _planned(self._of(dialect.name), dialect, self._keys)
-                self._plans[dialect.name] = found
-        return found
+                made = _planned(self._of(dialect.name), dialect, self._keys)
+                self._plans[dialect.name] = made
+            return made
 
     def _of(self, name: str) -> Executable:
         if isinstance(self._statement, Executable):
@@ -94,96 +118,11 @@ class Prepared:
         return self._statement(name)
 
 
-@final
-class Driver:
-    """Runs prepared statements in the transaction of a connection."""
-
-    __slots__ = ("_connection", "_dialect", "_open")
-
-    def __init__(self, connection: Connection) -> None:
-        """Use a connection on which a transaction was begun."""
-        self._connection = connection
-        self._dialect = connection.dialect
-        self._open: Callable[[], _DriverCursor] | None = None
-
-    def run(
-        self, statement: Prepared, values: Mapping[str, object] | Sequence[Any]
-    ) -> int:
-        """Run a statement, or one a row, and return how many rows changed.
-
-        Raises:
-            DBAPIError: as SQLAlchemy raises it.
-        """
-        plan = statement.plan(self._dialect)
-        cursor = self._cursor()
-        try:
-            if isinstance(values, Mapping):
-                cursor.execute(plan.text, _bound(plan, values))
-            elif len(values) == 1:
-                cursor.execute(plan.text, _bound(plan, values[0]))
-            else:
-                cursor.executemany(plan.text, [_bound(plan, row) for row in values])
-            count = cursor.rowcount
-            cursor.close()
-        except self._errors as exc:
-            raise self._wrapped(exc) from exc
-        return count
-
-    def all(self, statement: Prepared, values: Mapping[str, object]) -> list[Row]:
-        """Return every row of a query.
-
-        Raises:
-            DBAPIError: as SQLAlchemy raises it.
-        """
-        plan = statement.plan(self._dialect)
-        cursor = self._cursor()
-        try:
-            cursor.execute(plan.text, _bound(plan, values))
-            rows = cursor.fetchall()
-            cursor.close()
-        except self._errors as exc:
-            raise self._wrapped(exc) from exc
-        return [_row(plan, row) for row in rows]
-
-    def first(self, statement: Prepared, values: Mapping[str, object]) -> Row | None:
-        """Return the first row of a query, if there is one.
-
-        Raises:
-            DBAPIError: as SQLAlchemy raises it.
-        """
-        plan = statement.plan(self._dialect)
-        cursor = self._cursor()
-        try:
-            cursor.execute(plan.text, _bound(plan, values))
-            row = cursor.fetchone()
-            cursor.close()
-        except self._errors as exc:
-            raise self._wrapped(exc) from exc
-        return None if row is None else _row(plan, row)
-
-    @property
-    def _errors(self) -> type[Exception]:
-        return self._dialect.loaded_dbapi.Error
-
-    def _cursor(self) -> _DriverCursor:
-        if self._open is None:
-            driver = cast("Any", self._connection.connection.driver_connection)
-            self._open = driver.cursor
-        return self._open()
-
-    def _wrapped(self, exc: Exception) -> BaseException:
-        driver = cast("Any", self._connection.connection.driver_connection)
-        lost = self._dialect.is_disconnect(cast("Any", exc), driver, None)
-        if lost:
-            self._connection.invalidate(exc)
-        return driver_error(self._dialect, exc, lost=lost)
-
-
 def driver_error(
     dialect: Dialect, exc: Exception, *, lost: bool = False
-) -> BaseException:
+) -> SQLAlchemyError:
     """Return a driver's error as SQLAlchemy raises it; statements are left out."""
-    return DBAPIError.instance(
+    error = DBAPIError.instance(
         None,
         None,
         exc,
@@ -192,59 +131,55 @@ def driver_error(
         connection_invalidated=lost,
         dialect=dialect,
     )
+    error.__cause__ = exc
+    return cast("SQLAlchemyError", error)
 
 
-def _planned(statement: Executable, dialect: Dialect, keys: list[str] | None) -> _Plan:
+def _planned(statement: Executable, dialect: Dialect, keys: list[str] | None) -> Plan:
     compiled = cast(
         "SQLCompiler",
         cast("Any", statement).compile(dialect=dialect, column_keys=keys),
     )
-    by_place = compiled.positiontup is not None
-    names = compiled.positiontup or list(compiled.bind_names.values())
+    binds = {name: compiled.binds[name] for name in compiled.bind_names.values()}
     columns = list(statement.selected_columns) if isinstance(statement, Select) else []
-    results = [_result(column.type, dialect) for column in columns]
-    return _Plan(
+    return Plan(
         text=str(compiled),
-        binds=tuple(_bind(compiled.binds[name], name, dialect) for name in names),
-        by_place=by_place,
+        # A column of an INSERT, or a parameter of ours, has no value of its own.
+        constants={
+            name: bind.value
+            for name, bind in binds.items()
+            if not bind.required and bind.value is not None
+        },
+        given=_where_converted(
+            (name, _to_driver(bind.type, dialect)) for name, bind in binds.items()
+        ),
         columns=tuple(str(column.key) for column in columns),
-        converted=tuple(
-            (place, convert)
-            for place, convert in enumerate(results)
-            if convert is not None
+        found=_where_converted(
+            (str(column.key), _from_driver(column.type, dialect)) for column in columns
         ),
     )
 
 
-def _bind(bind: BindParameter[Any], name: str, dialect: Dialect) -> _Bind:
-    # A column of an INSERT, or a parameter of ours, has no value of its own.
-    given = bind.required or bind.value is None
-    convert = _implementation(bind.type, dialect).bind_processor(dialect)
-    return _Bind(name, cast("_Convert | None", convert), given, bind.value)
+def _where_converted(
+    named: Iterable[tuple[str, _Convert | None]],
+) -> tuple[tuple[str, _Convert], ...]:
+    return tuple((name, convert) for name, convert in named if convert is not None)
 
 
-def _implementation(kind: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
-    return kind.dialect_impl(dialect)
-
-
-def _result(kind: TypeEngine[Any], dialect: Dialect) -> _Convert | None:
-    found = _implementation(kind, dialect).result_processor(dialect, None)
+def _to_driver(kind: TypeEngine[Any], dialect: Dialect) -> _Convert | None:
+    if isinstance(kind, UtcTime):
+        return microseconds_of
+    # Both drivers take bytes and give bytes; SQLAlchemy wraps them for others.
+    if isinstance(kind, LargeBinary):
+        return None
+    found = kind.dialect_impl(dialect).bind_processor(dialect)
     return cast("_Convert | None", found)
 
 
-def _bound(plan: _Plan, values: Mapping[str, object]) -> object:
-    bound = []
-    for name, convert, is_given, constant in plan.binds:
-        value = values[name] if is_given else constant
-        bound.append(value if convert is None else convert(value))
-    if plan.by_place:
-        return bound
-    return {bind.name: value for bind, value in zip(plan.binds, bound, strict=True)}
-
-
-def _row(plan: _Plan, row: Sequence[Any]) -> Row:
-    if plan.converted:
-        row = list(row)
-        for place, convert in plan.converted:
-            row[place] = convert(row[place])
-    return dict(zip(plan.columns, row, strict=True))
+def _from_driver(kind: TypeEngine[Any], dialect: Dialect) -> _Convert | None:
+    if isinstance(kind, UtcTime):
+        return time_of
+    if isinstance(kind, LargeBinary):
+        return None
+    found = kind.dialect_impl(dialect).result_processor(dialect, None)
+    return cast("_Convert | None", found)

@@ -149,8 +149,9 @@ def test_a_wrong_signature_of_a_known_key_is_refused_beside_a_good_one() -> None
 def test_a_log_signs_no_checkpoint_of_another_log_nor_one_out_of_bounds() -> None:
     with pytest.raises(MalformedError):
         sign_checkpoint(Checkpoint("other.example", 1, ROOT), signer())
-    with pytest.raises(MalformedError):
-        sign_checkpoint(Checkpoint(ORIGIN, -1, ROOT), signer())
+    for size, root in ((-1, ROOT), (2**63, ROOT), (1, ROOT[1:]), (1, b"")):
+        with pytest.raises(MalformedError):
+            sign_checkpoint(Checkpoint(ORIGIN, size, root), signer())
 
 
 def test_a_vkey_is_written_back_as_it_was_read() -> None:

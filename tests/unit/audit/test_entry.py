@@ -327,6 +327,24 @@ Change = Callable[[dict[str, Any]], object]
         (lambda m: m.update(development=1), "log entry release.granted development"),
         (lambda m: m.update(appraised=0), "log entry release.granted appraised"),
         (lambda m: m["checks"].pop("all"), "log entry release.granted checks"),
+        (
+            lambda m: m["checks"]["all"][1].update(more="x"),
+            "log entry release.granted checks all[1]",
+        ),
+        (
+            lambda m: m["checks"]["all"][1].update(id="x" * 8193),
+            "log entry release.granted checks all[1] id",
+        ),
+        (
+            lambda m: m["checks"]["all"][0].update(item=True),
+            "log entry release.granted checks all[0] item",
+        ),
+        (
+            lambda m: m["checks"]["all"][0].update(item=-1),
+            "log entry release.granted checks all[0] item",
+        ),
+        (lambda m: m.update(keys=None), "log entry release.granted keys"),
+        (lambda m: m["keys"][0].update(id="a/../b"), "key id"),
         (lambda m: m.update(request="E1" * 32), "log entry release.granted request"),
     ],
 )

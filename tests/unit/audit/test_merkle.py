@@ -132,10 +132,15 @@ def test_a_batch_gives_the_nodes_that_single_appends_give(
     end = min(start + count, len(LEAVES))
     grown = merkle.append(batch, start, LEAVES[start:end])
     assert batch.keys().isdisjoint(grown.nodes)
+    # Of what the append read and made, every new leaf can be proven.
+    known = merkle.KnownNodes({**grown.edge, **grown.nodes})
+    proofs = [merkle.inclusion_proof(known, index, end) for index in range(start, end)]
     batch.update(grown.nodes)
     for index in range(start, end):
         single.update(merkle.append(single, index, LEAVES[index : index + 1]).nodes)
     assert batch == single
+    for index, found in zip(range(start, end), proofs, strict=True):
+        assert found == merkle.inclusion_proof(batch, index, end)
     assert (grown.size, grown.root) == (end, naive_root(0, end))
 
 
