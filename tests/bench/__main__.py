@@ -16,8 +16,9 @@ from pathlib import Path
 
 import kbs
 from kbs.serving import spare_records
-from tests.bench import families, floor, inprocess, load, sealing, unit
+from tests.bench import families, floor, frame, inprocess, load, sealing, unit
 from tests.bench.brokers import fake_amd, made
+from tests.bench.exchanges import Kind
 from tests.bench.tables import Section, as_json, as_text, progress
 
 
@@ -59,6 +60,12 @@ def measure(folder: Path, size: Size) -> list[Section]:
     progress("the primitives")
     with unit.one_core():
         floors = floor.costs(size.floor_rounds)
+        frames = frame.costs(folder, size.floor_rounds)
+
+    def least(kind: Kind) -> tuple[float, float]:
+        crypto = floor.floor_of(kind, floors)
+        return crypto, crypto + frame.frame_of(kind, frames)
+
     amd = fake_amd(size.rsa_bits)
     with unit.one_core():
         evidence = families.section(amd, floors, size.of_family)
@@ -71,9 +78,10 @@ def measure(folder: Path, size: Size) -> list[Section]:
         }
         progress("CPU of releases in this process")
         with unit.one_core():
-            cpu = inprocess.section(benches, floors, size.in_process)
+            cpu = inprocess.section(benches, least, size.in_process)
         measured = [load.measure(bench, size.load) for bench in benches.values()]
-    return [floor.section(floors), evidence, cpu, *load.sections(measured), model]
+    floor_section = floor.section({**floors, **frames})
+    return [floor_section, evidence, cpu, *load.sections(measured), model]
 
 
 def compile_modules() -> None:

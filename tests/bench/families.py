@@ -26,7 +26,7 @@ from kbs.evidence.snp.verify import SnpVerifier
 from kbs.evidence.tdx.verify import TdxVerifier
 from kbs.evidence.token.verify import TokenVerifier
 from kbs.evidence.vtpm.verify import VtpmVerifier
-from tests.bench.floor import P256, P384, RSA2048
+from tests.bench.floor import P256, P384, RSA2048, Costs
 from tests.bench.tables import Cell, Section, progress
 from tests.bench.unit import cpu_seconds, in_units
 from tests.fakes import amd, intel, nitro, nvidia, tpm_ca
@@ -81,9 +81,7 @@ def families(vendor: FakeAmd) -> list[Family]:
     ]
 
 
-def section(
-    vendor: FakeAmd, floors: Mapping[str, tuple[float, float]], count: int
-) -> Section:
+def section(vendor: FakeAmd, floors: Costs, count: int) -> Section:
     """Measure every family; `count` verifications after the first."""
     rows: list[tuple[Cell, ...]] = []
     for family in families(vendor):

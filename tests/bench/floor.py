@@ -26,6 +26,9 @@ from tests.fakes.rcar_client import jwk_of
 KEY = bytes(32)
 REPORT = bytes(0x2A0)
 
+Costs = Mapping[str, tuple[float, float]]
+"""CPU seconds and units, by what costs them."""
+
 P256 = "P-256 verification (the unit)"
 P384 = "P-384 verification"
 RSA2048 = "RSA-2048 verification"
@@ -71,8 +74,13 @@ def primitives() -> dict[str, Callable[[], object]]:
     }
 
 
-def costs(rounds: int) -> dict[str, tuple[float, float]]:
+def costs(rounds: int) -> Costs:
     """CPU seconds and units of each primitive."""
+    return costs_of(primitives(), rounds)
+
+
+def costs_of(works: Mapping[str, Callable[[], object]], rounds: int) -> Costs:
+    """CPU seconds and units of each work."""
     times = 20
 
     def often(run: Callable[[], object]) -> Callable[[], None]:
@@ -83,21 +91,21 @@ def costs(rounds: int) -> dict[str, tuple[float, float]]:
         return work
 
     measured = {}
-    for name, run in primitives().items():
+    for name, run in works.items():
         seconds, units = in_units([often(run)] * rounds)
         measured[name] = (seconds / times, units / times)
     return measured
 
 
-def section(measured: Mapping[str, tuple[float, float]]) -> Section:
+def section(measured: Costs) -> Section:
     return Section(
         "floor",
-        "Crypto floor: CPU of the primitives",
+        "Floor: CPU of the primitives, and of Flask and SQLite with nothing in them",
         ("primitive", "us", "P-256"),
         [(name, cost * 1e6, units) for name, (cost, units) in measured.items()],
     )
 
 
-def floor_of(kind: Kind, measured: Mapping[str, tuple[float, float]]) -> float:
+def floor_of(kind: Kind, measured: Costs) -> float:
     """Units of the primitives that an exchange cannot do without."""
     return sum(count * measured[name][1] for name, count in NEEDED[kind].items())

@@ -10,6 +10,7 @@ import pytest
 
 from tests.bench.exchanges import Kind
 from tests.bench.floor import NEEDED
+from tests.bench.frame import FRAME
 from tests.bench.load import CLIENTS
 from tests.bench.tables import Section, as_json, as_text
 from tests.conftest import ROOT
@@ -38,7 +39,7 @@ def test_every_row_is_printed(printed: dict[str, list[dict[str, object]]]) -> No
     }
     assert {row["exchange"] for row in printed["cpu"]} >= set(Kind)
     assert {row["primitive"] for row in printed["floor"]} >= {
-        name for needed in NEEDED.values() for name in needed
+        name for needed in (*NEEDED.values(), *FRAME.values()) for name in needed
     }
     whens = {(row["broker"], row["when"]) for row in printed["memory"]}
     assert whens == {

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kbs.broker import vault as vaults
 from kbs.broker.vault import Vault
 from kbs.core.errors import ConfigurationError, ConflictError, IntegrityError
 from kbs.core.ids import KeyId
@@ -109,6 +110,18 @@ def test_a_vault_that_knows_the_row_notices_as_well(row: StoredKeyVersion) -> No
             read(row)
         assert caught.value.code == "keys.state"
     assert vault.open_key(ROW).reveal() == VALUE
+
+
+def test_a_vault_forgets_rather_than_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vaults, "REMEMBERED", 2)
+    vault = Vault(KEK, INSTANCE)
+    for number in range(5):
+        key = replace(KEY, key_id=KeyId("acme", "model", f"chat-{number}"))
+        row = create_version(Secret(VALUE), key, KEK, instance=INSTANCE)
+        assert vault.open_key(row).reveal() == VALUE
+        with pytest.raises(IntegrityError):
+            vault.verify(replace(row, mac=flipped(row.mac)))
+        assert len(vault._whole) <= 2
 
 
 def test_another_instance_or_kek_does_not_open_it() -> None:
