@@ -130,7 +130,7 @@ def verify_ear(
     except jwt.InvalidSignatureError as exc:
         raise _fault("signature", "a signature of another key") from exc
     except (jwt.PyJWTError, ValueError, RecursionError) as exc:
-        raise _fault("malformed", type(exc).__name__) from exc
+        raise _fault("malformed", str(exc)[:80] or "another text") from exc
     expires, decision = claims["exp"], claims["jti"]
     if type(expires) is not int or not isinstance(decision, str):
         raise _fault("malformed", "claims of another type")

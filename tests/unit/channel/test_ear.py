@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import jwt
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from kbs.channel.ear import EarSigner, Submodule, verify_ear
+from kbs.channel.ear import MAX_TOKEN_CHARACTERS, EarSigner, Submodule, verify_ear
+from kbs.core.errors import AuthenticationError
 
 NOW = datetime(2026, 11, 22, 8, 0, 0, 500, UTC)
 EXPIRES = NOW + timedelta(seconds=300)
@@ -52,3 +54,21 @@ def test_the_header_holds_the_key_with_its_algorithm() -> None:
 def test_a_device_that_no_hardware_vouches_for_is_not_affirmed() -> None:
     found = Submodule(name="cpu0", genuine=False, annotated={}).to_json("p")
     assert found["ear.status"] == "contraindicated"
+
+
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [
+        ("", "Not enough segments"),
+        ("a.b", "Not enough segments"),
+        ("a.b.c", "Invalid header padding"),
+        (token().rpartition(".")[0], "Not enough segments"),
+        ("x" * (MAX_TOKEN_CHARACTERS + 1), "another text"),
+        ("ä.b.c", "another text"),
+    ],
+    ids=["nothing", "two", "letters", "unsigned", "long", "umlaut"],
+)
+def test_what_is_no_token_is_told_in_words(text: str, got: str) -> None:
+    with pytest.raises(AuthenticationError) as caught:
+        verify_ear(text, KEY.public_key(), issuer=ISSUER, now=NOW)
+    assert (caught.value.code, caught.value.got) == ("ear.malformed", got)
