@@ -18,7 +18,7 @@ from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from kbs.adapters.sql.database import SqlDatabase, connect
+from kbs.adapters.sql.database import SqlDatabase, SqlTransaction, connect
 from kbs.adapters.sql.engine import DATABASE_NAME
 from kbs.adapters.sql.faults import fault
 from kbs.adapters.sql.migrate import current_revision, upgrade
@@ -251,6 +251,33 @@ def test_no_part_begins_anew_what_the_database_gave_up(sqlite_place: Place) -> N
         assert caught.value.code == "database.failed"
         for jti in ("lost", "later"):
             _use(database, jti)
+
+
+@pytest.mark.parametrize("error", [None, ConflictError("the part")])
+def test_a_part_that_can_neither_be_kept_nor_taken_back_takes_all_with_it(
+    database: SqlDatabase, error: ConflictError | None
+) -> None:
+    """Else half of it would be committed, without the entry that tells of it."""
+
+    def keep_part(transaction: SqlTransaction) -> None:
+        with transaction.savepoint():
+            transaction.tokens.use("half", NOW)
+            # Its savepoint is gone when the part ends.
+            transaction.cursor.run(Prepared(text("RELEASE sa_savepoint_1")))
+            if error is not None:
+                raise error
+
+    def keep() -> None:
+        with database.write() as transaction:
+            transaction.tokens.use("lost", NOW)
+            with pytest.raises(KbsError):
+                keep_part(transaction)
+
+    with pytest.raises(UnavailableError) as caught:
+        keep()
+    assert caught.value.code == "database.failed"
+    for jti in ("lost", "half"):
+        _use(database, jti)
 
 
 @pytest.mark.parametrize("jti", [None, "lost"])

@@ -41,6 +41,7 @@ class Cursor:
         self._driver = driver
         self._dialect = connection.dialect
         self._failed = False
+        self._torn = False
         self.erased = False
         """Whether a secret was removed: its old bytes must leave the files too."""
 
@@ -149,6 +150,8 @@ class Cursor:
     def savepoint(self) -> Iterator[None]:
         """Run a part that is rolled back alone when it raises.
 
+        Where it can be neither taken back nor kept as a whole, all is lost with it.
+
         Raises:
             UnavailableError: the transaction was given up; a savepoint would begin one.
         """
@@ -158,12 +161,20 @@ class Cursor:
             try:
                 yield
             except BaseException:
-                # Fails where the database took back more than the part, which
-                # `require_whole` says; here what went wrong first is what counts.
-                with suppress(SQLAlchemyError):
+                # What went wrong first is what counts; `require_whole` says the rest.
+                with suppress(SQLAlchemyError), self._tearing():
                     part.rollback()
                 raise
-            part.commit()
+            with self._tearing():
+                part.commit()
+
+    @contextmanager
+    def _tearing(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._torn = True
+            raise
 
     @property
     def is_whole(self) -> bool:
@@ -174,7 +185,7 @@ class Cursor:
         section 2.3), and what comes then would be kept statement by statement.
         PostgreSQL takes nothing more before a rollback.
         """
-        if self._connection.invalidated:
+        if self._torn or self._connection.invalidated:
             return False
         if self.dialect != "sqlite":
             return True
