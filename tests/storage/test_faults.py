@@ -303,6 +303,24 @@ def test_a_commit_that_fails_gives_the_lock_back(
         _use(database, "lost")
 
 
+def test_a_commit_that_postgresql_answers_with_a_rollback(
+    postgresql_place: Place,
+) -> None:
+    """It says so to nobody, where a statement failed before and none came after it."""
+
+    def use_twice() -> None:
+        with database.write() as transaction:
+            transaction.tokens.use("one", NOW)
+            with pytest.raises(ConflictError):
+                transaction.tokens.use("one", NOW)
+
+    with closing(postgresql_place.connect()) as database:
+        with pytest.raises(UnavailableError) as caught:
+            use_twice()
+        assert caught.value.code == "database.failed"
+        _use(database, "one")
+
+
 def test_the_schema_is_not_read_while_another_process_writes(
     sqlite_place: Place,
 ) -> None:

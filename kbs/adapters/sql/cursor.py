@@ -17,6 +17,7 @@ from kbs.adapters.sql.prepared import Driver, Prepared, Row, driver_error
 Values = Mapping[str, object]
 
 if TYPE_CHECKING:
+    import psycopg
     from sqlalchemy.dialects import postgresql, sqlite
 
     Upsert: TypeAlias = sqlite.Insert | postgresql.Insert
@@ -183,13 +184,15 @@ class Cursor:
         After some errors SQLite rolls everything back by itself (a full disk, an
         error of the disk, no memory: https://sqlite.org/lang_transaction.html,
         section 2.3), and what comes then would be kept statement by statement.
-        PostgreSQL takes nothing more before a rollback.
+        PostgreSQL takes nothing more before a rollback, and makes one of a COMMIT
+        without a word.
         """
         if self._torn or self._connection.invalidated:
             return False
-        if self.dialect != "sqlite":
-            return True
-        return cast("sqlite3.Connection", self._driver).in_transaction
+        if self.dialect == "sqlite":
+            return cast("sqlite3.Connection", self._driver).in_transaction
+        info = cast("psycopg.Connection[Any]", self._driver).info
+        return info.transaction_status.name != "INERROR"
 
     def require_whole(self) -> None:
         """Return if the transaction is whole.
