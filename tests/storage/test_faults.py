@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import psycopg.errors
@@ -301,6 +301,27 @@ def test_a_commit_that_fails_gives_the_lock_back(
             commit()
         assert caught.value.code == "database.failed"
         _use(database, "lost")
+
+
+def test_a_rollback_that_fails_gives_the_lock_back(sqlite_place: Place) -> None:
+    """Also while somebody keeps the error, from which the connection is known."""
+
+    def refuse_rollback(action: int, word: str | None, *_: object) -> int:
+        is_rollback = action == sqlite3.SQLITE_TRANSACTION and word == "ROLLBACK"
+        return sqlite3.SQLITE_DENY if is_rollback else sqlite3.SQLITE_OK
+
+    def fail() -> None:
+        with database.write() as transaction:
+            transaction.tokens.use("lost", NOW)
+            driver = transaction.cursor._driver
+            cast("sqlite3.Connection", driver).set_authorizer(refuse_rollback)
+            raise ConflictError("the caller's")
+
+    with closing(sqlite_place.connect(lock_seconds=0.2)) as database:
+        with pytest.raises(ConflictError) as kept:
+            fail()
+        _use(database, "lost")
+        assert kept.value.__traceback__ is not None
 
 
 def test_a_commit_that_postgresql_answers_with_a_rollback(

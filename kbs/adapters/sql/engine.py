@@ -330,19 +330,19 @@ def _sqlite(held: Held) -> sqlite3.Connection:
 def _is_reusable(held: Held) -> bool:
     """Whether nothing is begun on a connection; otherwise it is closed.
 
-    A COMMIT that failed may leave its transaction open, and the lock with it.
+    A COMMIT or ROLLBACK that failed may leave its transaction open, and the lock with
+    it, for as long as somebody keeps the error that knows of the connection.
     """
     connection, driver = held.connection, _sqlite(held)
-    try:
+    with suppress(SQLAlchemyError, sqlite3.Error):
         if not connection.invalidated:
             connection.rollback()
             driver.rollback()
             if not driver.in_transaction:
                 return True
-            connection.invalidate()
+    with suppress(SQLAlchemyError, sqlite3.Error):
+        connection.invalidate()
         connection.close()
-    except (SQLAlchemyError, sqlite3.Error):
-        pass
     return False
 
 
