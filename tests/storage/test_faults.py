@@ -342,6 +342,19 @@ def test_a_commit_that_postgresql_answers_with_a_rollback(
         _use(database, "one")
 
 
+@pytest.mark.parametrize("way", ["read", "write"])
+def test_a_connection_in_use_closes_when_it_is_given_back(
+    sqlite_place: Place, way: str
+) -> None:
+    database = sqlite_place.connect()
+    with getattr(database, way)() as transaction:
+        database.close()
+        transaction.log.head()
+    driver = cast("sqlite3.Connection", transaction.cursor._driver)
+    with pytest.raises(sqlite3.ProgrammingError):
+        driver.execute("SELECT 1")
+
+
 def test_the_schema_is_not_read_while_another_process_writes(
     sqlite_place: Place,
 ) -> None:

@@ -236,6 +236,7 @@ class Kept:
         self._patience = patience
         self._waited = waited
         self._idle: list[Held] = []
+        self._is_closed = False
         # One for each that is not in use, open or not.
         self._free: SimpleQueue[None] = SimpleQueue()
         for _ in range(size):
@@ -279,27 +280,20 @@ class Kept:
         try:
             if _is_reusable(held):
                 self._idle.append(held)
+            if self._is_closed:
+                self.close()
         finally:
             self._free.put(None)
 
-    @contextmanager
-    def taken(self) -> Iterator[Connection]:
-        """Take a connection on which no transaction is begun.
-
-        Raises:
-            UnavailableError: there is none, or all stay in use.
-        """
-        held = self._take()
-        try:
-            yield held.connection
-        finally:
-            self.give_back(held)
-
     def close(self) -> None:
-        """Close those that are not in use."""
+        """Close those that are not in use; the others when they are given back."""
+        self._is_closed = True
         with suppress(IndexError):
             while True:
-                self._idle.pop().connection.close()
+                connection = self._idle.pop().connection
+                # Not into the engine's pool, which may be closed already.
+                connection.invalidate()
+                connection.close()
 
     def _take(self) -> Held:
         try:
