@@ -201,7 +201,11 @@ def pragma(database: SqlDatabase, text: str) -> object:
     """Set or ask something of the one SQLite connection that writes."""
     writers = database._writers
     assert writers is not None
-    with writers.taken() as connection:
-        driver = cast("sqlite3.Connection", connection.connection.driver_connection)
-        row = driver.execute(f"PRAGMA {text}").fetchone()
+    held = writers._take()
+    try:
+        row = (
+            cast("sqlite3.Connection", held.driver).execute(f"PRAGMA {text}").fetchone()
+        )
+    finally:
+        writers.give_back(held)
     return row and row[0]

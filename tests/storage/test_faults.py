@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import psycopg.errors
@@ -18,7 +18,7 @@ from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from kbs.adapters.sql.database import SqlDatabase, connect
+from kbs.adapters.sql.database import SqlDatabase, SqlTransaction, connect
 from kbs.adapters.sql.engine import DATABASE_NAME
 from kbs.adapters.sql.faults import fault
 from kbs.adapters.sql.migrate import current_revision, upgrade
@@ -253,6 +253,33 @@ def test_no_part_begins_anew_what_the_database_gave_up(sqlite_place: Place) -> N
             _use(database, jti)
 
 
+@pytest.mark.parametrize("error", [None, ConflictError("the part")])
+def test_a_part_that_can_neither_be_kept_nor_taken_back_takes_all_with_it(
+    database: SqlDatabase, error: ConflictError | None
+) -> None:
+    """Else half of it would be committed, without the entry that tells of it."""
+
+    def keep_part(transaction: SqlTransaction) -> None:
+        with transaction.savepoint():
+            transaction.tokens.use("half", NOW)
+            # Its savepoint is gone when the part ends.
+            transaction.cursor.run(Prepared(text("RELEASE sa_savepoint_1")))
+            if error is not None:
+                raise error
+
+    def keep() -> None:
+        with database.write() as transaction:
+            transaction.tokens.use("lost", NOW)
+            with pytest.raises(KbsError):
+                keep_part(transaction)
+
+    with pytest.raises(UnavailableError) as caught:
+        keep()
+    assert caught.value.code == "database.failed"
+    for jti in ("lost", "half"):
+        _use(database, jti)
+
+
 @pytest.mark.parametrize("jti", [None, "lost"])
 def test_a_commit_that_fails_gives_the_lock_back(
     sqlite_place: Place, jti: str | None
@@ -274,6 +301,58 @@ def test_a_commit_that_fails_gives_the_lock_back(
             commit()
         assert caught.value.code == "database.failed"
         _use(database, "lost")
+
+
+def test_a_rollback_that_fails_gives_the_lock_back(sqlite_place: Place) -> None:
+    """Also while somebody keeps the error, from which the connection is known."""
+
+    def refuse_rollback(action: int, word: str | None, *_: object) -> int:
+        is_rollback = action == sqlite3.SQLITE_TRANSACTION and word == "ROLLBACK"
+        return sqlite3.SQLITE_DENY if is_rollback else sqlite3.SQLITE_OK
+
+    def fail() -> None:
+        with database.write() as transaction:
+            transaction.tokens.use("lost", NOW)
+            driver = transaction.cursor._driver
+            cast("sqlite3.Connection", driver).set_authorizer(refuse_rollback)
+            raise ConflictError("the caller's")
+
+    with closing(sqlite_place.connect(lock_seconds=0.2)) as database:
+        with pytest.raises(ConflictError) as kept:
+            fail()
+        _use(database, "lost")
+        assert kept.value.__traceback__ is not None
+
+
+def test_a_commit_that_postgresql_answers_with_a_rollback(
+    postgresql_place: Place,
+) -> None:
+    """It says so to nobody, where a statement failed before and none came after it."""
+
+    def use_twice() -> None:
+        with database.write() as transaction:
+            transaction.tokens.use("one", NOW)
+            with pytest.raises(ConflictError):
+                transaction.tokens.use("one", NOW)
+
+    with closing(postgresql_place.connect()) as database:
+        with pytest.raises(UnavailableError) as caught:
+            use_twice()
+        assert caught.value.code == "database.failed"
+        _use(database, "one")
+
+
+@pytest.mark.parametrize("way", ["read", "write"])
+def test_a_connection_in_use_closes_when_it_is_given_back(
+    sqlite_place: Place, way: str
+) -> None:
+    database = sqlite_place.connect()
+    with getattr(database, way)() as transaction:
+        database.close()
+        transaction.log.head()
+    driver = cast("sqlite3.Connection", transaction.cursor._driver)
+    with pytest.raises(sqlite3.ProgrammingError):
+        driver.execute("SELECT 1")
 
 
 def test_the_schema_is_not_read_while_another_process_writes(

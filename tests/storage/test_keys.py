@@ -53,7 +53,7 @@ def test_versions_come_back_oldest_first(database: SqlDatabase) -> None:
     with database.read() as transaction:
         assert transaction.keys.versions(CHAT) == tuple(rows)
         assert transaction.keys.versions(KeyId("acme", "model", "no")) == ()
-    with database.write() as transaction, pytest.raises(ConflictError) as caught:
+    with pytest.raises(ConflictError) as caught, database.write() as transaction:
         transaction.keys.insert_version(_row(version=2))
     assert "acme/model/chat@2" in str(caught.value)
 

@@ -139,7 +139,7 @@ def test_an_entry_in_the_log_stays(
     database: SqlDatabase, changes: dict[str, Any]
 ) -> None:
     (first,) = _append(database, _entry(1))
-    with database.write() as transaction, pytest.raises(ConflictError):
+    with pytest.raises(ConflictError), database.write() as transaction:
         transaction.log.append_entries([replace(first, **changes)], LogHead(2, NOW))
     with database.read() as transaction:
         assert transaction.log.read_entries(0, 9) == [first]
@@ -149,7 +149,7 @@ def test_an_entry_in_the_log_stays(
 def test_a_node_of_the_tree_stays(database: SqlDatabase) -> None:
     (first,) = _append(database, _entry(1))
     node = NodeId(0, 0)
-    with database.write() as transaction, pytest.raises(ConflictError):
+    with pytest.raises(ConflictError), database.write() as transaction:
         transaction.log.append_nodes({node: b"y" * 32})
     with database.read() as transaction:
         found = transaction.log.read_nodes([node])

@@ -42,7 +42,7 @@ def test_a_challenge_is_spent_once(database: SqlDatabase) -> None:
     with database.read() as transaction:
         assert transaction.spent.find(SPENT.challenge) == SPENT
         assert transaction.spent.find(b"\x01" * 32) is None
-    with database.write() as transaction, pytest.raises(ConflictError):
+    with pytest.raises(ConflictError), database.write() as transaction:
         transaction.spent.insert(replace(SPENT, answer=b"another"))
 
 
@@ -64,7 +64,7 @@ def test_a_token_is_used_once_until_it_is_purged(database: SqlDatabase) -> None:
     with database.write() as transaction:
         transaction.tokens.use("one", NOW)
         transaction.tokens.use("two", NOW + SECOND)
-    with database.write() as transaction, pytest.raises(ConflictError):
+    with pytest.raises(ConflictError), database.write() as transaction:
         transaction.tokens.use("one", NOW + SECOND)
     with database.write() as transaction:
         assert transaction.tokens.purge(NOW + SECOND) == 1
@@ -231,7 +231,7 @@ def test_the_same_ak_in_the_same_group_replaces(database: SqlDatabase) -> None:
         for pending in (first, same, elsewhere):
             transaction.enrolments.insert(pending)
         assert transaction.enrolments.list(None) == [same, elsewhere]
-        with pytest.raises(ConflictError):
+        with pytest.raises(ConflictError), transaction.savepoint():
             transaction.enrolments.insert(_pending(4, id=same.id))
 
 
@@ -309,7 +309,7 @@ def test_statements_follow_each_other(database: SqlDatabase) -> None:
             3: chain[2].envelope,
         }
         assert governance.statements_at([]) == {}
-    with database.write() as transaction, pytest.raises(ConflictError):
+    with pytest.raises(ConflictError), database.write() as transaction:
         transaction.governance.append(StoredStatement(3, b"another", NOW))
 
 
@@ -356,7 +356,7 @@ def test_objects_are_found_by_name_and_by_digest(database: SqlDatabase) -> None:
             stored[4].digest: b"acme/ab/10",
         }
         assert governance.contents([]) == {}
-    with database.write() as transaction, pytest.raises(ConflictError) as caught:
+    with pytest.raises(ConflictError) as caught, database.write() as transaction:
         transaction.governance.insert_object(replace(stored[0], content=b"changed"))
     assert "release-policy acme/a-b version" in str(caught.value)
 
@@ -405,7 +405,7 @@ def test_the_instance_is_named_once(database: SqlDatabase) -> None:
         transaction.instance.set_mode("production")
     with database.write() as transaction:
         assert transaction.instance.read() == replace(ours, mode="production")
-        with pytest.raises(ConflictError):
+        with pytest.raises(ConflictError), transaction.savepoint():
             transaction.instance.create(replace(ours, instance="ff" * 16))
 
 

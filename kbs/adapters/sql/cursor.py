@@ -17,6 +17,7 @@ from kbs.adapters.sql.prepared import Driver, Prepared, Row, driver_error
 Values = Mapping[str, object]
 
 if TYPE_CHECKING:
+    import psycopg
     from sqlalchemy.dialects import postgresql, sqlite
 
     Upsert: TypeAlias = sqlite.Insert | postgresql.Insert
@@ -41,6 +42,7 @@ class Cursor:
         self._driver = driver
         self._dialect = connection.dialect
         self._failed = False
+        self._torn = False
         self.erased = False
         """Whether a secret was removed: its old bytes must leave the files too."""
 
@@ -149,6 +151,8 @@ class Cursor:
     def savepoint(self) -> Iterator[None]:
         """Run a part that is rolled back alone when it raises.
 
+        Where it can be neither taken back nor kept as a whole, all is lost with it.
+
         Raises:
             UnavailableError: the transaction was given up; a savepoint would begin one.
         """
@@ -158,12 +162,20 @@ class Cursor:
             try:
                 yield
             except BaseException:
-                # Fails where the database took back more than the part, which
-                # `require_whole` says; here what went wrong first is what counts.
-                with suppress(SQLAlchemyError):
+                # What went wrong first is what counts; `require_whole` says the rest.
+                with suppress(SQLAlchemyError), self._tearing():
                     part.rollback()
                 raise
-            part.commit()
+            with self._tearing():
+                part.commit()
+
+    @contextmanager
+    def _tearing(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._torn = True
+            raise
 
     @property
     def is_whole(self) -> bool:
@@ -172,13 +184,15 @@ class Cursor:
         After some errors SQLite rolls everything back by itself (a full disk, an
         error of the disk, no memory: https://sqlite.org/lang_transaction.html,
         section 2.3), and what comes then would be kept statement by statement.
-        PostgreSQL takes nothing more before a rollback.
+        PostgreSQL takes nothing more before a rollback, and makes one of a COMMIT
+        without a word.
         """
-        if self._connection.invalidated:
+        if self._torn or self._connection.invalidated:
             return False
-        if self.dialect != "sqlite":
-            return True
-        return cast("sqlite3.Connection", self._driver).in_transaction
+        if self.dialect == "sqlite":
+            return cast("sqlite3.Connection", self._driver).in_transaction
+        info = cast("psycopg.Connection[Any]", self._driver).info
+        return info.transaction_status.name != "INERROR"
 
     def require_whole(self) -> None:
         """Return if the transaction is whole.

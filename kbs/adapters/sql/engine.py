@@ -236,6 +236,7 @@ class Kept:
         self._patience = patience
         self._waited = waited
         self._idle: list[Held] = []
+        self._is_closed = False
         # One for each that is not in use, open or not.
         self._free: SimpleQueue[None] = SimpleQueue()
         for _ in range(size):
@@ -279,27 +280,20 @@ class Kept:
         try:
             if _is_reusable(held):
                 self._idle.append(held)
+            if self._is_closed:
+                self.close()
         finally:
             self._free.put(None)
 
-    @contextmanager
-    def taken(self) -> Iterator[Connection]:
-        """Take a connection on which no transaction is begun.
-
-        Raises:
-            UnavailableError: there is none, or all stay in use.
-        """
-        held = self._take()
-        try:
-            yield held.connection
-        finally:
-            self.give_back(held)
-
     def close(self) -> None:
-        """Close those that are not in use."""
+        """Close those that are not in use; the others when they are given back."""
+        self._is_closed = True
         with suppress(IndexError):
             while True:
-                self._idle.pop().connection.close()
+                connection = self._idle.pop().connection
+                # Not into the engine's pool, which may be closed already.
+                connection.invalidate()
+                connection.close()
 
     def _take(self) -> Held:
         try:
@@ -330,19 +324,19 @@ def _sqlite(held: Held) -> sqlite3.Connection:
 def _is_reusable(held: Held) -> bool:
     """Whether nothing is begun on a connection; otherwise it is closed.
 
-    A COMMIT that failed may leave its transaction open, and the lock with it.
+    A COMMIT or ROLLBACK that failed may leave its transaction open, and the lock with
+    it, for as long as somebody keeps the error that knows of the connection.
     """
     connection, driver = held.connection, _sqlite(held)
-    try:
+    with suppress(SQLAlchemyError, sqlite3.Error):
         if not connection.invalidated:
             connection.rollback()
             driver.rollback()
             if not driver.in_transaction:
                 return True
-            connection.invalidate()
+    with suppress(SQLAlchemyError, sqlite3.Error):
+        connection.invalidate()
         connection.close()
-    except (SQLAlchemyError, sqlite3.Error):
-        pass
     return False
 
 
