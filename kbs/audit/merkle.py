@@ -81,7 +81,10 @@ class Frontier:
     def __init__(
         self, size: int = 0, edge: Mapping[NodeId, bytes] | None = None
     ) -> None:
-        """Start at a tree of `size` leaves; `edge` are its complete subtrees."""
+        """Start at a tree of `size` leaves.
+
+        `edge` are its complete subtrees, largest first, which is from left to right.
+        """
         self._size = size
         self._edge = list((edge or {}).items())
 

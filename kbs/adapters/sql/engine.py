@@ -216,6 +216,11 @@ class Kept:
 
     Taking one from the engine, beginning and giving it back costs more than a short
     transaction. As many as were said may be in use; whoever comes then waits for one.
+
+    A transaction is the driver's: begun, committed and rolled back here. A statement
+    that goes SQLAlchemy's ordinary way, and a savepoint, make SQLAlchemy join it
+    (`Cursor`): it begins one of its own, which `begin_explicitly` below finds begun
+    already, and which ends first, with the driver's, in `commit` and `give_back`.
     """
 
     def __init__(
