@@ -17,15 +17,10 @@ from kbs.adapters.sql.broker import SqlBrokerKeyStore, SqlInstanceStore
 from kbs.adapters.sql.collateral import SqlCollateralStore
 from kbs.adapters.sql.cursor import Cursor
 from kbs.adapters.sql.engine import (
-    BEGIN_READING,
-    BEGIN_WRITING,
     LOCK_SECONDS,
     POOL_SIZE,
     Engines,
-    Held,
-    Kept,
     begun,
-    held_by,
     pool_size,
     postgresql_engines,
     sqlite_engines,
@@ -39,6 +34,7 @@ from kbs.adapters.sql.expiring import (
 )
 from kbs.adapters.sql.faults import locked
 from kbs.adapters.sql.governance import SqlGovernanceStore
+from kbs.adapters.sql.kept import BEGIN_READING, BEGIN_WRITING, Held, Kept, held_by
 from kbs.adapters.sql.keys import SqlKeyStore
 from kbs.adapters.sql.log import SqlLogStore
 

@@ -11,26 +11,21 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import NamedTuple, Protocol, cast, final
+from typing import NamedTuple, Protocol, cast
 from urllib.parse import unquote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError
 
-from kbs.adapters.sql.faults import busy, fault, translated, translated_connect
-from kbs.adapters.sql.prepared import Driver, driver_error
-from kbs.core.errors import ConfigurationError, KbsError, UnavailableError
+from kbs.adapters.sql.faults import translated, translated_connect
+from kbs.adapters.sql.kept import BEGIN_READING, BEGIN_WRITING, execute_patiently
+from kbs.adapters.sql.prepared import driver_error
+from kbs.core.errors import ConfigurationError, UnavailableError
 
 DATABASE_NAME = "kbs.db"
-
-# SQLite's statements; a writing transaction holds the lock from its first moment on.
-BEGIN_READING, BEGIN_WRITING = "BEGIN", "BEGIN IMMEDIATE"
 
 # How long a writer waits for another one.
 LOCK_SECONDS = 10.0
@@ -45,13 +40,6 @@ _POSTGRESQL_DEFAULTS = {
     "application_name": "kbs",
     "tcp_user_timeout": "30000",
 }
-
-# SQLite itself would sleep for up to 100 ms between two tries, and another process that
-# writes without a break would win all of them: each try takes a few microseconds.
-_BUSY_PAUSE = 0.002
-# What is waited for: a length of time. `time.sleep` asks for a point in time, which is
-# refused where the clock is moved under a process (libfaketime).
-_NEVER = threading.Event()
 
 # STRICT tables: https://sqlite.org/releaselog/3_37_0.html.
 _LEAST_SQLITE = (3, 37, 0)
@@ -203,148 +191,6 @@ def parse_url(url: str) -> URL:
     return parsed.set(drivername="postgresql+psycopg", host=host)
 
 
-class Held(NamedTuple):
-    """A connection, and the driver's own beneath it."""
-
-    connection: Connection
-    driver: Driver
-
-
-@final
-class Kept:
-    """Connections to SQLite that stay open between transactions.
-
-    Taking one from the engine, beginning and giving it back costs more than a short
-    transaction. As many as were said may be in use; whoever comes then waits for one.
-
-    A transaction is the driver's: begun, committed and rolled back here. A statement
-    that goes SQLAlchemy's ordinary way, and a savepoint, make SQLAlchemy join it
-    (`Cursor`): it begins one of its own, which `begin_explicitly` below finds begun
-    already, and which ends first, with the driver's, in `commit` and `give_back`.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        size: int,
-        *,
-        begin: str,
-        patience: float,
-        waited: Callable[[], KbsError] = busy,
-    ) -> None:
-        """Open at most `size`, each when it is first needed; wait so many seconds.
-
-        `begin` begins a transaction; `waited` is the error of who waited in vain.
-        """
-        self._engine = engine
-        self._begin = begin
-        self._patience = patience
-        self._waited = waited
-        self._idle: list[Held] = []
-        self._is_closed = False
-        # One for each that is not in use, open or not.
-        self._free: SimpleQueue[None] = SimpleQueue()
-        for _ in range(size):
-            self._free.put(None)
-
-    def begin(self) -> Held:
-        """Take a connection and begin a transaction on it; `give_back` ends it.
-
-        Raises:
-            UnavailableError: the database is away, locked for too long, or full; or
-                all connections stay in use.
-        """
-        held, is_begun = self._take(), False
-        try:
-            _execute_patiently(_sqlite(held), self._begin, self._patience)
-            is_begun = True
-        except sqlite3.Error as exc:
-            raise fault(driver_error(self._engine.dialect, exc)) from exc
-        finally:
-            if not is_begun:
-                self.give_back(held)
-        return held
-
-    def commit(self, held: Held) -> None:
-        """Commit the transaction, durably if it wrote.
-
-        Raises:
-            UnavailableError: it may not have been committed.
-        """
-        try:
-            # What the engine began for ordinary statements ends with it.
-            held.connection.commit()
-            _sqlite(held).commit()
-        except SQLAlchemyError as exc:
-            raise fault(exc) from exc
-        except sqlite3.Error as exc:
-            raise fault(driver_error(self._engine.dialect, exc)) from exc
-
-    def give_back(self, held: Held) -> None:
-        """Roll back what was not committed, and let others have the connection."""
-        try:
-            if _is_reusable(held):
-                self._idle.append(held)
-            if self._is_closed:
-                self.close()
-        finally:
-            self._free.put(None)
-
-    def close(self) -> None:
-        """Close those that are not in use; the others when they are given back."""
-        self._is_closed = True
-        with suppress(IndexError):
-            while True:
-                connection = self._idle.pop().connection
-                # Not into the engine's pool, which may be closed already.
-                connection.invalidate()
-                connection.close()
-
-    def _take(self) -> Held:
-        try:
-            self._free.get(timeout=self._patience)
-        except Empty:
-            raise self._waited() from None
-        try:
-            return self._idle.pop()
-        except IndexError:
-            pass
-        try:
-            with translated_connect():
-                return held_by(self._engine.connect())
-        except BaseException:
-            self._free.put(None)
-            raise
-
-
-def held_by(connection: Connection) -> Held:
-    """Return a connection with that of the driver."""
-    return Held(connection, cast("Driver", connection.connection.driver_connection))
-
-
-def _sqlite(held: Held) -> sqlite3.Connection:
-    return cast("sqlite3.Connection", held.driver)
-
-
-def _is_reusable(held: Held) -> bool:
-    """Whether nothing is begun on a connection; otherwise it is closed.
-
-    A COMMIT or ROLLBACK that failed may leave its transaction open, and the lock with
-    it, for as long as somebody keeps the error that knows of the connection.
-    """
-    connection, driver = held.connection, _sqlite(held)
-    with suppress(SQLAlchemyError, sqlite3.Error):
-        if not connection.invalidated:
-            connection.rollback()
-            driver.rollback()
-            if not driver.in_transaction:
-                return True
-    with suppress(SQLAlchemyError, sqlite3.Error):
-        connection.invalidate()
-        connection.close()
-    return False
-
-
 @contextmanager
 def begun(engine: Engine) -> Iterator[Connection]:
     """Open a transaction; only our own errors come out of it, its commit included.
@@ -394,7 +240,7 @@ def _sqlite_engine(
         if driver.in_transaction:
             return  # `Kept` began it; an ordinary statement joins in
         try:
-            _execute_patiently(driver, begin, patience)
+            execute_patiently(driver, begin, patience)
         except sqlite3.Error as exc:
             raise driver_error(connection.dialect, exc) from exc
 
@@ -409,31 +255,9 @@ def _set_up_sqlite(connection: _Driver, record: object) -> None:
         cursor = connection.cursor()
         for name, value, expected in _PRAGMAS:
             # While another process changes the journal of a new file, it is busy.
-            _execute_patiently(cursor, f"PRAGMA {name}={value}", LOCK_SECONDS)
+            execute_patiently(cursor, f"PRAGMA {name}={value}", LOCK_SECONDS)
             cursor.execute(f"PRAGMA {name}")
             _require_setting(name, cursor.fetchone(), expected)
-
-
-class _Executing(Protocol):
-    def execute(self, statement: str, /) -> object: ...
-
-
-def _execute_patiently(driver: _Executing, statement: str, seconds: float) -> None:
-    """Execute a statement, again and again while others hold the lock."""
-    until: float | None = None
-    while True:
-        try:
-            driver.execute(statement)
-        except sqlite3.OperationalError as exc:
-            now = time.monotonic()
-            until = now + seconds if until is None else until
-            # The lowest byte is the primary code (https://sqlite.org/rescode.html).
-            is_busy = exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-            if not is_busy or now > until:
-                raise
-            _NEVER.wait(_BUSY_PAUSE)
-        else:
-            return
 
 
 def _forbid_writing(connection: _Driver, record: object) -> None:
