@@ -188,6 +188,7 @@ def _item_checks(one: AppraisedItem) -> tuple[Check, ...]:
     index = one.parsed.index
     parse_id = f"{one.parsed.kind}.parse"
     checks = one.result.checks
+    # Named here whatever a verifier forgets; most name it as they make the check.
     if {check.item for check in checks} - {index}:
         checks = tuple(check.at(index) for check in checks)
     if parse_id in [check.id for check in checks]:

@@ -135,7 +135,6 @@ class SqlDatabase:
         self.engine = engines.writing
         """For `upgrade` and `check_schema`."""
         self._reading = engines.reading
-        self._lock_seconds = lock_seconds
         is_embedded = self.engine.dialect.name == "sqlite"
         # A server may be gone since: its connections are tried each time.
         self._writers = self._readers = None
