@@ -11,11 +11,17 @@ from pathlib import Path
 
 _START_SECONDS = 10.0
 _LOOPBACK = "127.0.0.1"
+_GET_CAPABILITY = b"\0\0\0\1"
 
 
-def free_port_pair() -> int:
-    """Return p such that p and p + 1 were free: the TCTI expects them side by side."""
-    for _ in range(200):
+@contextmanager
+def held_port_pair() -> Iterator[int]:
+    """Give p such that p and p + 1 are free: the TCTI expects them side by side.
+
+    They are held until the block ends, so that nobody else is given them. Who sets
+    SO_REUSEADDR, as swtpm does, can listen on them all the same.
+    """
+    for _ in range(5000):
         with socket.socket() as first, socket.socket() as second:
             first.bind((_LOOPBACK, 0))
             port: int = first.getsockname()[1]
@@ -23,9 +29,18 @@ def free_port_pair() -> int:
                 second.bind((_LOOPBACK, port + 1))
             except (OSError, OverflowError):
                 continue
-            return port
+            for held in (first, second):
+                held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            yield port
+            return
     message = "no two neighbouring ports are free"
     raise RuntimeError(message)
+
+
+def free_port_pair() -> int:
+    """Return p such that p and p + 1 were free a moment ago."""
+    with held_port_pair() as port:
+        return port
 
 
 class SoftwareTpm:
@@ -45,10 +60,10 @@ class SoftwareTpm:
     def start(self) -> None:
         """Power it on; returns once it answers."""
         for _ in range(5):
-            self.port = free_port_pair()
-            self._process = self._spawn(self.port)
-            if self._answers(self._process):
-                return
+            with held_port_pair() as self.port:
+                self._process = self._spawn(self.port)
+                if self._answers(self._process):
+                    return
             self.stop()
         message = "swtpm did not start"
         raise RuntimeError(message)
@@ -81,15 +96,17 @@ class SoftwareTpm:
         )
 
     def _answers(self, process: subprocess.Popen[bytes]) -> bool:
-        # The control port is asked, since the other one serves a single connection.
+        # The control port is asked, since the other one serves a single connection; it
+        # accepts before the other one listens, and answers once both do.
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and process.poll() is None:
             try:
-                socket.create_connection((_LOOPBACK, self.port + 1), 1).close()
+                with socket.create_connection((_LOOPBACK, self.port + 1), 1) as control:
+                    control.sendall(_GET_CAPABILITY)
+                    if control.recv(64):
+                        return True
             except OSError:
                 time.sleep(0.01)
-            else:
-                return True
         return False
 
 
