@@ -236,10 +236,6 @@ class Claims:
             )
         return Claims(items=tuple(items), request=self.request)
 
-    def of_family(self, family: str) -> tuple[ItemClaims, ...]:
-        """Return the items of one family, in bundle order."""
-        return tuple(item for item in self.items if item.family == family)
-
     def to_json(self) -> dict[str, object]:
         """Nest by family: `{"snp": {…}}`; a list where a family has several items."""
         nested: dict[str, list[dict[str, object]]] = {}

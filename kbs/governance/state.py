@@ -67,18 +67,6 @@ class GovernanceState:
     denials: Mapping[ScopedName, InForce[Deny]]
     seen: Seen
 
-    def release_policies_of(self, tenant: str) -> tuple[InForce[bytes], ...]:
-        """Return the active release policies of a tenant, by name.
-
-        A key is governed by the policies of its own tenant only, so that nobody's
-        policy can open another tenant's keys.
-        """
-        return tuple(
-            self.release_policies[name]
-            for name in sorted(self.release_policies)
-            if name.tenant == tenant
-        )
-
     def workload_policy(
         self, name: ScopedName, version: int
     ) -> InForce[WorkloadPolicy] | None:

@@ -61,15 +61,6 @@ def open_blob(
     return decrypt_envelope(envelope, _context(instance, purpose, blob_id), kek)
 
 
-def blob_kek_id(blob: bytes) -> str:
-    """Return which KEK a blob was sealed under, for its rotation.
-
-    Raises:
-        MalformedError: it is no blob.
-    """
-    return _parse(blob).kek_id
-
-
 def _parse(blob: bytes) -> Envelope:
     reader = Reader(blob, "sealed blob")
     version = reader.big(1, "format")

@@ -139,27 +139,6 @@ def change_state(
     return _row(key, envelope, kek, instance)
 
 
-def rewrap_version(
-    row: StoredKeyVersion,
-    old: KeyEncryptionKey,
-    new: KeyEncryptionKey,
-    *,
-    instance: str,
-) -> StoredKeyVersion:
-    """Return the row under another KEK, with a fresh data key; tombstones too.
-
-    Raises:
-        IntegrityError: the row is not what was written under `old`.
-    """
-    verify_row(row, old, instance=instance)
-    key = replace(row.key, revision=row.key.revision + 1)
-    if row.envelope is None:
-        return _row(key, None, new, instance)
-    context = _context(key, instance)
-    secret = decrypt_envelope(row.envelope, context, old)
-    return _row(key, encrypt_envelope(secret, context, new), new, instance)
-
-
 def _row(
     key: KeyVersion, envelope: Envelope | None, kek: KeyEncryptionKey, instance: str
 ) -> StoredKeyVersion:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -105,11 +105,3 @@ def governing(policies: Iterable[P], key: KeyId) -> tuple[P, ...]:
     return tuple(
         policy for policy in policies if any(glob.matches(key) for glob in policy.globs)
     )
-
-
-def by_tenant(policies: Iterable[P]) -> Mapping[str, tuple[P, ...]]:
-    """Group policies by their tenant, so that a request looks at its own only."""
-    groups: dict[str, list[P]] = {}
-    for policy in policies:
-        groups.setdefault(policy.globs[0].tenant, []).append(policy)
-    return {tenant: tuple(group) for tenant, group in groups.items()}

@@ -44,12 +44,6 @@ def pcr_claim(bank: Algorithm, pcr: int) -> str:
     return f"{FAMILY}.pcr.{bank_name(bank)}.{pcr}"
 
 
-def initial_value(bank: Algorithm, pcr: int) -> bytes:
-    """Return what a PCR holds before anything was extended (locality 0 start)."""
-    fill = b"\xff" if 17 <= pcr <= 22 else b"\x00"  # noqa: PLR2004 - as cited above
-    return fill * DIGEST_SIZES[bank]
-
-
 _spec = partial(claim_spec, FAMILY)
 
 

@@ -21,7 +21,6 @@ from kbs.evidence.vtpm.eventlog import (
     EventLog,
     LogFormat,
     extend,
-    parse_event_log,
     replay,
 )
 from kbs.evidence.vtpm.events import (
@@ -38,7 +37,6 @@ SECURE_BOOT_PCR = 7
 _GLOBAL_VARIABLE = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c")
 _SECURE_BOOT = "SecureBoot"
 _MAX_VARIABLE_NAME = 256
-_MAX_DESCRIPTION = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,28 +115,6 @@ def separator_index(log: EventLog, bank: Algorithm, pcr: int) -> int | None:
     return None
 
 
-def inspect_log(data: bytes) -> dict[str, object]:
-    """Return a log for people: every event, nothing proven.
-
-    Raises:
-        MalformedError: it is no event log.
-    """
-    log = parse_event_log(data)
-    bank = log.banks[-1] if log.banks else None
-    ends = {
-        pcr: separator_index(log, bank, pcr) if bank is not None else None
-        for pcr in BOOT_PCRS
-    }
-    return {
-        "format": log.format.value,
-        "banks": [bank.name.lower() for bank in log.algorithms],
-        "startup_locality": log.startup_locality,
-        "used_bytes": log.used_bytes,
-        "registers": _registers_json(log),
-        "events": [_event_json(event, bank, ends) for event in log.events],
-    }
-
-
 def _covered(log: EventLog, quoted: PcrValues) -> dict[tuple[Algorithm, int], bytes]:
     # A firmware log must tell everything about the boot PCRs. The others are the
     # operating system's, and a log without an event of theirs says nothing of them.
@@ -211,40 +187,3 @@ def _global_variable(event: Event) -> tuple[str, bytes] | None:
     if vendor != _GLOBAL_VARIABLE:
         return None
     return name.decode("utf-16-le", "replace"), value
-
-
-def _registers_json(log: EventLog) -> dict[str, dict[str, str]]:
-    registers: dict[str, dict[str, str]] = {}
-    for (bank, pcr), value in sorted(replay(log).items()):
-        registers.setdefault(bank.name.lower(), {})[str(pcr)] = value.hex()
-    return registers
-
-
-def _event_json(
-    event: Event, bank: Algorithm | None, ends: Mapping[int, int | None]
-) -> dict[str, object]:
-    end = ends.get(event.pcr)
-    return {
-        "index": event.index,
-        "pcr": event.pcr,
-        "type": event.type_name,
-        "digests": {alg.name.lower(): value.hex() for alg, value in event.digests},
-        "recomputed": event.is_recomputed(bank) if bank is not None else None,
-        "after_separator": end is not None and event.index > end,
-        "description": describe(event),
-    }
-
-
-def describe(event: Event) -> str:
-    """Return a short text of an event's data: a variable's name, or its characters."""
-    variable = _global_variable(event)
-    if variable is not None:
-        return f"{variable[0]} = {variable[1].hex()}"[:_MAX_DESCRIPTION]
-    for codec in ("utf-8", "utf-16-le"):
-        try:
-            text = event.data.decode(codec).rstrip("\0")
-        except UnicodeDecodeError:
-            continue
-        if text.isprintable() and text.isascii():
-            return text[:_MAX_DESCRIPTION]
-    return event.data.hex()[:_MAX_DESCRIPTION]

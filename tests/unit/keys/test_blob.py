@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kbs.core.errors import IntegrityError, MalformedError
-from kbs.keys.blob import blob_kek_id, open_blob, seal_blob
+from kbs.core.errors import IntegrityError
+from kbs.keys.blob import open_blob, seal_blob
 from kbs.keys.secret import Secret
 from kbs.keys.wrap import LocalKEK, decrypt_envelope, encrypt_envelope, generate_kek
 
@@ -17,7 +17,6 @@ BLOB = seal_blob(SECRET, KEK, **PLACE)
 
 def test_a_blob_opens_where_it_was_sealed_for() -> None:
     assert open_blob(BLOB, KEK, **PLACE) == SECRET
-    assert blob_kek_id(BLOB) == KEK.kek_id
     assert SECRET.reveal() not in BLOB
 
 
@@ -46,11 +45,6 @@ def test_every_byte_of_a_blob_counts(index: int) -> None:
 def test_a_truncated_blob_is_refused(size: int) -> None:
     with pytest.raises(IntegrityError):
         open_blob(BLOB[:size], KEK, **PLACE)
-
-
-def test_the_kek_id_of_what_is_no_blob_is_an_error() -> None:
-    with pytest.raises(MalformedError):
-        blob_kek_id(b"\x02" + BLOB[1:])
 
 
 def test_an_envelope_is_bound_to_its_context() -> None:

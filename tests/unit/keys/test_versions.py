@@ -22,7 +22,6 @@ from kbs.keys.versions import (
     decrypt_version,
     first_version,
     next_version,
-    rewrap_version,
     verify_row,
 )
 from kbs.keys.wrap import Envelope, LocalKEK, generate_kek
@@ -165,22 +164,6 @@ def test_the_next_version_is_of_the_same_kind_and_enabled() -> None:
     key = next_version(KEY, origin=Origin.GENERATED, now=LATER)
     assert (key.version, key.kind, key.state) == (2, KEY.kind, KeyState.ENABLED)
     assert (key.origin, key.created, key.revision) == (Origin.GENERATED, LATER, 1)
-
-
-def test_rotating_the_kek_rewraps_everything() -> None:
-    row = rewrap_version(ROW, KEK, OTHER_KEK, instance=INSTANCE)
-    assert row.kek_id == OTHER_KEK.kek_id
-    assert row.key.revision == ROW.key.revision + 1
-    assert open_version(row, OTHER_KEK).reveal() == VALUE
-    with pytest.raises(IntegrityError):
-        open_version(row, KEK)
-
-
-def test_rotating_the_kek_takes_tombstones_along() -> None:
-    tombstone = change_state(ROW, KeyState.DESTROYED, KEK, instance=INSTANCE, now=LATER)
-    row = rewrap_version(tombstone, KEK, OTHER_KEK, instance=INSTANCE)
-    assert row.envelope is None
-    verify_row(row, OTHER_KEK, instance=INSTANCE)
 
 
 @pytest.mark.parametrize("key", [b"", bytes(32), bytes(range(31)), bytes(range(33))])

@@ -7,7 +7,7 @@ from kbs.core.decision import Denied, Granted
 from kbs.core.errors import MalformedError
 from kbs.core.ids import parse_key_id
 from kbs.policy.decide import ActivePolicy, appraise_key
-from kbs.policy.match import KeyGlob, by_tenant, governing
+from kbs.policy.match import KeyGlob, governing
 from kbs.policy.parse import parse_release_policy
 from tests.unit.policy.words import VIEW, WORDS, claims
 
@@ -87,8 +87,7 @@ def test_every_matching_policy_has_to_grant() -> None:
     assert [ref.version for ref, _ in stronger.decision.by] == [1, 9]
 
 
-def test_policies_are_found_by_tenant() -> None:
-    groups = by_tenant([LOW, HIGH, active("else", "rival/model/*", 1)])
-    assert groups["acme"] == (LOW, HIGH)
-    assert governing(groups["acme"], KEY) == (LOW, HIGH)
-    assert governing(groups["rival"], KEY) == ()
+def test_a_policy_governs_the_keys_of_its_own_tenant_alone() -> None:
+    other = active("else", "rival/model/*", 1)
+    assert governing([LOW, other, HIGH], KEY) == (LOW, HIGH)
+    assert governing([other], KEY) == ()

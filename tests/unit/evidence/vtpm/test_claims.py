@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from kbs.core.claims import ClaimType, Vocabulary
-from kbs.evidence.vtpm.algorithms import Algorithm
-from kbs.evidence.vtpm.claims import VOCABULARY, initial_value
+from kbs.evidence.vtpm.claims import VOCABULARY
 
 
 def test_every_pcr_of_two_banks_is_a_register_of_its_hash() -> None:
@@ -37,9 +36,3 @@ def test_every_claim_says_what_it_means_and_where_from() -> None:
         assert spec.name.startswith("vtpm.")
         assert spec.description
         assert spec.source
-
-
-def test_dynamic_pcrs_start_at_ones_and_all_others_at_zeros() -> None:
-    for pcr in range(24):
-        fill = 0xFF if 17 <= pcr <= 22 else 0
-        assert set(initial_value(Algorithm.SHA384, pcr)) == {fill}

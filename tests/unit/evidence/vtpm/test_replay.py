@@ -13,7 +13,7 @@ from kbs.evidence.model import EnrolledKey, ItemResult, Trust
 from kbs.evidence.vtpm.algorithms import Algorithm
 from kbs.evidence.vtpm.eventlog import parse_event_log
 from kbs.evidence.vtpm.events import EventType
-from kbs.evidence.vtpm.replay import inspect_log, separator_index
+from kbs.evidence.vtpm.replay import separator_index
 from kbs.evidence.vtpm.verify import VtpmVerifier
 from tests.fakes.eventlog import (
     FakeEventLog,
@@ -233,47 +233,6 @@ def test_only_boot_pcrs_have_a_separator() -> None:
     assert separator_index(log, Algorithm.SHA256, 0) == 1
     assert separator_index(log, Algorithm.SHA256, 9) is None
     assert separator_index(log, Algorithm.SM3_256, 0) is None
-
-
-def test_people_see_every_event() -> None:
-    log = typical_log()
-    log.measure(7, EventType.EV_EFI_ACTION, "Boöt".encode("utf-16-le"))
-    log.measure(9, EventType.EV_IPL, b"\xff\xfe\xfd")
-    log.measure(9, EventType.EV_IPL, b"grub_cmd: boot\0")
-    shown = inspect_log(log.to_bytes())
-    events = shown["events"]
-    assert isinstance(events, list)
-    assert shown["format"] == "crypto-agile"
-    assert shown["banks"] == ["sha256"]
-    assert shown["startup_locality"] == 0
-    assert shown["used_bytes"] == len(log.to_bytes())
-    assert events[1]["type"] == "EV_EFI_VARIABLE_DRIVER_CONFIG"
-    assert events[1]["description"] == "SecureBoot = 01"
-    assert events[1]["recomputed"] is True
-    assert events[1]["after_separator"] is False
-    assert events[-3]["after_separator"] is True
-    assert events[-2]["description"] == "fffefd"
-    assert events[-1]["description"] == "grub_cmd: boot"
-    registers = shown["registers"]
-    assert isinstance(registers, dict)
-    assert set(registers["sha256"]) == {*(str(pcr) for pcr in BOOT), "9"}
-
-
-def test_people_see_sha1_logs_too() -> None:
-    shown = inspect_log(event1(0, 8, bytes(20), b"v1"))
-    assert shown["format"] == "sha1"
-    assert shown["registers"] == {}
-    assert shown["events"] == [
-        {
-            "index": 0,
-            "pcr": 0,
-            "type": "EV_S_CRTM_VERSION",
-            "digests": {"sha1": "00" * 20},
-            "recomputed": None,
-            "after_separator": False,
-            "description": "v1",
-        }
-    ]
 
 
 def test_an_item_shows_the_size_of_its_log(ecc_tpm: FakeTpm) -> None:
