@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -110,12 +109,11 @@ class Intake:
         try:
             if has_body:
                 most = largest_body(scope.path)
-                async with self._in_time():
-                    await (
-                        _read_nothing(protocol)
-                        if length is None
-                        else _read(protocol, length, most, taken)
-                    )
+                await self._in_time(
+                    _read_nothing(protocol)
+                    if length is None
+                    else _read(protocol, length, most, taken)
+                )
         except BaseException:
             taken.give_back()
             raise
@@ -130,14 +128,13 @@ class Intake:
             if not deadline.expired():
                 deadline.reschedule(now)
 
-    @asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
+    async def _in_time(self, reading: Coroutine[object, object, None]) -> None:
+        seconds = 0.0 if self._ended else self._body_seconds
         try:
-            seconds = 0.0 if self._ended else self._body_seconds
             async with asyncio.timeout(seconds) as deadline:
                 self._deadlines.add(deadline)
                 try:
-                    yield
+                    await reading
                 finally:
                     self._deadlines.discard(deadline)
         except TimeoutError:
@@ -174,6 +171,8 @@ async def _read(protocol: Any, length: int, most: int, taken: Taken) -> None:
             size += len(piece)
             if refused is None and not taken.write(piece):
                 refused = _busy("request bodies: got more than there is room for")
+            if size >= length:
+                break  # to be told that it ends here takes the server's threads a turn
     if refused is not None:
         raise RefusedError(refused)
     if size != length:

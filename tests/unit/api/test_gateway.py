@@ -339,7 +339,7 @@ def test_a_stream_without_descriptors_is_refused(left: int) -> None:
 
 
 @pytest.mark.parametrize("version", ["1.1", "2"])
-@pytest.mark.parametrize("pieces", [[], [b"he"], [b"he", b"ll"], [b"hello", b"!"]])
+@pytest.mark.parametrize("pieces", [[], [b"he"], [b"he", b"ll"], [b"hello!"]])
 def test_a_body_of_another_length_than_announced_is_none(
     pieces: list[bytes], version: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -351,6 +351,16 @@ def test_a_body_of_another_length_than_announced_is_none(
     assert document["code"] == "http.incomplete"
     assert f"got {size} bytes, expected the 5" in document["detail"]
     assert caplog.messages == ["client left: POST '/echo/ä'".replace("ä", "\\xe4")]
+
+
+def test_a_body_that_is_complete_is_not_waited_for() -> None:
+    """What follows is no part of it; in HTTP/2 the server ends such a stream."""
+    held = asyncio.Event()
+    given = Protocol([b"he", b"llo", b"!"], held=held)
+    answered = ask(given, seconds=60.0, headers=announced(5))
+    assert answered.status == 200
+    assert json.loads(answered.body)["body"] == "hello"
+    assert answered.taken == 5
 
 
 @pytest.mark.parametrize(
