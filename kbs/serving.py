@@ -32,6 +32,7 @@ from kbs.adapters.connections import (
     room_for_connections,
 )
 from kbs.adapters.process import harden, raise_descriptor_limit
+from kbs.adapters.processors import Processors
 from kbs.adapters.sql.engine import parse_url
 from kbs.adapters.sql.migrate import upgrade
 from kbs.adapters.tls import CERTIFICATE_NAME, KEY_NAME, certificate_sha256
@@ -152,9 +153,13 @@ def run(
         _await_listening(held.family, held_address)
         ready(serving)
 
-    composed = _Composed(settings.workers, say_ready)
     loader = functools.partial(
-        load_application, settings, create, composed, connections=connections
+        load_application,
+        settings,
+        create,
+        _Composed(settings.workers, say_ready),
+        connections=connections,
+        processors=Processors(settings.workers) if settings.pin_workers else None,
     )
     # What workers are forked with is left alone, or collecting would copy it to each.
     gc.freeze()
@@ -168,6 +173,7 @@ def load_application(
     composed: _Composed,
     *,
     connections: int,
+    processors: Processors | None,
 ) -> Any:
     """Compose the broker of one worker process, and tell the main process."""
     harden()
@@ -178,6 +184,8 @@ def load_application(
         per_client=_addresses_are_clients(settings),
     )
     _watch_connections(settings, connections)
+    if processors is not None:
+        log.info("this worker keeps to processor %s", processors.keep_to_one())
     gc.freeze()
     gc.enable()
     composed.tell()

@@ -67,10 +67,11 @@ class Settings:
     `evidence_retention_days`: 0 keeps no evidence. `evidence_max_mib`: where more is
     kept, the oldest goes before its time; 0 keeps none. `rate_limit`: requests a second
     and client, `rate_limit_total` of all guests together; 0 is off. `refusal_seconds`:
-    how often refusals that never authenticated become one entry. `production`: an
-    instance that exists is served, by none of the ways that are for trying out or for
-    one start. `refresh_collateral`: the broker fetches from vendors by itself, by
-    `services`, ahead of expiry; it does not when it has to stay `offline`.
+    how often refusals that never authenticated become one entry. `pin_workers`: each
+    worker process keeps to a processor of its own. `production`: an instance that
+    exists is served, by none of the ways that are for trying out or for one start.
+    `refresh_collateral`: the broker fetches from vendors by itself, by `services`,
+    ahead of expiry; it does not when it has to stay `offline`.
     """
 
     data: Path
@@ -84,6 +85,7 @@ class Settings:
     rate_limit_total: int = 0
     workers: int = 1
     threads: int = 8
+    pin_workers: bool = False
     evidence_retention_days: int = 30
     evidence_max_mib: int = 1024
     refusal_seconds: float = 60.0

@@ -113,6 +113,11 @@ def init(
     help="Threads in each worker.",
 )
 @click.option(
+    "--pin-workers",
+    is_flag=True,
+    help="Keep each worker to a processor of its own.",
+)
+@click.option(
     "--evidence-retention-days",
     default=30,
     type=click.IntRange(0, MAX_RETENTION_DAYS),
@@ -152,6 +157,7 @@ def serve(
     rate_limit_total: int,
     workers: int,
     threads: int,
+    pin_workers: bool,
     evidence_retention_days: int,
     evidence_max_mib: int,
     accept_rollback: str | None,
@@ -184,6 +190,7 @@ def serve(
         rate_limit_total=rate_limit_total,
         workers=workers,
         threads=threads,
+        pin_workers=pin_workers,
         evidence_retention_days=evidence_retention_days,
         evidence_max_mib=evidence_max_mib,
         accept_rollback=accept_rollback,

@@ -56,8 +56,8 @@ class Bench:
     @property
     def options(self) -> tuple[str, ...]:
         """What `kbs serve` is told beside the folders."""
-        unlimited = ("--rate-limit", "0")
-        return (*unlimited, "--dev") if self.evidence == "sample" else unlimited
+        always = ("--rate-limit", "0")
+        return (*always, "--dev") if self.evidence == "sample" else always
 
 
 def fake_amd(bits: int) -> FakeAmd:

@@ -12,7 +12,7 @@ import statistics
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import chain
 
@@ -25,6 +25,9 @@ from tests.fakes.served import Served, serving
 
 SECONDS = 30.0
 CLIENTS = (1, 8, 32)
+PINNED = "--pin-workers"
+WANDERING = 8
+"""With how many clients the server is also measured where its threads may wander."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,11 @@ class Plan:
     exchanges: tuple[int, ...]
     starts: int
     kinds: tuple[Kind, ...] = tuple(Kind)
+
+    @property
+    def loads(self) -> list[tuple[int, int]]:
+        """Numbers of clients, each with that of their exchanges."""
+        return list(zip(CLIENTS, self.exchanges, strict=True))
 
 
 @dataclass(frozen=True)
@@ -53,9 +61,10 @@ def measure(bench: Bench, plan: Plan) -> tuple[list[tuple[Cell, ...]], ...]:
     rows: list[tuple[Cell, ...]] = []
     memory: list[tuple[Cell, ...]] = []
     starts = []
+    kinds = [kind for kind in plan.kinds if kind.evidence == bench.evidence]
     for remaining in reversed(range(plan.starts)):
         started = time.monotonic()
-        with serving(bench.folders, *bench.options, program=bench.program) as served:
+        with _served(bench, PINNED) as served:
             status, _, _ = served.call("GET", "/v1/broker")
             starts.append(time.monotonic() - started)
             if status != 200:
@@ -63,12 +72,19 @@ def measure(bench: Bench, plan: Plan) -> tuple[list[tuple[Cell, ...]], ...]:
             if remaining:
                 continue
             memory.append(_memory(bench, "at rest", usage(served.process.pid)))
-            for kind in plan.kinds:
-                if kind.evidence == bench.evidence:
-                    rows += _loads(bench, served, kind, plan)
+            for kind in kinds:
+                rows += _loads(bench, served, kind, plan.loads, where="one")
             memory.append(_memory(bench, "after the load", usage(served.process.pid)))
+    with _served(bench) as served:
+        loads = [load for load in plan.loads if load[0] == WANDERING]
+        for kind in kinds:
+            rows += _loads(bench, served, kind, loads, where="any")
     start: tuple[Cell, ...] = (bench.evidence, statistics.median(starts), max(starts))
     return rows, memory, [start]
+
+
+def _served(bench: Bench, *options: str) -> AbstractContextManager[Served]:
+    return serving(bench.folders, *bench.options, *options, program=bench.program)
 
 
 def sections(measured: Sequence[tuple[list[tuple[Cell, ...]], ...]]) -> list[Section]:
@@ -80,7 +96,8 @@ def sections(measured: Sequence[tuple[list[tuple[Cell, ...]], ...]]) -> list[Sec
             "load",
             "Releases over loopback, TLS, durable SQLite, one worker",
             (
-                *("exchange", "clients", "count", "per s", "p50 ms", "p99 ms"),
+                *("exchange", "clients", "processor", "count"),
+                *("per s", "p50 ms", "p99 ms"),
                 *("P-256 each", "p50 P-256", "p99 P-256", "server CPU P-256"),
             ),
             loads,
@@ -108,11 +125,16 @@ def _memory(bench: Bench, when: str, found: Usage) -> tuple[Cell, ...]:
 
 
 def _loads(
-    bench: Bench, served: Served, kind: Kind, plan: Plan
+    bench: Bench,
+    served: Served,
+    kind: Kind,
+    loads: Sequence[tuple[int, int]],
+    *,
+    where: str,
 ) -> list[tuple[Cell, ...]]:
     rows: list[tuple[Cell, ...]] = []
-    for clients, count in zip(CLIENTS, plan.exchanges, strict=True):
-        progress(f"load: {kind}, {clients} clients")
+    for clients, count in loads:
+        progress(f"load: {kind}, {clients} clients, on {where} processor")
         # The first of each client opens its connection and is not counted.
         exchanges = prepare(bench, kind, count + clients)
         one = unit.measure()
@@ -123,7 +145,8 @@ def _loads(
         p50, p99 = timed.percentile(0.5), timed.percentile(0.99)
         rows.append(
             (
-                *(kind, clients, count, count / timed.seconds, p50 * 1e3, p99 * 1e3),
+                *(kind, clients, where, count),
+                *(count / timed.seconds, p50 * 1e3, p99 * 1e3),
                 *(timed.seconds / count / one, p50 / one, p99 / one),
                 spent / (count + clients) / one,
             )

@@ -37,6 +37,7 @@ def main() -> None:
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--listen", type=parse_listen, required=True)
     parser.add_argument("--rate-limit", type=int, required=True)
+    parser.add_argument("--pin-workers", action="store_true")
     parser.add_argument("--json", action="store_true", help="as it always is")
     given = parser.parse_args()
     settings = Settings(
@@ -44,6 +45,7 @@ def main() -> None:
         trust=given.trust,
         listen=given.listen,
         rate_limit=given.rate_limit,
+        pin_workers=given.pin_workers,
     )
     run(
         settings,

@@ -11,7 +11,7 @@ import pytest
 from tests.bench.exchanges import Kind
 from tests.bench.floor import NEEDED
 from tests.bench.frame import FRAME
-from tests.bench.load import CLIENTS
+from tests.bench.load import CLIENTS, WANDERING
 from tests.bench.tables import Section, as_json, as_text
 from tests.conftest import ROOT
 
@@ -34,9 +34,10 @@ def printed() -> dict[str, list[dict[str, object]]]:
 
 @pytest.mark.slow
 def test_every_row_is_printed(printed: dict[str, list[dict[str, object]]]) -> None:
-    assert {(row["exchange"], row["clients"]) for row in printed["load"]} == {
-        (kind, clients) for kind in Kind for clients in CLIENTS
-    }
+    ways = [(clients, "one") for clients in CLIENTS] + [(WANDERING, "any")]
+    assert sorted(
+        (row["exchange"], row["clients"], row["processor"]) for row in printed["load"]
+    ) == sorted((kind, *way) for kind in Kind for way in ways)
     assert {row["exchange"] for row in printed["cpu"]} >= set(Kind)
     assert {row["primitive"] for row in printed["floor"]} >= {
         name for needed in (*NEEDED.values(), *FRAME.values()) for name in needed

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
+import signal
 import socket
 import sqlite3
 import ssl
@@ -433,6 +435,34 @@ def test_several_workers_serve_one_state(tmp_path: Path) -> None:
             seen.add(body)
         # Whichever worker answers, it is the log's one checkpoint.
         assert len(seen) == 1
+
+
+def test_workers_keep_to_a_processor_each(tmp_path: Path) -> None:
+    """And the one that takes the place of another, to that one's."""
+    available = sorted(os.sched_getaffinity(0))
+    with serving(Folders(tmp_path), "--workers", "2", "--pin-workers") as served:
+        before = {pid: _processors(pid) for pid in served.workers()}
+        assert sorted(before.values()) == sorted(
+            [available[0], available[1 % len(available)]]
+        )
+        victim = served.workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while served.errors().count("keeps to processor") < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        (other,) = set(served.workers()) - set(before)
+        assert _processors(other) == before[victim]
+        assert len(os.sched_getaffinity(served.process.pid)) == len(available)
+
+
+def _processors(pid: int) -> int:
+    """Return the one processor of all threads of a process."""
+    threads = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+    assert len(threads) > 2
+    (processor,) = {frozenset(os.sched_getaffinity(thread)) for thread in threads}
+    (only,) = processor
+    return only
 
 
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
