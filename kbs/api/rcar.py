@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from http import HTTPStatus
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, current_app, request
+from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.http import http_date
 from werkzeug.sansio.http import parse_cookie
 
@@ -46,11 +47,16 @@ _GOVERNED = (
 
 
 @blueprint.before_request
-def refuse_head() -> Response | None:
-    """Refuse HEAD, which the protocol does not have: nothing is released unseen."""
-    if request.method != "HEAD":
-        return None
-    return Response(status=HTTPStatus.METHOD_NOT_ALLOWED)
+def refuse_head() -> None:
+    """Refuse HEAD, which the protocol does not have: nothing is released unseen.
+
+    Raises:
+        MethodNotAllowed: it is one; the answer names what there is at this path.
+    """
+    if request.method == "HEAD":
+        adapter = current_app.create_url_adapter(request)
+        allowed = set() if adapter is None else set(adapter.allowed_methods())
+        raise MethodNotAllowed(valid_methods=sorted(allowed - {"HEAD"}))
 
 
 @blueprint.post("/auth")

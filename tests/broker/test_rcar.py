@@ -452,7 +452,8 @@ def test_a_good_token_counts_beside_a_session_that_has_not_attested(
 def test_head_releases_nothing(dev: World) -> None:
     client = guest(dev)
     client.handshake()
-    assert client.call("HEAD", f"/resource/{PATH}").status == 405
+    answer = client.call("HEAD", f"/resource/{PATH}")
+    assert (answer.status, answer.headers["Allow"]) == (405, "DELETE, GET, POST, PUT")
     assert releases(dev) == []
 
 
