@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -120,6 +120,15 @@ def test_none_is_left_when_one_cannot_be_placed(tmp_path: Path) -> None:
     assert files(tmp_path) == set()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own handler: what runs in a shell's background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("moment", ["_write_file", "replace"])
 def test_an_interruption_waits_until_the_set_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
