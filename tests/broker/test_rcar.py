@@ -467,6 +467,20 @@ def test_refusals_of_this_door_are_counted_as_such(dev: World) -> None:
     assert (session["door"], session["reason"]) == ("rcar", "session.malformed")
 
 
+@pytest.mark.parametrize(
+    "cookie", ["edb93727b34343628e078ef7d18396aa", "AQEC", "A" * 140]
+)
+def test_a_cookie_of_another_broker_is_told_to_begin_again(
+    dev: World, cookie: str
+) -> None:
+    """Nobody who brings one asked for a challenge: Trustee's is 32 digits."""
+    client = guest(dev)
+    client.cookie = cookie
+    detail = client.attest({}).json["detail"]
+    assert "session: got another value, expected the cookie that /auth set" in detail
+    assert "begin again with /auth" in detail
+
+
 # -- hardware ------------------------------------------------------------------------
 
 
