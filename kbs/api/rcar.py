@@ -50,7 +50,9 @@ def refuse_head() -> Response | None:
     """Refuse HEAD, which the protocol does not have: nothing is released unseen."""
     if request.method != "HEAD":
         return None
-    return Response(status=HTTPStatus.METHOD_NOT_ALLOWED)
+    # RFC 9110, section 15.5.6: the answer names the methods that there are.
+    allowed = {"Allow": ", ".join(_METHODS)}
+    return Response(status=HTTPStatus.METHOD_NOT_ALLOWED, headers=allowed)
 
 
 @blueprint.post("/auth")
@@ -129,6 +131,8 @@ def unknown(rest: str) -> Response:
     plugin = rest.partition("/")[0][:64]
     if plugin == "resource":
         detail = "resource path: expected REPOSITORY/TYPE/TAG"
+        if request.method == "PUT":
+            detail = "resource: got PUT, expected GET, POST or DELETE"
         return _error(HTTPStatus.NOT_FOUND, ErrorName.PATH, detail)
     detail = f"Plugin {plugin} not found"
     return _error(HTTPStatus.NOT_FOUND, ErrorName.NO_PLUGIN, detail)

@@ -452,8 +452,17 @@ def test_a_good_token_counts_beside_a_session_that_has_not_attested(
 def test_head_releases_nothing(dev: World) -> None:
     client = guest(dev)
     client.handshake()
-    assert client.call("HEAD", f"/resource/{PATH}").status == 405
+    answer = client.call("HEAD", f"/resource/{PATH}")
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET, POST, PUT, DELETE")
     assert releases(dev) == []
+
+
+def test_a_method_that_resources_do_not_have_is_named(dev: World) -> None:
+    """The path is right, and to be told how paths are written misleads."""
+    answer = guest(dev).call("PUT", f"/resource/{PATH}", b"x")
+    assert (answer.status, answer.error) == (404, "InvalidRequestPath")
+    said = "resource: got PUT, expected GET, POST or DELETE"
+    assert answer.json["detail"].startswith(said)
 
 
 def test_refusals_of_this_door_are_counted_as_such(dev: World) -> None:
