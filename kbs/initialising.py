@@ -6,6 +6,7 @@ nothing that exists is ever replaced.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,8 +99,8 @@ def _content(folder: Path) -> list[str]:
     return sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
 
 
-def initialise(settings: Settings, *, profile: Path) -> Made:
-    """Make a broker where there is none.
+def initialise(settings: Settings, *, profile: Path, hosts: Sequence[str] = ()) -> Made:
+    """Make a broker where there is none; its certificate is for `hosts` too.
 
     Raises:
         ConfigurationError: there is one already, or a part of one, or the profile's
@@ -142,7 +143,7 @@ def initialise(settings: Settings, *, profile: Path) -> Made:
         ).write()
     finally:
         database.close()
-    create_certificate(settings.data, settings.listen.host, clock.now())
+    create_certificate(settings.data, (settings.listen.host, *hosts), clock.now())
     response_key = settings.data / RESPONSE_KEY_NAME
     write_private(response_key, identity.response_public_pem, replace=False)
     _write_profile(profile, identity, settings, admin)

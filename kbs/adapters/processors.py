@@ -7,11 +7,14 @@ processors, each finds cold caches and wakes the next one across them.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from kbs.core.errors import ConfigurationError
+
+log = logging.getLogger("kbs.processors")
 
 
 class Processors:
@@ -40,6 +43,13 @@ class Processors:
                 hint="leave it out, or give the broker processors from outside",
             ) from exc
         self._allowed = sorted(allowed)
+        if processes > len(allowed):
+            log.warning(
+                "--pin-workers: %d workers keep to %d processors, "
+                "so that some share one",
+                processes,
+                len(allowed),
+            )
 
     def keep_to_one(self) -> int | None:
         """Keep all threads of this process, and those to come, to its processor.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from kbs.adapters.files import write_private
-from kbs.core.errors import ConfigurationError
+from kbs.core.errors import ConfigurationError, MalformedError
 
 CERTIFICATE_NAME = "tls.crt"
 KEY_NAME = "tls.key"
@@ -26,9 +29,15 @@ KEY_NAME = "tls.key"
 # Pinned by digest, so that its end says nothing about trust; it must not surprise.
 LIFETIME = timedelta(days=3650)
 
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_DNS_NAME = re.compile(
+    r"(?=.{1,253}$)[A-Za-z0-9][A-Za-z0-9-]{0,62}(\.[A-Za-z0-9][A-Za-z0-9-]{0,62})*",
+    re.ASCII,
+)
 
-def create_certificate(folder: Path, host: str, now: datetime) -> None:
-    """Write a new key and a self-signed certificate for `host` and loopback.
+
+def create_certificate(folder: Path, hosts: Iterable[str], now: datetime) -> None:
+    """Write a new key and a self-signed certificate for `hosts` and loopback.
 
     Raises:
         ConfigurationError: the files cannot be written.
@@ -43,7 +52,7 @@ def create_certificate(folder: Path, host: str, now: datetime) -> None:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + LIFETIME)
-        .add_extension(x509.SubjectAlternativeName(_names(host)), critical=False)
+        .add_extension(x509.SubjectAlternativeName(_names(hosts)), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
@@ -78,18 +87,30 @@ def certificate_sha256(folder: Path) -> str:
     return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
 
 
-def _names(host: str) -> list[x509.GeneralName]:
-    names: list[x509.GeneralName] = [
-        x509.DNSName("localhost"),
-        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-        x509.IPAddress(ipaddress.ip_address("::1")),
-    ]
+def parse_host(text: str) -> str:
+    """Accept a DNS name (RFC 1123, section 2.1) or an IP address.
+
+    Raises:
+        MalformedError: anything else.
+    """
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(text))
+    if not _DNS_NAME.fullmatch(text):
+        raise MalformedError(
+            "--host",
+            got=repr(text)[:80],
+            expected="a DNS name or an IP address, without scheme and port",
+        )
+    return text
+
+
+def _names(hosts: Iterable[str]) -> list[x509.GeneralName]:
+    # One of each, in order: a certificate that names a host twice is no use to anybody.
+    return [_name(host) for host in dict.fromkeys((*_LOOPBACK, *hosts))]
+
+
+def _name(host: str) -> x509.GeneralName:
     try:
-        address = x509.IPAddress(ipaddress.ip_address(host))
+        return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
-        if host != "localhost":
-            names.append(x509.DNSName(host))
-    else:
-        if address not in names:
-            names.append(address)
-    return names
+        return x509.DNSName(host)

@@ -112,7 +112,7 @@ class Intake:
                 await self._in_time(
                     _read_nothing(protocol)
                     if length is None
-                    else _read(protocol, length, most, taken)
+                    else _read(protocol, length, most, taken, ends=_has_ends(scope))
                 )
         except BaseException:
             taken.give_back()
@@ -157,8 +157,12 @@ def peer(address: str) -> tuple[str, str]:
     return host.removeprefix("[").removesuffix("]"), port
 
 
-async def _read(protocol: Any, length: int, most: int, taken: Taken) -> None:
-    """Read a body of this length to its end; what is refused is read and dropped.
+async def _read(
+    protocol: Any, length: int, most: int, taken: Taken, *, ends: bool
+) -> None:
+    """Read a body of this length; what is refused is read and dropped.
+
+    `ends`: whether its end is to be read as well, though all of it is there.
 
     Raises:
         RefusedError: it is larger than `most`, or than there is room for.
@@ -171,7 +175,7 @@ async def _read(protocol: Any, length: int, most: int, taken: Taken) -> None:
             size += len(piece)
             if refused is None and not taken.write(piece):
                 refused = _busy("request bodies: got more than there is room for")
-            if size >= length:
+            if size >= length and not ends:
                 break  # to be told that it ends here takes the server's threads a turn
     if refused is not None:
         raise RefusedError(refused)
@@ -210,12 +214,17 @@ def _length(scope: Any) -> int | None:
 
 
 def _may_stream(scope: Any) -> bool:
-    # In HTTP/2 a body needs no length; one of GET means nothing, and is not read.
-    return scope.http_version not in {"1", "1.1"} and scope.method not in {
-        "GET",
-        "HEAD",
-        "DELETE",
-    }
+    # A body without a length is possible; one of GET means nothing, and is not read.
+    return _has_ends(scope) and scope.method not in {"GET", "HEAD", "DELETE"}
+
+
+def _has_ends(scope: Any) -> bool:
+    """Whether something else than its length says that a body has ended.
+
+    In HTTP/2 a stream that is answered before its end is reset, and an end that comes
+    then is a fault of the client's: a thousand of these end its connection.
+    """
+    return scope.http_version not in {"1", "1.1"}
 
 
 def _no_length() -> dict[str, object]:

@@ -135,6 +135,8 @@ def unknown(rest: str) -> Response:
     plugin = rest.partition("/")[0][:64]
     if plugin == "resource":
         detail = "resource path: expected REPOSITORY/TYPE/TAG"
+        if request.method == "PUT":
+            detail = "resource: got PUT, expected GET, POST or DELETE"
         return _error(HTTPStatus.NOT_FOUND, ErrorName.PATH, detail)
     detail = f"Plugin {plugin} not found"
     return _error(HTTPStatus.NOT_FOUND, ErrorName.NO_PLUGIN, detail)

@@ -89,9 +89,10 @@ def verify_session(
     try:
         raw = parse_b64u(cookie, "session", limit=_MAX_BYTES)
         tee = raw[CHALLENGE_BYTES:-_MAC_BYTES].decode("ascii")
-    except (MalformedError, UnicodeDecodeError) as exc:
+        challenge = read_challenge(raw[:CHALLENGE_BYTES])
+    except (MalformedError, UnicodeDecodeError, AuthenticationError) as exc:
+        # Whoever brings what is no session of ours has not asked for a challenge.
         raise _fault("malformed", "another value") from exc
-    challenge = read_challenge(raw[:CHALLENGE_BYTES])
     keys = keys_of(challenge.key_id)
     verify_challenge(challenge, keys, door=Door.RCAR, origin=origin, now=now)
     signed, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]

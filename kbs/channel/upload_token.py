@@ -56,7 +56,7 @@ def verify_upload_token(
         except jwt.InvalidSignatureError:
             continue
         except (jwt.PyJWTError, ValueError, RecursionError) as exc:
-            raise _fault("malformed", type(exc).__name__, "EdDSA, iat, exp") from exc
+            raise _fault("malformed", _words(exc), "EdDSA, iat, exp") from exc
         if not _SIGNED_REQUEST.isdisjoint(claims):
             raise _fault("request", "a token of one request", "one of the RCAR tools")
         _check_times(claims, now)
@@ -70,7 +70,7 @@ def _check_header(token: str) -> None:
     try:
         header = jwt.get_unverified_header(token)
     except jwt.PyJWTError as exc:
-        raise _fault("malformed", type(exc).__name__, "a compact JWS") from exc
+        raise _fault("malformed", _words(exc), "a compact JWS") from exc
     # The tokens of our own tools are for one request each, and are none of these.
     if header.get("typ", "JWT") != "JWT":
         raise _fault("malformed", "another typ", "JWT")
@@ -83,11 +83,14 @@ def _check_times(claims: Mapping[str, object], now: datetime) -> None:
         raise _fault("malformed", "iat, nbf or exp of another type", "whole seconds")
     seconds = int(now.timestamp())
     if not 0 < expires - issued <= MAX_LIFETIME_SECONDS:
-        raise _fault(
-            "time", f"{expires - issued} s", f"at most {MAX_LIFETIME_SECONDS} s"
-        )
+        expected = f"1 to {MAX_LIFETIME_SECONDS} s from iat to exp"
+        raise _fault("time", f"{expires - issued} s", expected)
     if seconds >= expires or max(issued, since) > seconds + CLOCK_SKEW_SECONDS:
         raise _fault("time", f"{issued} to {expires}", f"one that covers {seconds}")
+
+
+def _words(error: Exception) -> str:
+    return str(error)[:80] or "another text"
 
 
 def _fault(name: str, got: str, expected: str) -> AuthenticationError:

@@ -42,18 +42,31 @@ TRUST = click.option(
 @DATA
 @DB
 @TRUST
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="DNS name or address by which guests reach it, for the certificate; repeated.",
+)
 @common_options
 def init(
-    context: CliContext, data: Path | None, db: str | None, trust: Path | None
+    context: CliContext,
+    data: Path | None,
+    db: str | None,
+    trust: Path | None,
+    hosts: tuple[str, ...],
 ) -> None:
     """Make a broker: data folder, keys, certificate, and its administrator.
 
     The administrator's private key goes to the profile folder, not to the broker.
     """
+    from kbs.adapters.tls import parse_host
     from kbs.initialising import initialise
 
     settings = _settings(data, db, trust)
-    made = initialise(settings, profile=context.profile)
+    names = [parse_host(host) for host in hosts]
+    made = initialise(settings, profile=context.profile, hosts=names)
     emit(
         context,
         {

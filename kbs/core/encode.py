@@ -105,14 +105,13 @@ def parse_b64(text: object, what: str, *, limit: int) -> bytes:
     """
     if not isinstance(text, str) or not _B64.fullmatch(text):
         raise MalformedError(what, got=_brief(text), expected="padded base64")
-    _check_size(len(text) * 3 // 4, limit + 2, what)
+    _check_size(len(text) * 3 // 4 - text[-2:].count("="), limit, what)
     try:
         data = binascii.a2b_base64(text, strict_mode=True)
     except binascii.Error as exc:
         raise MalformedError(what, got=_brief(text), expected="padded base64") from exc
     if b64(data) != text:
         raise MalformedError(what, got=_brief(text), expected="canonical base64")
-    _check_size(len(data), limit, what)
     return data
 
 

@@ -457,6 +457,14 @@ def test_head_releases_nothing(dev: World) -> None:
     assert releases(dev) == []
 
 
+def test_a_method_that_resources_do_not_have_is_named(dev: World) -> None:
+    """The path is right, and to be told how paths are written misleads."""
+    answer = guest(dev).call("PUT", f"/resource/{PATH}", b"x")
+    assert (answer.status, answer.error) == (404, "InvalidRequestPath")
+    said = "resource: got PUT, expected GET, POST or DELETE"
+    assert answer.json["detail"].startswith(said)
+
+
 def test_refusals_of_this_door_are_counted_as_such(dev: World) -> None:
     client = guest(dev)
     client.auth()
@@ -466,6 +474,20 @@ def test_refusals_of_this_door_are_counted_as_such(dev: World) -> None:
     (malformed, session) = sorted(refusals(dev), key=lambda one: str(one["reason"]))
     assert (malformed["door"], malformed["reason"]) == ("rcar", "malformed")
     assert (session["door"], session["reason"]) == ("rcar", "session.malformed")
+
+
+@pytest.mark.parametrize(
+    "cookie", ["edb93727b34343628e078ef7d18396aa", "AQEC", "A" * 140]
+)
+def test_a_cookie_of_another_broker_is_told_to_begin_again(
+    dev: World, cookie: str
+) -> None:
+    """Nobody who brings one asked for a challenge: Trustee's is 32 digits."""
+    client = guest(dev)
+    client.cookie = cookie
+    detail = client.attest({}).json["detail"]
+    assert "session: got another value, expected the cookie that /auth set" in detail
+    assert "begin again with /auth" in detail
 
 
 # -- hardware ------------------------------------------------------------------------
@@ -716,11 +738,39 @@ def test_a_key_administrator_of_elsewhere_is_refused_and_that_is_on_record(
     assert client.fetch(PATH) == SECRET
 
 
-@pytest.mark.parametrize("value", [b"", bytes(70_000)])
-def test_an_upload_that_no_key_can_be_is_refused(dev: World, value: bytes) -> None:
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(0, "1 to 65536"), (65537, "at most 65536"), (70_000, "at most 65536")],
+)
+def test_an_upload_that_no_key_can_be_is_refused(
+    dev: World, size: int, expected: str
+) -> None:
     token = upload_token(dev, dev.admin)
-    answer = guest(dev).call("POST", "/resource/default/x/y", value, bearer=token)
+    answer = guest(dev).call("POST", "/resource/default/x/y", bytes(size), bearer=token)
     assert (answer.status, answer.error) == (401, "PluginInternalError")
+    assert f"got {size} bytes, expected {expected}" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("claims", "said"),
+    [
+        ({"iat": 0}, 'got Token is missing the "exp" claim, expected EdDSA, iat, exp'),
+        ({"iat": 60, "exp": 55}, "got -5 s, expected 1 to 7200 s from iat to exp"),
+        ({"iat": 0, "exp": 7201}, "got 7201 s, expected 1 to 7200 s from iat to exp"),
+    ],
+)
+def test_a_token_that_is_none_for_uploads_says_why(
+    dev: World, claims: dict[str, int], said: str
+) -> None:
+    token = jwt.encode(claims, dev.admin, algorithm="EdDSA")
+    answer = guest(dev).call("POST", f"/resource/{PATH}", b"x", bearer=token)
+    assert answer.status == 401
+    assert f"upload token: {said}" in answer.json["detail"]
+
+
+def test_a_text_that_is_no_token_is_told_so(dev: World) -> None:
+    answer = guest(dev).call("POST", f"/resource/{PATH}", b"x", bearer="x")
+    assert "got Not enough segments, expected a compact JWS" in answer.json["detail"]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from tests.fakes.frames import (
     HEADERS,
     NO_ERROR,
     RST_STREAM,
+    all_answered,
     answered,
     asking,
     frame,
@@ -159,6 +160,28 @@ def test_an_upload_whose_stream_is_reset_is_not_stored(
         time.sleep(0.2)  # Time in which it would be stored.
     assert not store.has("reset")
     assert store.served.call("GET", "/health/live")[0] == 200
+
+
+def test_a_stream_that_ends_behind_its_body_is_not_reset(store: Store) -> None:
+    """The end may come in a frame of its own.
+
+    A server that answers before it has seen the end resets the stream; an end that
+    comes then is a fault, and a thousand of these end the connection for everybody
+    behind the same proxy.
+    """
+    with ExitStack() as stack:
+        connection = store.connect(stack)
+        body = frame(DATA, 0, SECRET)
+        connection.sendall(store.opened("late1", len(SECRET)) + body)
+        time.sleep(0.2)  # Time in which it would be answered, and reset.
+        health = asking("GET", "/health/live")
+        after = frame(HEADERS, END_HEADERS | END_STREAM, health, 3)
+        connection.sendall(frame(DATA, END_STREAM, b"") + after)
+        frames = all_answered(connection, 1, 3)
+    kinds = {kind for stream, kind, _ in frames if stream == 1}
+    assert HEADERS in kinds
+    assert RST_STREAM not in kinds
+    assert store.has("late1")
 
 
 def test_the_end_waits_for_no_body(tmp_path: Path) -> None:

@@ -78,6 +78,37 @@ def test_init_for_people_says_what_to_do_next(tmp_path: Path) -> None:
     assert "kbs serve" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["kbs.example", "192.0.2.7", "2001:db8::7"])
+def test_guests_reach_a_broker_by_the_names_that_init_was_given(
+    tmp_path: Path, name: str
+) -> None:
+    """RCAR guests trust the certificate and compare the name in their URL with it."""
+    folders = Folders(tmp_path)
+    made(
+        folders, "--host", "kbs.example", "--host", "192.0.2.7", "--host", "2001:db8::7"
+    )
+    trusting = ssl.create_default_context(cafile=folders.data / "tls.crt")
+    with serving(folders) as served:
+        address = ("127.0.0.1", served.port)
+        for one in (name, "localhost"):
+            with socket.create_connection(address, timeout=10) as plain:
+                trusting.wrap_socket(plain, server_hostname=one).close()
+        with (
+            socket.create_connection(address, timeout=10) as plain,
+            pytest.raises(ssl.SSLCertVerificationError, match="mismatch"),
+        ):
+            trusting.wrap_socket(plain, server_hostname="other.example")
+
+
+@pytest.mark.parametrize("name", ["https://kbs.example", "kbs.example:8443", "ü", ""])
+def test_init_refuses_what_is_no_name_of_a_host(tmp_path: Path, name: str) -> None:
+    folders = Folders(tmp_path)
+    done = kbs("init", *folders.options(), "--host", name)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: --host: got {name!r}, expected a DNS name")
+    assert not folders.data.exists()
+
+
 def test_a_second_init_changes_nothing(tmp_path: Path) -> None:
     folders = Folders(tmp_path)
     made(folders)

@@ -65,12 +65,21 @@ def opening(settings: bytes = b"") -> bytes:
 
 def answered(connection: socket.socket, stream: int = 1) -> list[tuple[int, bytes]]:
     """Kinds and payloads of the frames of a stream, until it or the connection ends."""
+    heard = all_answered(connection, stream)
+    return [(kind, payload) for of, kind, payload in heard if of == stream]
+
+
+def all_answered(
+    connection: socket.socket, *streams: int
+) -> list[tuple[int, int, bytes]]:
+    """Streams, kinds and payloads of all frames, until each of the streams ended."""
     found = []
+    left = set(streams)
     with closing(connection.makefile("rb")) as reader:
-        while head := reader.read(9):
+        while left and (head := reader.read(9)):
             payload = reader.read(int.from_bytes(head[:3], "big"))
-            if int.from_bytes(head[5:9], "big") == stream:
-                found.append((head[3], payload))
-                if head[3] == RST_STREAM or head[4] & END_STREAM:
-                    break
+            stream = int.from_bytes(head[5:9], "big")
+            found.append((stream, head[3], payload))
+            if head[3] == RST_STREAM or head[4] & END_STREAM:
+                left.discard(stream)
     return found

@@ -65,9 +65,9 @@ def kbs(
     )
 
 
-def made(folders: Folders) -> dict[str, object]:
+def made(folders: Folders, *options: str) -> dict[str, object]:
     """Run `kbs init` and return its document."""
-    done = kbs("init", *folders.options(), "--json")
+    done = kbs("init", *folders.options(), *options, "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert isinstance(document, dict)

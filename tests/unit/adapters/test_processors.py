@@ -62,6 +62,17 @@ def test_more_processes_than_were_said_stay_free() -> None:
     assert _kept(1) == [(one, [one]), (None, allowed), (one, [one])]
 
 
+def test_processes_that_have_to_share_are_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    there_are = len(os.sched_getaffinity(0))
+    Processors(there_are)
+    assert caplog.messages == []
+    Processors(there_are + 1)
+    (said,) = caplog.messages
+    assert f"{there_are + 1} workers keep to {there_are} processors" in said
+
+
 def test_where_nobody_may_choose_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(_: int, __: object) -> None:
         raise PermissionError(1, "Operation not permitted")

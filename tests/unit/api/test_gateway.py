@@ -354,13 +354,27 @@ def test_a_body_of_another_length_than_announced_is_none(
 
 
 def test_a_body_that_is_complete_is_not_waited_for() -> None:
-    """What follows is no part of it; in HTTP/2 the server ends such a stream."""
+    """What follows is no part of it."""
     held = asyncio.Event()
     given = Protocol([b"he", b"llo", b"!"], held=held)
     answered = ask(given, seconds=60.0, headers=announced(5))
     assert answered.status == 200
     assert json.loads(answered.body)["body"] == "hello"
     assert answered.taken == 5
+
+
+def test_in_http2_the_end_of_a_complete_body_is_waited_for() -> None:
+    """The stream would be reset, if it were answered before."""
+    given = Protocol([b"he", b"llo"], held=asyncio.Event())
+    answered = ask(given, seconds=0.05, headers=announced(5), http_version="2")
+    assert answered.status == 408
+
+
+def test_in_http2_more_than_was_announced_is_no_body() -> None:
+    given = Protocol([b"hello", b"!"])
+    answered = ask(given, headers=announced(5), http_version="2")
+    assert answered.status == 400
+    assert "got 6 bytes, expected the 5" in json.loads(answered.body)["detail"]
 
 
 @pytest.mark.parametrize(
