@@ -11,6 +11,7 @@ import argparse
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 from flask.testing import FlaskClient
@@ -78,8 +79,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=DEFAULT)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        world = World.create(Path(folder), development=True)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(World.create(Path(folder), development=True)) as world,
+    ):
         for name, value in flood(world, arguments.count).items():
             print(f"{name:20} {value:>10}")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 import jwt
@@ -115,16 +116,16 @@ def _authority(world: World) -> Authority:
 
 
 @pytest.fixture(scope="module")
-def staffed(tmp_path_factory: pytest.TempPathFactory) -> World:
+def staffed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A broker with an administrator of each role in acme, and one without any."""
-    world = World.create(tmp_path_factory.mktemp("staffed"))
-    world.govern(
-        Action.ACTIVATE, Kind.AUTHORITY, "*", "authority", _authority(world).canonical()
-    )
-    for tenant in ("acme", "other"):
-        world.create_key(f"{tenant}/model/seen")
-        world.store(Kind.WORKLOAD_POLICY, tenant, "seen", b"seen by " + tenant.encode())
-    return world
+    with closing(World.create(tmp_path_factory.mktemp("staffed"))) as world:
+        authority = _authority(world).canonical()
+        world.govern(Action.ACTIVATE, Kind.AUTHORITY, "*", "authority", authority)
+        for tenant in ("acme", "other"):
+            seen = b"seen by " + tenant.encode()
+            world.create_key(f"{tenant}/model/seen")
+            world.store(Kind.WORKLOAD_POLICY, tenant, "seen", seen)
+        yield world
 
 
 @pytest.mark.parametrize(("endpoint", "role", "tenant"), CALLS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
@@ -379,12 +380,13 @@ def test_evidence_is_kept_sealed_read_on_record_and_erased(used: Used) -> None:
 def test_a_retention_of_nothing_keeps_nothing(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    world = World.create(tmp_path_factory.mktemp("none"), evidence_retention_days=0)
-    assert world.send(world.request(world.standard())).status_code == 200
-    (grant,) = _query(world, "decision=granted")
-    body = grant["body"]
-    assert isinstance(body, dict)
-    assert _evidence(world, body.get("evidence", "0" * 64)).status_code == 404
+    folder = tmp_path_factory.mktemp("none")
+    with closing(World.create(folder, evidence_retention_days=0)) as world:
+        assert world.send(world.request(world.standard())).status_code == 200
+        (grant,) = _query(world, "decision=granted")
+        body = grant["body"]
+        assert isinstance(body, dict)
+        assert _evidence(world, body.get("evidence", "0" * 64)).status_code == 404
 
 
 # -- changes to the log behind the broker's back ---------------------------------------

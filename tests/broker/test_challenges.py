@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
@@ -104,10 +105,11 @@ def test_challenge_faults_are_counted_and_have_no_entry(
 def test_a_challenge_of_another_broker(
     world: World, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    other = World.create(tmp_path_factory.mktemp("other"), instance=OTHER)
-    tpm = world.standard()
-    seen = see(world, world.request(tpm, challenge=other.challenge()))
-    assert (seen.status, seen.code) == (401, "challenge.mac")
+    folder = tmp_path_factory.mktemp("other")
+    with closing(World.create(folder, instance=OTHER)) as other:
+        tpm = world.standard()
+        seen = see(world, world.request(tpm, challenge=other.challenge()))
+        assert (seen.status, seen.code) == (401, "challenge.mac")
 
 
 OTHER = InstanceId("fedcba9876543210" * 2)

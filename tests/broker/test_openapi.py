@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -22,8 +23,9 @@ Document = dict[str, object]
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World.create(tmp_path_factory.mktemp("openapi"))
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with closing(World.create(tmp_path_factory.mktemp("openapi"))) as made:
+        yield made
 
 
 DOCUMENTS = {

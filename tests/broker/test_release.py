@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -209,12 +210,12 @@ def test_a_dry_run_of_what_would_be_granted(world: World) -> None:
 def test_a_development_broker_beside_a_production_one_releases_nothing(
     tmp_path: Path,
 ) -> None:
-    world = World.create(tmp_path, development=True)
-    tpm = world.standard()
-    assert world.send(world.request(tpm)).status_code == 200
-    with world.parts.database.write() as tx:
-        tx.instance.set_mode("production")
-    refused = world.send(world.request(tpm))
-    assert refused.status_code == 503
-    assert refused.get_json()["code"] == "mode.production"
-    assert len(world.entries("release.granted")) == 1
+    with closing(World.create(tmp_path, development=True)) as world:
+        tpm = world.standard()
+        assert world.send(world.request(tpm)).status_code == 200
+        with world.parts.database.write() as tx:
+            tx.instance.set_mode("production")
+        refused = world.send(world.request(tpm))
+        assert refused.status_code == 503
+        assert refused.get_json()["code"] == "mode.production"
+        assert len(world.entries("release.granted")) == 1

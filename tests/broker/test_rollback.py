@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,8 +26,9 @@ STOP = {"target": "all", "value": "", "reason": "incident"}
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World.create(tmp_path)
+def world(tmp_path: Path) -> Iterator[World]:
+    with closing(World.create(tmp_path)) as made:
+        yield made
 
 
 def sql(world: World) -> SqlDatabase:

@@ -200,10 +200,11 @@ def test_live_sessions_keep_what_waits_where_older_evidence_goes(
 
 
 def test_a_retention_of_nothing_lets_nothing_wait(tmp_path: Path) -> None:
-    world = World.create(tmp_path, development=True, evidence_retention_days=0)
-    world.activate_policy(POLICY, name="dev", tenant="default")
-    world.create_key(PATH, SECRET)
-    client, _ = Pair(world, world).guest()
-    assert _waiting(world) == [None]
-    assert client.get(PATH).status == 200
-    assert _kept(world) == []
+    made = World.create(tmp_path, development=True, evidence_retention_days=0)
+    with closing(made) as world:
+        world.activate_policy(POLICY, name="dev", tenant="default")
+        world.create_key(PATH, SECRET)
+        client, _ = Pair(world, world).guest()
+        assert _waiting(world) == [None]
+        assert client.get(PATH).status == 200
+        assert _kept(world) == []

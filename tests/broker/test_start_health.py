@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -170,36 +171,38 @@ def test_development_and_production_do_not_mix(any_world: World) -> None:
 
 
 def test_an_accepted_rollback_is_on_record_and_ends_challenges(tmp_path: Path) -> None:
-    world = World.create(tmp_path)
-    tpm = world.standard()
-    check_start(world.parts, world.settings)
-    request = world.request(tpm)
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    with world.parts.database.write():
-        for file in (tmp_path / "data").iterdir():
-            shutil.copy(file, copy / file.name)
-    world.create_key("acme/model/later")
-    check_start(world.parts, world.settings)
-    old = replace(world.parts, database=connect(None, data_dir=copy))
-    with pytest.raises(IntegrityError, match="older than its high-water mark"):
+    with ExitStack() as stack:
+        world = stack.enter_context(closing(World.create(tmp_path)))
+        tpm = world.standard()
+        check_start(world.parts, world.settings)
+        request = world.request(tpm)
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        with world.parts.database.write():
+            for file in (tmp_path / "data").iterdir():
+                shutil.copy(file, copy / file.name)
+        world.create_key("acme/model/later")
+        check_start(world.parts, world.settings)
+        older = stack.enter_context(closing(connect(None, data_dir=copy)))
+        old = replace(world.parts, database=older)
+        with pytest.raises(IntegrityError, match="older than its high-water mark"):
+            check_start(old, world.settings)
+        with pytest.raises(IntegrityError):
+            create_app_with(old, world.settings, serving=True)
+        accepting = replace(world.settings, accept_rollback="backup of Monday")
+        check_start(old, accepting)
+        again = replace(world, parts=old, app=create_app_with(old, world.settings))
+        (entry,) = again.entries("rollback.accepted")
+        assert entry["reason"] == "backup of Monday"
+        mark, found = entry["mark"], entry["found"]
+        assert isinstance(mark, dict)
+        assert isinstance(found, dict)
+        assert mark["size"] > found["size"]
+        # A challenge of before could have been spent in what was lost.
+        answer = again.send(request)
+        assert answer.status_code == 401
+        assert again.send(again.request(tpm)).status_code == 200
         check_start(old, world.settings)
-    with pytest.raises(IntegrityError):
-        create_app_with(old, world.settings, serving=True)
-    accepting = replace(world.settings, accept_rollback="backup of Monday")
-    check_start(old, accepting)
-    again = replace(world, parts=old, app=create_app_with(old, world.settings))
-    (entry,) = again.entries("rollback.accepted")
-    assert entry["reason"] == "backup of Monday"
-    mark, found = entry["mark"], entry["found"]
-    assert isinstance(mark, dict)
-    assert isinstance(found, dict)
-    assert mark["size"] > found["size"]
-    # A challenge of before could have been spent in what was lost.
-    answer = again.send(request)
-    assert answer.status_code == 401
-    assert again.send(again.request(tpm)).status_code == 200
-    check_start(old, world.settings)
 
 
 CLAIMS = {"vtpm": {"ak": {"group": "hosts"}}}

@@ -412,7 +412,7 @@ def test_sigterm_ends_it_soon_and_nothing_counted_is_lost(tmp_path: Path) -> Non
         assert served.process.returncode == 0
         assert "Traceback" not in served.errors()
     # The refusal waited for its minute; it is an entry all the same.
-    with sqlite3.connect(folders.database) as database:
+    with contextlib.closing(sqlite3.connect(folders.database)) as database:
         rows = database.execute("SELECT kind FROM log_entries").fetchall()
     assert ("refusals",) in rows
 

@@ -150,14 +150,18 @@ class World:
         instance: InstanceId = INSTANCE,
         **settings: object,
     ) -> World:
-        """Make a new instance in `folder` (SQLite unless a database is given)."""
+        """Make a new instance in `folder` (SQLite unless a database is given).
+
+        Who gives none closes the world.
+        """
         data, trust = folder / "data", folder / "trust"
         for path in (data, trust):
             path.mkdir(parents=True, exist_ok=True)
+        close: Callable[[], None] | None = None
         if database is None:
             opened = connect(None, data_dir=data)
             upgrade(opened.engine)
-            database = opened
+            database, close = opened, opened.close
         clock = FakeClock()
         kek = KEK
         admin = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
@@ -184,6 +188,7 @@ class World:
             clock=clock,
             steps=steps,
             verifiers=verifiers,
+            close=close or (lambda: None),
         )
         chosen = Settings(
             data=data,
@@ -207,6 +212,10 @@ class World:
         """The same instance with other settings."""
         chosen = replace(self.settings, **settings)  # type: ignore[arg-type]
         return replace(self, settings=chosen).restarted(monotonic=monotonic)
+
+    def close(self) -> None:
+        """Close the database that it opened; worlds restarted from it share that."""
+        self.parts.close()
 
     @property
     def broker(self) -> Broker:
