@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from kbs.audit import events
@@ -60,6 +62,7 @@ class Upkeep:
         self._clock = clock
         self._steady = steady
         self._faults: deque[IntegrityError] = deque(maxlen=MAX_FAULTS)
+        self._flushing = threading.Lock()
 
     def flush(self) -> None:
         """Write what waits: refusals as one entry a reason, and integrity faults.
@@ -164,17 +167,22 @@ class Upkeep:
         self._faults.append(fault)
 
     def _flush_faults(self) -> None:
-        while self._faults:
-            fault = self._faults[0]
-            self._journal.record(
-                events.IntegrityReported(
-                    subject=fault.code,
-                    detail=str(fault)[:900],
-                    got=fault.got,
-                    expected=fault.expected,
+        # One thread at a time: two that write the same fault would take the next one,
+        # which nobody has written, out with it.
+        with self._flushing:
+            while self._faults:
+                fault = self._faults[0]
+                self._journal.record(
+                    events.IntegrityReported(
+                        subject=fault.code,
+                        detail=str(fault)[:900],
+                        got=fault.got,
+                        expected=fault.expected,
+                    )
                 )
-            )
-            self._faults.popleft()
+                # Newer ones may have pushed it out meanwhile.
+                with suppress(ValueError):
+                    self._faults.remove(fault)
 
 
 def _forget(work: Work, now: datetime, waiting: datetime) -> None:

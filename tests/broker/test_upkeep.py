@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
 
 import pytest
@@ -20,7 +21,7 @@ from kbs.channel.challenge import (
     parse_challenge,
 )
 from kbs.core.clock import format_time
-from kbs.core.errors import ConflictError, UnavailableError
+from kbs.core.errors import ConflictError, IntegrityError, UnavailableError
 from kbs.governance.statement import Action, Kind
 from tests.fakes.answers import refusals, releases, see
 from tests.fakes.steps import Bench
@@ -407,3 +408,22 @@ def test_a_used_token_is_remembered_alike(any_world: World) -> None:
     world.clock.time = start
     with pytest.raises(ConflictError), world.parts.database.write() as tx:
         tx.tokens.use("a" * 32, start + timedelta(seconds=60))
+
+
+# -- faults ----------------------------------------------------------------------------
+
+
+def test_faults_that_several_threads_write_are_told_once_each(world: World) -> None:
+    """A second thread took out the next fault, which nobody had written."""
+    upkeep = _upkeep(world)
+    codes = ["keys.tampered", "collateral.tampered"]
+    for code in codes:
+        upkeep.report_integrity(IntegrityError("row", got="a", expected="b", code=code))
+    with ThreadPoolExecutor(4) as threads:
+        with world.parts.database.write():
+            flushing = [threads.submit(upkeep.flush) for _ in range(4)]
+            # Until they wait for the lock of the writers, or for each other.
+            wait(flushing, timeout=0.5)
+        for one in flushing:
+            one.result()
+    assert [one["subject"] for one in world.entries("integrity.reported")] == codes
