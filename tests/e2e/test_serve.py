@@ -363,14 +363,17 @@ def test_clients_that_leave_an_export_are_one_line(tmp_path: Path) -> None:
 
 def _leave(served: Served, head: str, token: str) -> None:
     """Ask and be gone at once, as a process that is killed."""
-    with (
-        socket.create_connection(("127.0.0.1", served.port), timeout=10) as plain,
-        served.context.wrap_socket(plain, server_hostname="localhost") as secured,
-    ):
+    with socket.socket() as plain:
+        # So small that the answer cannot be sent whole before the client leaves.
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.settimeout(10)
+        plain.connect(("127.0.0.1", served.port))
+        secured = served.context.wrap_socket(plain, server_hostname="localhost")
         secured.sendall(f"{head}Authorization: {token}\r\n\r\n".encode())
         secured.recv(1)
         linger = struct.pack("ii", 1, 0)
         secured.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        secured.close()
 
 
 @pytest.mark.slow

@@ -34,9 +34,11 @@ class SmallDisk:
     @contextmanager
     def full(self) -> Iterator[None]:
         """Let not one page more be had."""
-        room = os.statvfs(self.folder)
-        used = (room.f_blocks - room.f_bfree) * room.f_frsize
-        self._remount(f"size={used}")
+        deadline = time.monotonic() + _ATTACH_SECONDS
+        while _mount("-o", f"remount,size={self._used()}", str(self.folder)).returncode:
+            # Somebody wrote since it was measured.
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         try:
             yield
         finally:
@@ -54,6 +56,10 @@ class SmallDisk:
             yield
         finally:
             self._remount("rw")
+
+    def _used(self) -> int:
+        room = os.statvfs(self.folder)
+        return (room.f_blocks - room.f_bfree) * room.f_frsize
 
     def _remount(self, option: str) -> None:
         done = _mount("-o", f"remount,{option}", str(self.folder))
