@@ -19,7 +19,7 @@ from jwt.types import Options
 
 from kbs import __version__
 from kbs.core.encode import b64u
-from kbs.core.errors import AuthenticationError
+from kbs.core.errors import AuthenticationError, said_by
 
 PROFILE = "tag:github.com,2024:confidential-containers/Trustee"
 
@@ -130,7 +130,7 @@ def verify_ear(
     except jwt.InvalidSignatureError as exc:
         raise _fault("signature", "a signature of another key") from exc
     except (jwt.PyJWTError, ValueError, RecursionError) as exc:
-        raise _fault("malformed", str(exc)[:80] or "another text") from exc
+        raise _fault("malformed", said_by(exc)) from exc
     expires, decision = claims["exp"], claims["jti"]
     if type(expires) is not int or not isinstance(decision, str):
         raise _fault("malformed", "claims of another type")

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 from jwt.types import Options
 
 from kbs.channel.signing import response_key_id
-from kbs.core.errors import AuthenticationError
+from kbs.core.errors import AuthenticationError, said_by
 
 TOKEN_LIFETIME_SECONDS = 60
 """Longest time from `iat` to `exp` (decisions, section 6)."""
@@ -133,7 +133,7 @@ def _parse_header(token: str) -> str:
     try:
         header = jwt.get_unverified_header(token)
     except jwt.PyJWTError as exc:
-        raise _fault("malformed", str(exc)[:80], "a compact JWS") from exc
+        raise _fault("malformed", said_by(exc), "a compact JWS") from exc
     keyid = header.get("kid")
     is_ours = header == {"alg": "EdDSA", "typ": _TYPE, "kid": keyid}
     if not is_ours or not isinstance(keyid, str) or not _HEX64.fullmatch(keyid):
@@ -157,7 +157,7 @@ def _decode(
     except jwt.InvalidSignatureError as exc:
         raise _fault("signature", "none that verifies", f"key {keyid[:16]}…") from exc
     except jwt.PyJWTError as exc:
-        raise _fault("malformed", str(exc)[:80], "the claims of kbs") from exc
+        raise _fault("malformed", said_by(exc), "the claims of kbs") from exc
     if claims.keys() != set(_CLAIMS) or not _HEX32.fullmatch(str(claims["jti"])):
         raise _fault("malformed", ", ".join(sorted(claims)), ", ".join(_CLAIMS))
     return claims

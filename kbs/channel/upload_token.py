@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from jwt.types import Options
 
 from kbs.channel.token import CLOCK_SKEW_SECONDS, MAX_TOKEN_CHARACTERS
-from kbs.core.errors import AuthenticationError
+from kbs.core.errors import AuthenticationError, said_by
 
 MAX_LIFETIME_SECONDS = 2 * 3600
 """Longest time from `iat` to `exp`: what `kbs-client` gives its tokens."""
@@ -56,7 +56,7 @@ def verify_upload_token(
         except jwt.InvalidSignatureError:
             continue
         except (jwt.PyJWTError, ValueError, RecursionError) as exc:
-            raise _fault("malformed", _words(exc), "EdDSA, iat, exp") from exc
+            raise _fault("malformed", said_by(exc), "EdDSA, iat, exp") from exc
         if not _SIGNED_REQUEST.isdisjoint(claims):
             raise _fault("request", "a token of one request", "one of the RCAR tools")
         _check_times(claims, now)
@@ -70,7 +70,7 @@ def _check_header(token: str) -> None:
     try:
         header = jwt.get_unverified_header(token)
     except jwt.PyJWTError as exc:
-        raise _fault("malformed", _words(exc), "a compact JWS") from exc
+        raise _fault("malformed", said_by(exc), "a compact JWS") from exc
     # The tokens of our own tools are for one request each, and are none of these.
     if header.get("typ", "JWT") != "JWT":
         raise _fault("malformed", "another typ", "JWT")
@@ -87,10 +87,6 @@ def _check_times(claims: Mapping[str, object], now: datetime) -> None:
         raise _fault("time", f"{expires - issued} s", expected)
     if seconds >= expires or max(issued, since) > seconds + CLOCK_SKEW_SECONDS:
         raise _fault("time", f"{issued} to {expires}", f"one that covers {seconds}")
-
-
-def _words(error: Exception) -> str:
-    return str(error)[:80] or "another text"
 
 
 def _fault(name: str, got: str, expected: str) -> AuthenticationError:

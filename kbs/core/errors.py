@@ -138,3 +138,11 @@ class ConfigurationError(KbsError):
     """A setting or the environment does not allow a start."""
 
     code = "configuration"
+
+
+def said_by(error: Exception) -> str:
+    """Return what a library says of a stranger's text: short, on one line, in ASCII.
+
+    It may quote that text, and errors go to logs and terminals.
+    """
+    return ascii(str(error))[1:-1][:80] or "another text"

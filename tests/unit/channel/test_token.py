@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed448, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519
 
+from kbs.channel.ear import verify_ear
 from kbs.channel.signing import response_key_id
 from kbs.channel.token import SignedRequest, mint_token, verify_token
+from kbs.channel.upload_token import verify_upload_token
+from kbs.core.encode import b64u
 from kbs.core.errors import AuthenticationError
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 KEY = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER = ed25519.Ed25519PrivateKey.generate()
-KEYID = response_key_id(KEY.public_key())
+PUBLIC = KEY.public_key()
+EAR_KEY = ec.generate_private_key(ec.SECP256R1()).public_key()
+KEYID = response_key_id(PUBLIC)
 INSTANCE = "0123456789abcdef" * 2
 REQUEST = SignedRequest("POST", "/admin/v1/keys?x=1", b'{"id":"acme/model/chat"}')
 TOKEN = mint_token(KEY, REQUEST, instance=INSTANCE, now=NOW)
@@ -126,3 +133,23 @@ def test_a_token_does_not_speak_for_another_request(request_: SignedRequest) -> 
     with pytest.raises(AuthenticationError) as caught:
         verify(TOKEN, request=request_)
     assert caught.value.code == "token.request"
+
+
+READERS: dict[str, Callable[[str], object]] = {
+    "administrator": verify,
+    "upload": lambda token: verify_upload_token(token, {KEYID: PUBLIC}, now=NOW),
+    "ear": lambda token: verify_ear(token, EAR_KEY, issuer="kbs", now=NOW),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_what_a_token_says_is_not_repeated_as_it_is(reader: str) -> None:
+    """Libraries quote what they refuse: lines of a log, or a terminal's escapes."""
+    typ = HEADER["typ"] if reader == "administrator" else "JWT"
+    header = {"alg": "EdDSA", "typ": typ, "crit": ["\nforged\x1b[31m"], "kid": KEYID}
+    parts = (json.dumps(header).encode(), b"{}", bytes(64))
+    with pytest.raises(AuthenticationError) as caught:
+        READERS[reader](".".join(map(b64u, parts)))
+    assert str(caught.value).isascii()
+    assert str(caught.value).isprintable()
+    assert "forged" in str(caught.value)
